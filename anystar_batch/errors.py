@@ -1,0 +1,66 @@
+"""The errors that anystar-batch raises on purpose: each message says what, found, expected, cure."""
+
+from __future__ import annotations
+
+
+class AnyStarBatchError(Exception):
+    """Base of every error raised on purpose; anything else is a bug."""
+
+
+class ImageError(AnyStarBatchError, ValueError):
+    """The input image cannot be used as it is."""
+
+
+class ConfigError(AnyStarBatchError, ValueError):
+    """An option has a value that cannot be used."""
+
+
+class ModelError(AnyStarBatchError, FileNotFoundError):
+    """A model folder is missing, incomplete or not a StarDist-3D model."""
+
+
+class RaysError(AnyStarBatchError, ValueError):
+    """Rays whose faces do not partition the directions cleanly."""
+
+
+class OutputExistsError(AnyStarBatchError, FileExistsError):
+    """A published result has the name that this run would take."""
+
+
+class OutputError(AnyStarBatchError, OSError):
+    """The result cannot be written where it was asked for."""
+
+
+class LedgerMismatchError(AnyStarBatchError):
+    """A work directory belongs to another image, model or configuration."""
+
+
+class LockedError(AnyStarBatchError):
+    """Another run holds the lock."""
+
+
+class OutOfTimeError(AnyStarBatchError):
+    """The run stopped cleanly at its time limit; a rerun continues."""
+
+
+class BlockError(AnyStarBatchError):
+    """A block failed; raised `from` the cause.
+
+    Parameters
+    ----------
+    stage : str
+        Stage in which the block failed.
+    block : str
+        Name of the block, e.g. `1.3.2`.
+    reason : str
+        One line of the cause.
+    """
+
+    def __init__(self, stage: str, block: str, reason: str) -> None:
+        super().__init__(stage, block, reason)
+        self.stage = stage
+        self.block = block
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"stage {self.stage}, block {self.block}: {self.reason}"
