@@ -115,9 +115,7 @@ def rays_from_config(document: Mapping[str, object]) -> Rays:
     except Exception as error:
         message = f"rays: cannot build {name!r}: {error}; expected a name from stardist.rays3d"
         raise RaysError(message) from error
-    return Rays(
-        np.asarray(foreign.vertices, np.float64), np.asarray(foreign.faces, np.int64)
-    )
+    return Rays(np.asarray(foreign.vertices, np.float64), np.asarray(foreign.faces, np.int64))
 
 
 def check_partition(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> None:

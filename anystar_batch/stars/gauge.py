@@ -1,0 +1,270 @@
+"""Inside or outside: the gauge of a star-convex polyhedron, and its table over integer offsets.
+
+A polyhedron has a centre, and on ray k a corner at distance d[k]. Its faces are triangles of rays
+(a, b, c). The offset q of a voxel from the centre lies in the cone of exactly one face, and there
+
+    q = w_a v_a + w_b v_b + w_c v_c  with  w >= 0,      gauge(q) = w_a/d_a + w_b/d_b + w_c/d_c,
+
+and the voxel is inside if gauge(q) <= 1 (Minkowski's gauge). Distances stretch the rays but never
+turn them, so the face and the weights w belong to q alone: **one table serves all objects**. It
+holds three ray ids and three weights, 15 bytes, for every integer offset up to a radius.
+
+Offsets beyond the table, or between voxels, take the same face and the same weights from a lookup
+on the direction. The table is filled by that very function, so both give the same bits.
+
+Invariants: offsets to the centre only, never absolute coordinates, so results do not change when
+the object moves; weights are found in float64 and rounded to float32 once; the gauge is summed in
+float32 in the order a, b, c.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch.stars.kernel import kernel, ready
+from anystar_batch.stars.rays import Rays
+
+CELLS = 32
+"""Cells along an edge of the cube on which directions are looked up."""
+
+RADII = (16, 24, 32, 48, 64)
+"""Table radii in voxels; 64 takes 32 MB. Larger offsets are looked up by direction."""
+
+ZONE_SLACK = 1e-4
+"""Relative margin of the balls that are surely inside or outside: 300 float32 roundings."""
+
+
+class Directions(NamedTuple):
+    """Which faces to try for a direction.
+
+    Parameters
+    ----------
+    faces : int64 [n_faces, 3]
+        Ray ids.
+    inverse : float64 [n_faces, 3, 3]
+        Rows that give the three weights: w = inverse @ q.
+    first : int64 [6 * CELLS**2 + 1]
+        Start of each cell's list in `listed`.
+    listed : int64
+        Faces whose cone may touch the cell, ascending.
+    inner, outer : float
+        gauge(q) <= inner * |q| / min(d) and gauge(q) >= |q| / (outer * max(d)) for every q.
+    """
+
+    faces: NDArray[np.int64]
+    inverse: NDArray[np.float64]
+    first: NDArray[np.int64]
+    listed: NDArray[np.int64]
+    inner: float
+    outer: float
+
+
+class Gauge(NamedTuple):
+    """The table, and the lookup it was filled from.
+
+    Parameters
+    ----------
+    directions : Directions
+    radius : int
+        Largest offset on any axis that the table holds, voxels.
+    ray_a, ray_b, ray_c : uint8 [(2 * radius + 1)**3]
+        Ray ids at each integer offset, flat, x fastest.
+    weight_a, weight_b, weight_c : float32 [(2 * radius + 1)**3]
+        Weights, voxels.
+    """
+
+    directions: Directions
+    radius: int
+    ray_a: NDArray[np.uint8]
+    ray_b: NDArray[np.uint8]
+    ray_c: NDArray[np.uint8]
+    weight_a: NDArray[np.float32]
+    weight_b: NDArray[np.float32]
+    weight_c: NDArray[np.float32]
+
+
+def gauge(rays: Rays, radius: int) -> Gauge:
+    """Return the table for objects of this radius, made once per process and set of rays.
+
+    Parameters
+    ----------
+    rays : Rays
+    radius : int
+        Largest offset that will be asked for, voxels. Any value is right: it only decides what is
+        read from the table and what is looked up.
+
+    Returns
+    -------
+    Gauge
+    """
+    held = next((r for r in RADII if r >= radius), RADII[-1])
+    return _gauge(rays.vertices.tobytes(), rays.faces.tobytes(), held)
+
+
+@lru_cache(maxsize=16)
+def _directions(vertex_bytes: bytes, face_bytes: bytes) -> Directions:
+    """Invert every face and list the faces of every cell."""
+    vertices = np.frombuffer(vertex_bytes, np.float64).reshape(-1, 3)
+    faces = np.frombuffer(face_bytes, np.int64).reshape(-1, 3).copy()
+    inverse = np.linalg.inv(np.swapaxes(vertices[faces], 1, 2))
+    # Largest and smallest sum of weights per voxel of offset: sum(w) = n . q on a face, so at most
+    # |n| |q|; and |q| = |sum(w v)| <= sum(w) max|v|.
+    inner = float(np.linalg.norm(inverse.sum(1), axis=1).max())
+    outer = float(np.linalg.norm(vertices, axis=1).max())
+    first, listed = [0], []
+    node = np.linspace(-1.0, 1.0, CELLS + 1)
+    for side in range(6):
+        axis, sign = side // 2, 1.0 - 2.0 * (side % 2)
+        corner = np.empty((CELLS + 1, CELLS + 1, 3))
+        corner[..., axis] = sign
+        corner[..., (axis + 1) % 3] = node[:, None]
+        corner[..., (axis + 2) % 3] = node[None, :]
+        weights = np.einsum("fkj,uvj->uvfk", inverse, corner)
+        # Weights are linear on the cell, so their largest value is at a corner; a face with a
+        # weight negative at all four corners does not touch the cell.
+        highest = np.maximum(
+            np.maximum(weights[:-1, :-1], weights[1:, :-1]),
+            np.maximum(weights[:-1, 1:], weights[1:, 1:]),
+        )
+        touches = (highest > -1e-9).all(-1).reshape(CELLS * CELLS, len(faces))
+        listed.append(np.nonzero(touches)[1])
+        first.extend((first[-1] + np.cumsum(touches.sum(1))).tolist())
+    return Directions(
+        faces, inverse, np.array(first, np.int64), np.concatenate(listed), inner, outer
+    )
+
+
+@lru_cache(maxsize=8)
+def _gauge(vertex_bytes: bytes, face_bytes: bytes, radius: int) -> Gauge:
+    """Fill the table of this radius."""
+    directions = _directions(vertex_bytes, face_bytes)
+    size = (2 * radius + 1) ** 3
+    rays = [np.zeros(size, np.uint8) for _ in range(3)]
+    weights = [np.zeros(size, np.float32) for _ in range(3)]
+    table = Gauge(directions, radius, *rays, *weights)
+    _fill(table)
+    return table
+
+
+@kernel
+def _fill(table: Gauge) -> None:
+    """Store the face and weights of every integer offset."""
+    radius, index = table.radius, 0
+    for z in range(-radius, radius + 1):
+        for y in range(-radius, radius + 1):
+            for x in range(-radius, radius + 1):
+                face, wa, wb, wc = face_weights(
+                    np.float64(z), np.float64(y), np.float64(x), table.directions
+                )
+                table.ray_a[index] = table.directions.faces[face, 0]
+                table.ray_b[index] = table.directions.faces[face, 1]
+                table.ray_c[index] = table.directions.faces[face, 2]
+                table.weight_a[index] = wa
+                table.weight_b[index] = wb
+                table.weight_c[index] = wc
+                index += 1
+
+
+@kernel
+def face_weights(
+    z: float, y: float, x: float, directions: Directions
+) -> tuple[int, np.float32, np.float32, np.float32]:
+    """Face whose cone holds the offset, and its weights; on an edge, either face gives the gauge."""
+    az, ay, ax = abs(z), abs(y), abs(x)
+    if az >= ay and az >= ax:
+        if az == 0.0:
+            return 0, np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        side, u, v = 0 if z > 0.0 else 1, y / az, x / az
+    elif ay >= ax:
+        side, u, v = 2 if y > 0.0 else 3, x / ay, z / ay
+    else:
+        side, u, v = 4 if x > 0.0 else 5, z / ax, y / ax
+    row = min(int((u + 1.0) * (0.5 * CELLS)), CELLS - 1)
+    column = min(int((v + 1.0) * (0.5 * CELLS)), CELLS - 1)
+    cell = (side * CELLS + row) * CELLS + column
+    best_face, best = 0, -np.inf
+    best_a, best_b, best_c = 0.0, 0.0, 0.0
+    inverse = directions.inverse
+    for k in range(directions.first[cell], directions.first[cell + 1]):
+        face = directions.listed[k]
+        wa = inverse[face, 0, 0] * z + inverse[face, 0, 1] * y + inverse[face, 0, 2] * x
+        wb = inverse[face, 1, 0] * z + inverse[face, 1, 1] * y + inverse[face, 1, 2] * x
+        wc = inverse[face, 2, 0] * z + inverse[face, 2, 1] * y + inverse[face, 2, 2] * x
+        lowest = min(wa, wb, wc)
+        if lowest > best:
+            best_face, best = face, lowest
+            best_a, best_b, best_c = wa, wb, wc
+            if lowest > 0.0:
+                break
+    # On an edge rounding can leave a weight at -1e-16; it is 0.
+    return (
+        best_face,
+        np.float32(max(best_a, 0.0)),
+        np.float32(max(best_b, 0.0)),
+        np.float32(max(best_c, 0.0)),
+    )
+
+
+@kernel
+def is_inside(
+    z: float, y: float, x: float, inverse_dist: NDArray[np.float32], directions: Directions
+) -> bool:
+    """Return whether a real offset lies inside; `inverse_dist` is 1/d as float32 [n_rays]."""
+    face, wa, wb, wc = face_weights(z, y, x, directions)
+    faces = directions.faces
+    value = wa * inverse_dist[faces[face, 0]] + wb * inverse_dist[faces[face, 1]]
+    return value + wc * inverse_dist[faces[face, 2]] <= np.float32(1.0)
+
+
+@kernel
+def is_inside_integer(
+    z: int, y: int, x: int, inverse_dist: NDArray[np.float32], table: Gauge
+) -> bool:
+    """Return the same for an integer offset, from the table where it reaches."""
+    radius = table.radius
+    if max(abs(z), abs(y), abs(x)) > radius:
+        return is_inside(
+            np.float64(z), np.float64(y), np.float64(x), inverse_dist, table.directions
+        )
+    side = 2 * radius + 1
+    k = np.uint64(((z + radius) * side + y + radius) * side + x + radius)
+    value = (
+        table.weight_a[k] * inverse_dist[table.ray_a[k]]
+        + table.weight_b[k] * inverse_dist[table.ray_b[k]]
+    )
+    return value + table.weight_c[k] * inverse_dist[table.ray_c[k]] <= np.float32(1.0)
+
+
+def zones(dist: NDArray[np.float32], directions: Directions) -> NDArray[np.float64]:
+    """Return the balls that decide most voxels without the gauge.
+
+    Parameters
+    ----------
+    dist : float32 [n, n_rays]
+        Working voxels.
+    directions : Directions
+
+    Returns
+    -------
+    float64 [n, 2]
+        Squared radius up to which everything is inside; squared radius from which nothing is.
+    """
+    return _zones(ready(dist, np.float32), directions.inner, directions.outer)
+
+
+@kernel
+def _zones(dist: NDArray[np.float32], inner: float, outer: float) -> NDArray[np.float64]:
+    """Squares of the two radii, pulled apart by the slack."""
+    result = np.empty((len(dist), 2), np.float64)
+    for i in range(len(dist)):
+        low, high = np.float64(dist[i, 0]), np.float64(dist[i, 0])
+        for k in range(1, dist.shape[1]):
+            d = np.float64(dist[i, k])
+            low, high = min(low, d), max(high, d)
+        result[i, 0] = (low / inner * (1.0 - ZONE_SLACK)) ** 2
+        result[i, 1] = (high * outer * (1.0 + ZONE_SLACK)) ** 2
+    return result

@@ -1,0 +1,63 @@
+"""The one way kernels are compiled: numba, cached on disk, without any liberty about floats.
+
+No `fastmath` and no contraction into fused multiply-adds: a tie must fall on the same side in every
+block, on every machine and in every build. `cache=True` everywhere, so a second process compiles
+nothing. Kernels release the GIL, so blocks may run on threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(function: Function) -> Function:
+    """Return `function` compiled on its first call, or loaded from numba's cache.
+
+    Parameters
+    ----------
+    function : callable
+        Plain loops over NumPy arrays.
+
+    Returns
+    -------
+    callable
+        A numba dispatcher; `stats.cache_hits` tells what came from the cache.
+    """
+    compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return cast("Function", compiled)
+
+
+def ready(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    """Return the array as kernels want it: this dtype, C order, writeable.
+
+    A read-only or strided array would be another type to numba, and compile everything anew.
+
+    Parameters
+    ----------
+    array : any shape
+    dtype : NumPy scalar type
+
+    Returns
+    -------
+    same shape
+        The same memory where nothing had to change.
+    """
+    return np.require(array, dtype, ["C", "W"])
+
+
+@kernel
+def popcount(word: np.uint64) -> np.uint64:
+    """Count the set bits of a uint64; LLVM knows this form and emits one instruction."""
+    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    word = (word & np.uint64(0x3333333333333333)) + (
+        (word >> np.uint64(2)) & np.uint64(0x3333333333333333)
+    )
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
