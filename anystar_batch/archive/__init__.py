@@ -1,0 +1,1 @@
+"""OME-Zarr in and out: metadata, boxes, labels, locks and the ledger of finished work."""

@@ -1,0 +1,1 @@
+"""Label blocks to statistics: mergeable sums (`partials`) and finished rows (`table`)."""

@@ -1,0 +1,408 @@
+"""Statistics of labels that merge: one set per storage chunk, any grouping, the same bytes.
+
+A chunk gives for every label in it a row of sums (`Partials`). Rows of one label merge into one of
+the whole volume (`Statistics`). The result must not depend on how chunks were grouped into blocks:
+
+- Integer sums are exact. Coordinate moments are about voxel 0 of the volume, modulo 2^64: addition
+  wraps but loses nothing, and the moments about the label's own box, which are small, come out
+  exact by shifting the origin in the same arithmetic.
+- Squares of integer intensities are kept as two sums, of their high and low 32 bits.
+- Sums of floats depend on their order. So a chunk is summed in the order of its voxels and chunks
+  are merged in the order of their index; rows already merged are another type and merge no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from anystar_batch.geometry import ZYX
+
+SHAPE = np.dtype(
+    [
+        ("label", "<u4"),
+        ("chunk", "<i8"),
+        ("num_voxels", "<i8"),
+        ("sums", "<u8", 3),
+        ("moments", "<u8", 6),
+        ("low", "<i8", 3),
+        ("high", "<i8", 3),
+    ]
+)
+"""Row of a label in a chunk: coordinate sums (z, y, x) and second moments (zz, zy, zx, yy, yx, xx),
+both modulo 2^64; box, half-open."""
+
+INTEGER = np.dtype(
+    [
+        ("sum", "<i8"),
+        ("squares_high", "<u8"),
+        ("squares_low", "<u8"),
+        ("min", "<i8"),
+        ("max", "<i8"),
+    ]
+)
+"""Integer intensities: sum of v; sums of v^2 >> 32 and of v^2 & (2^32 - 1); extremes."""
+
+FLOAT = np.dtype(
+    [
+        ("count", "<i8"),
+        ("mean", "<f8"),
+        ("m2", "<f8"),
+        ("min", "<f8"),
+        ("max", "<f8"),
+    ]
+)
+"""Float intensities that are not NaN: how many; mean; sum of squared deviations; extremes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partials:
+    """Sums of the labels of some storage chunks, one row for every label and chunk.
+
+    Parameters
+    ----------
+    shape : SHAPE [n]
+        Voxel counts, coordinate sums, boxes.
+    intensity : INTEGER or FLOAT [n, channels]
+        Intensity sums of the same rows.
+    """
+
+    shape: NDArray[Any]
+    intensity: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Sums of whole labels, sorted by label, one row each; `chunk` is the label's first.
+
+    Parameters
+    ----------
+    shape : SHAPE [n]
+        Voxel counts, coordinate sums, boxes.
+    intensity : INTEGER or FLOAT [n, channels]
+        Intensity sums of the same rows.
+    """
+
+    shape: NDArray[Any]
+    intensity: NDArray[Any]
+
+    def select(self, rows: slice) -> Statistics:
+        """Return some of the rows."""
+        return Statistics(self.shape[rows], self.intensity[rows])
+
+
+def intensity_dtype(image: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the row type for an image: exact for integers to 32 bits, else float.
+
+    Parameters
+    ----------
+    image : dtype
+        Type of the image's values.
+
+    Returns
+    -------
+    dtype
+        `INTEGER` or `FLOAT`.
+    """
+    return INTEGER if image.kind in "bui" and image.itemsize <= 4 else FLOAT
+
+
+def partials(
+    labels: NDArray[np.uint32], images: Sequence[NDArray[Any]], origin: ZYX, chunk: int
+) -> Partials:
+    """Sum up the labels of one storage chunk.
+
+    Parameters
+    ----------
+    labels : (z, y, x)
+        One whole storage chunk of level 0, clipped to the volume; 0 is background.
+    images : sequence of (z, y, x)
+        Intensities of the same voxels, one array a channel, all of one type.
+    origin : (z, y, x)
+        Voxel 0 of the chunk, in voxels of the volume, at most 2 * 10^5 an axis.
+    chunk : int
+        Index of the chunk among all chunks of all times: unique, independent of blocks.
+
+    Returns
+    -------
+    Partials
+        Sorted by label.
+
+    Raises
+    ------
+    ValueError
+        If an image has another shape than the labels, or the images differ in type.
+    """
+    for image in images:
+        if image.shape != labels.shape or image.dtype != images[0].dtype:
+            message = (
+                f"got an image {image.dtype} {image.shape}; expected {images[0].dtype} "
+                f"{labels.shape}, as the labels and the first channel"
+            )
+            raise ValueError(message)
+    kind = intensity_dtype(images[0].dtype) if images else INTEGER
+    labels = np.ascontiguousarray(labels, dtype=np.uint32)
+    flat = labels.reshape(-1)
+    # Runs along x are long, so few numbers are sorted.
+    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    found = np.unique(flat[np.concatenate([np.zeros(min(1, flat.size), np.intp), starts])])
+    found = found[found != 0]
+    shape = np.zeros(len(found), SHAPE)
+    intensity = np.zeros((len(found), len(images)), kind)
+    if len(found) == 0:
+        return Partials(shape, intensity)
+    shape["label"], shape["chunk"] = found, chunk
+    counts = np.zeros(len(found), np.int64)
+    sums, moments = np.zeros((len(found), 3), np.uint64), np.zeros((len(found), 6), np.uint64)
+    low, high = np.full((len(found), 3), 2**62), np.full((len(found), 3), -1)
+    _sum_shapes(labels, found, np.array(origin, np.int64), counts, sums, moments, low, high)
+    shape["num_voxels"], shape["sums"], shape["moments"] = counts, sums, moments
+    shape["low"], shape["high"] = low, high
+    for channel, image in enumerate(images):
+        column = intensity[:, channel]
+        if kind == INTEGER:
+            totals = np.zeros((len(found), 3), np.int64)
+            extremes = np.empty((len(found), 2), np.int64)
+            _sum_integers(labels, found, image.astype(np.int64), totals, extremes)
+            column["sum"] = totals[:, 0]
+            column["squares_high"], column["squares_low"] = totals[:, 1], totals[:, 2]
+            column["min"], column["max"] = extremes[:, 0], extremes[:, 1]
+        else:
+            count = np.zeros(len(found), np.int64)
+            moving = np.zeros((len(found), 4))
+            _sum_floats(labels, found, image.astype(np.float64), count, moving)
+            column["count"] = count
+            for i, name in enumerate(("mean", "m2", "min", "max")):
+                column[name] = moving[:, i]
+    return Partials(shape, intensity)
+
+
+def concatenate(parts: Sequence[Partials]) -> Partials:
+    """Gather rows of several chunks or blocks, still one for every label and chunk.
+
+    Parameters
+    ----------
+    parts : sequence of Partials
+        At least one, of one image.
+
+    Returns
+    -------
+    Partials
+        Sorted by (label, chunk): equal for any grouping and order of the parts.
+
+    Raises
+    ------
+    ValueError
+        If a label has two rows of one chunk: something was measured twice.
+    """
+    shape = np.concatenate([p.shape for p in parts])
+    intensity = np.concatenate([p.intensity for p in parts])
+    order = np.lexsort((shape["chunk"], shape["label"]))
+    shape, intensity = shape[order], intensity[order]
+    same = (shape["label"][1:] == shape["label"][:-1]) & (shape["chunk"][1:] == shape["chunk"][:-1])
+    if same.any():
+        row = shape[1:][same][0]
+        message = f"label {row['label']} was measured twice in chunk {row['chunk']}"
+        raise ValueError(message)
+    return Partials(shape, intensity)
+
+
+def merge(parts: Sequence[Partials]) -> Statistics:
+    """Merge the rows of every label over the whole volume.
+
+    Parameters
+    ----------
+    parts : sequence of Partials
+        All chunks, in any grouping and order; at least one part.
+
+    Returns
+    -------
+    Statistics
+        Sorted by label. Bytes are identical for any grouping and order.
+
+    Raises
+    ------
+    ValueError
+        If a label has two rows of one chunk.
+
+    References
+    ----------
+    Floats: Chan, Golub, LeVeque (1979), Updating formulae and a pairwise algorithm for computing
+    sample variances, applied from the first chunk to the last.
+    """
+    rows = concatenate(parts)
+    label = rows.shape["label"]
+    if len(label) == 0:
+        return Statistics(rows.shape, rows.intensity)
+    starts = np.concatenate([[0], np.flatnonzero(label[1:] != label[:-1]) + 1])
+    shape = rows.shape[starts].copy()
+    for name in ("num_voxels", "sums", "moments"):
+        shape[name] = np.add.reduceat(rows.shape[name], starts, axis=0)
+    shape["low"] = np.minimum.reduceat(rows.shape["low"], starts, axis=0)
+    shape["high"] = np.maximum.reduceat(rows.shape["high"], starts, axis=0)
+    intensity = rows.intensity[starts].copy()
+    if intensity.dtype == INTEGER:
+        for name in ("sum", "squares_high", "squares_low"):
+            intensity[name] = np.add.reduceat(rows.intensity[name], starts, axis=0)
+        intensity["min"] = np.minimum.reduceat(rows.intensity["min"], starts, axis=0)
+        intensity["max"] = np.maximum.reduceat(rows.intensity["max"], starts, axis=0)
+        return Statistics(shape, intensity)
+    stops = np.append(starts[1:], len(label))
+    for channel in range(intensity.shape[1]):
+        count, moving = _merge_floats(
+            starts,
+            stops,
+            np.ascontiguousarray(rows.intensity["count"][:, channel]),
+            np.stack([rows.intensity[n][:, channel] for n in ("mean", "m2", "min", "max")], axis=1),
+        )
+        intensity["count"][:, channel] = count
+        for i, name in enumerate(("mean", "m2", "min", "max")):
+            intensity[name][:, channel] = moving[:, i]
+    return Statistics(shape, intensity)
+
+
+@njit(cache=True, nogil=True)
+def _sum_shapes(  # noqa: PLR0913 - arrays in, arrays out: numba has no cheap structures
+    labels: NDArray[np.uint32],
+    found: NDArray[np.uint32],
+    origin: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    sums: NDArray[np.uint64],
+    moments: NDArray[np.uint64],
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
+) -> None:
+    """Count voxels and sum coordinates; a run along x costs a handful of operations."""
+    nz, ny, nx = labels.shape
+    for k in range(nz):
+        for j in range(ny):
+            i = 0
+            while i < nx:
+                label = labels[k, j, i]
+                start = i
+                while i < nx and labels[k, j, i] == label:
+                    i += 1
+                if label == 0:
+                    continue
+                row = np.searchsorted(found, label)
+                z, y, x0, x1 = origin[0] + k, origin[1] + j, origin[2] + start, origin[2] + i
+                n = x1 - x0
+                sx = np.int64(0)
+                sxx = np.int64(0)
+                for x in range(x0, x1):
+                    sx += x
+                    sxx += x * x
+                counts[row] += n
+                sums[row, 0] += np.uint64(n * z)
+                sums[row, 1] += np.uint64(n * y)
+                sums[row, 2] += np.uint64(sx)
+                moments[row, 0] += np.uint64(n * z * z)
+                moments[row, 1] += np.uint64(n * z * y)
+                moments[row, 2] += np.uint64(z * sx)
+                moments[row, 3] += np.uint64(n * y * y)
+                moments[row, 4] += np.uint64(y * sx)
+                moments[row, 5] += np.uint64(sxx)
+                low[row, 0], high[row, 0] = min(low[row, 0], z), max(high[row, 0], z + 1)
+                low[row, 1], high[row, 1] = min(low[row, 1], y), max(high[row, 1], y + 1)
+                low[row, 2], high[row, 2] = min(low[row, 2], x0), max(high[row, 2], x1)
+
+
+@njit(cache=True, nogil=True)
+def _sum_integers(
+    labels: NDArray[np.uint32],
+    found: NDArray[np.uint32],
+    image: NDArray[np.int64],
+    totals: NDArray[np.int64],
+    extremes: NDArray[np.int64],
+) -> None:
+    """Sum values and the two halves of their squares; the largest square is below 2^64."""
+    extremes[:, 0] = np.int64(2**62)
+    extremes[:, 1] = np.int64(-(2**62))
+    last = np.uint32(0)
+    row = 0
+    for k in range(labels.shape[0]):
+        for j in range(labels.shape[1]):
+            for i in range(labels.shape[2]):
+                label = labels[k, j, i]
+                if label == 0:
+                    continue
+                if label != last:
+                    row = np.searchsorted(found, label)
+                    last = label
+                v = image[k, j, i]
+                square = np.uint64(abs(v)) * np.uint64(abs(v))
+                totals[row, 0] += v
+                totals[row, 1] += np.int64(square >> np.uint64(32))
+                totals[row, 2] += np.int64(square & np.uint64(0xFFFFFFFF))
+                extremes[row, 0] = min(extremes[row, 0], v)
+                extremes[row, 1] = max(extremes[row, 1], v)
+
+
+@njit(cache=True, nogil=True)
+def _sum_floats(  # noqa: C901 - two passes in one loop nest share the order of the voxels
+    labels: NDArray[np.uint32],
+    found: NDArray[np.uint32],
+    image: NDArray[np.float64],
+    count: NDArray[np.int64],
+    moving: NDArray[np.float64],
+) -> None:
+    """Mean, then squared deviations from it, in the order of the voxels; NaN is left out."""
+    moving[:, 2] = np.inf
+    moving[:, 3] = -np.inf
+    for turn in range(2):
+        last = np.uint32(0)
+        row = 0
+        for k in range(labels.shape[0]):
+            for j in range(labels.shape[1]):
+                for i in range(labels.shape[2]):
+                    label = labels[k, j, i]
+                    v = image[k, j, i]
+                    if label == 0 or np.isnan(v):
+                        continue
+                    if label != last:
+                        row = np.searchsorted(found, label)
+                        last = label
+                    if turn == 0:
+                        count[row] += 1
+                        moving[row, 0] += v
+                        moving[row, 2] = min(moving[row, 2], v)
+                        moving[row, 3] = max(moving[row, 3], v)
+                    else:
+                        moving[row, 1] += (v - moving[row, 0]) ** 2
+        if turn == 0:
+            for row in range(len(count)):
+                if count[row] > 0:
+                    moving[row, 0] /= count[row]
+
+
+@njit(cache=True, nogil=True)
+def _merge_floats(
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    moving: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Merge runs of rows [mean, m2, min, max] from the first to the last."""
+    count = np.zeros(len(starts), np.int64)
+    merged = np.zeros((len(starts), 4))
+    for n in range(len(starts)):
+        merged[n, 2] = np.inf
+        merged[n, 3] = -np.inf
+        for row in range(starts[n], stops[n]):
+            if counts[row] == 0:
+                continue
+            total = count[n] + counts[row]
+            delta = moving[row, 0] - merged[n, 0]
+            share = counts[row] / total
+            merged[n, 1] += moving[row, 1] + delta * delta * count[n] * share
+            # The first rows are taken over as they are; share is then 1.
+            merged[n, 0] = moving[row, 0] if count[n] == 0 else merged[n, 0] + delta * share
+            merged[n, 2] = min(merged[n, 2], moving[row, 2])
+            merged[n, 3] = max(merged[n, 3], moving[row, 3])
+            count[n] = total
+    return count, merged

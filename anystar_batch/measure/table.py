@@ -1,0 +1,307 @@
+"""Finished measurements: sums become columns, columns become one CSV file with fixed bytes.
+
+Columns named `_um`, `_um2`, `_um3` are physical; all others are in voxels of level 0. A voxel's
+centre has the integer coordinate, as in scikit-image, whose definitions the columns follow.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch.errors import OutputError
+from anystar_batch.geometry import ZYX, ZYXFloat
+from anystar_batch.measure.partials import INTEGER, Statistics
+
+ROWS = 65536
+"""Rows that are finished at a time: bounds the memory, changes no byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What turns sums of voxels into measurements.
+
+    Parameters
+    ----------
+    shape : (z, y, x)
+        Voxels of level 0.
+    scale_um : (z, y, x)
+        Micrometres per voxel of level 0.
+    translation_um : (z, y, x)
+        Position of the centre of voxel 0, micrometres.
+    channels : tuple of str
+        Names of the measured channels.
+    """
+
+    shape: ZYX
+    scale_um: ZYXFloat
+    translation_um: ZYXFloat
+    channels: tuple[str, ...]
+
+
+def column_names(channels: tuple[str, ...], *, has_time: bool) -> list[str]:
+    """Return the names of the columns, in order.
+
+    Parameters
+    ----------
+    channels : tuple of str
+        Names of the measured channels.
+    has_time : bool
+        Whether the image has a time axis.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> column_names(("DAPI",), has_time=True)[:4]
+    ['label', 't', 'prob', 'centroid_z']
+    >>> column_names(("DAPI",), has_time=False)[-1]
+    'intensity_sum_DAPI'
+    """
+    return [
+        "label",
+        *(["t"] if has_time else []),
+        "prob",
+        *(f"centroid_{a}" for a in "zyx"),
+        *(f"centroid_{a}_um" for a in "zyx"),
+        *(f"bbox_{a}_{side}" for a in "zyx" for side in ("min", "max")),
+        "num_voxels",
+        "volume_um3",
+        "equivalent_diameter_um",
+        *(f"axis_{a}_um" for a in ("major", "middle", "minor")),
+        "touches_border",
+        *(
+            f"intensity_{what}_{channel}"
+            for channel in channels
+            for what in ("mean", "std", "min", "max", "sum")
+        ),
+    ]
+
+
+def columns(statistics: Statistics, frame: Frame) -> dict[str, NDArray[Any]]:
+    """Finish the measurements of some labels.
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Sums of whole labels.
+    frame : Frame
+        Voxel size, position and names.
+
+    Returns
+    -------
+    dict
+        Column to values, one a label; all of `column_names` but `t` and `prob`.
+
+    Raises
+    ------
+    ValueError
+        If a label's second moments do not fit 63 bits: an object of more than 10^8 voxels that is
+        also more than 10^5 long.
+
+    Notes
+    -----
+    Standard deviations are of the population (n, not n - 1). Axis lengths are those of the
+    ellipsoid with the same second moments: the square roots of 20 times the eigenvalues of the
+    covariance. An image that is NaN in all of a label gives NaN, and the sum 0.
+    """
+    shape = statistics.shape
+    low, high, count = shape["low"], shape["high"], shape["num_voxels"]
+    centroid, covariance = _central_moments(statistics)
+    scale = np.array(frame.scale_um)
+    volume = count * float(scale[0] * scale[1] * scale[2])
+    # Eigenvalues ascend; rounding may leave those of flat objects just below 0.
+    eigenvalues = np.linalg.eigvalsh(covariance * scale[:, None] * scale[None, :])
+    lengths = np.sqrt(20 * np.maximum(eigenvalues, 0.0))
+    found: dict[str, NDArray[Any]] = {"label": shape["label"]}
+    for i, a in enumerate("zyx"):
+        found[f"centroid_{a}"] = centroid[:, i]
+        found[f"centroid_{a}_um"] = frame.translation_um[i] + scale[i] * centroid[:, i]
+        found[f"bbox_{a}_min"], found[f"bbox_{a}_max"] = low[:, i], high[:, i]
+    found["num_voxels"] = count
+    found["volume_um3"] = volume
+    found["equivalent_diameter_um"] = np.cbrt(6 / np.pi * volume)
+    for i, name in enumerate(("minor", "middle", "major")):
+        found[f"axis_{name}_um"] = lengths[:, i]
+    found["touches_border"] = ((low == 0) | (high == np.array(frame.shape))).any(axis=1)
+    for i, channel in enumerate(frame.channels):
+        rows = statistics.intensity[:, i]
+        finished = _integers(rows, count) if rows.dtype == INTEGER else _floats(rows)
+        for what, values in finished.items():
+            found[f"intensity_{what}_{channel}"] = values
+    return found
+
+
+def _central_moments(statistics: Statistics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return centroids (z, y, x) and covariances, voxels, from sums modulo 2^64.
+
+    Moments about the corner of the label's box are small and exact in 64 bits, so the large
+    coordinates of a huge volume cost no digits.
+    """
+    shape = statistics.shape
+    count = shape["num_voxels"]
+    low = shape["low"]
+    extent = (shape["high"] - low).astype(np.float64)
+    if len(count) and (count * extent.max(axis=1) ** 2).max() >= 2.0**63:
+        message = "a label is too large for exact second moments (voxels x length^2 >= 2^63)"
+        raise ValueError(message)
+    n, corner = count.astype(np.uint64), low.astype(np.uint64)
+    sums = shape["sums"] - n[:, None] * corner
+    mean = sums.astype(np.float64) / count[:, None]
+    covariance = np.empty((len(count), 3, 3))
+    for column, (a, b) in enumerate(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))):
+        about = (
+            shape["moments"][:, column]
+            - corner[:, a] * shape["sums"][:, b]
+            - corner[:, b] * shape["sums"][:, a]
+            + n * corner[:, a] * corner[:, b]
+        )
+        central = about.astype(np.float64) / count - mean[:, a] * mean[:, b]
+        covariance[:, a, b] = covariance[:, b, a] = central
+    return low + mean, covariance
+
+
+def _integers(rows: NDArray[Any], count: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Finish integer intensities; the variance in integers of any size, rounded once."""
+    variances = [
+        (n * ((high << 32) + low) - total * total) / (n * n)
+        for n, total, high, low in zip(
+            count.tolist(),
+            rows["sum"].tolist(),
+            rows["squares_high"].tolist(),
+            rows["squares_low"].tolist(),
+            strict=True,
+        )
+    ]
+    return {
+        "mean": rows["sum"] / count,
+        "std": np.sqrt(np.array(variances, np.float64)),
+        "min": rows["min"],
+        "max": rows["max"],
+        "sum": rows["sum"],
+    }
+
+
+def _floats(rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Finish float intensities."""
+    count = rows["count"]
+    is_seen = count > 0
+
+    def seen(values: NDArray[Any]) -> NDArray[Any]:
+        return np.where(is_seen, values, np.nan)
+
+    return {
+        "mean": seen(rows["mean"]),
+        "std": seen(np.sqrt(rows["m2"] / np.maximum(count, 1))),
+        "min": seen(rows["min"]),
+        "max": seen(rows["max"]),
+        "sum": rows["mean"] * count,
+    }
+
+
+def rows(
+    statistics: Statistics,
+    frame: Frame,
+    prob: NDArray[np.floating[Any]],
+    times: NDArray[np.integer[Any]] | None,
+) -> Iterator[list[str]]:
+    """Yield the rows of the table as text, sorted by label, without the header.
+
+    Numbers have the shortest form that reads back as the same float; `touches_border` is 0 or 1.
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Sums of whole labels.
+    frame : Frame
+        Voxel size, position and names.
+    prob : [n]
+        Object probability of label i + 1.
+    times : [n] or None
+        Time index of label i + 1; None for an image without a time axis.
+
+    Yields
+    ------
+    list of str
+        One a label.
+    """
+    names = column_names(frame.channels, has_time=times is not None)
+    for start in range(0, len(statistics.shape), ROWS):
+        found = columns(statistics.select(slice(start, start + ROWS)), frame)
+        index = found["label"].astype(np.intp) - 1
+        found["prob"] = prob[index]
+        if times is not None:
+            found["t"] = times[index]
+        yield from map(list, zip(*(_texts(found[name]) for name in names), strict=True))
+
+
+def _texts(values: NDArray[Any]) -> list[str]:
+    """Return numbers as text: integers as they are, floats in the shortest exact form."""
+    if values.dtype.kind == "b":
+        return [str(int(v)) for v in values.tolist()]
+    if values.dtype == np.float32:
+        return [str(v) for v in values]
+    return [str(v) for v in values.tolist()]
+
+
+def write_csv(
+    path: str | Path,
+    statistics: Statistics,
+    frame: Frame,
+    prob: NDArray[np.floating[Any]],
+    times: NDArray[np.integer[Any]] | None,
+) -> int:
+    """Write the table so that the file is whole or absent.
+
+    Parameters
+    ----------
+    path : path
+        The CSV file; its directory exists. An older file is replaced.
+    statistics : Statistics
+        Sums of whole labels.
+    frame : Frame
+        Voxel size, position and names.
+    prob : [n]
+        Object probability of label i + 1.
+    times : [n] or None
+        Time index of label i + 1; None for an image without a time axis.
+
+    Returns
+    -------
+    int
+        Number of rows.
+
+    Raises
+    ------
+    OutputError
+        If the place cannot be written or is full; an older file is untouched.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    num_rows = 0
+    try:
+        with partial.open("x", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(column_names(frame.channels, has_time=times is not None))
+            for row in rows(statistics, frame, prob, times):
+                writer.writerow(row)
+                num_rows += 1
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        message = f"{path}: the table cannot be written ({error.strerror}); name another --stats"
+        raise OutputError(error.errno, message) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return num_rows
