@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.stars.kernel import kernel, ready
+from anystar_batch.stars.kernel import inlined, kernel, leaf, ready
 from anystar_batch.stars.rays import Rays
 
 CELLS = 32
@@ -142,101 +142,210 @@ def _directions(vertex_bytes: bytes, face_bytes: bytes) -> Directions:
 def _gauge(vertex_bytes: bytes, face_bytes: bytes, radius: int) -> Gauge:
     """Fill the table of this radius."""
     directions = _directions(vertex_bytes, face_bytes)
-    size = (2 * radius + 1) ** 3
-    rays = [np.zeros(size, np.uint8) for _ in range(3)]
-    weights = [np.zeros(size, np.float32) for _ in range(3)]
-    table = Gauge(directions, radius, *rays, *weights)
+    table = _blank(directions, radius, (2 * radius + 1) ** 3)
     _fill(table)
     return table
+
+
+def _blank(directions: Directions, radius: int, size: int) -> Gauge:
+    """Allocate a table of `size` entries."""
+    return Gauge(
+        directions,
+        radius,
+        np.zeros(size, np.uint8),
+        np.zeros(size, np.uint8),
+        np.zeros(size, np.uint8),
+        np.zeros(size, np.float32),
+        np.zeros(size, np.float32),
+        np.zeros(size, np.float32),
+    )
 
 
 @kernel
 def _fill(table: Gauge) -> None:
     """Store the face and weights of every integer offset."""
-    radius, index = table.radius, 0
+    radius, at = table.radius, 0
+    side = 2 * radius + 1
+    x = np.empty(side, np.float64)
+    for k in range(side):
+        x[k] = np.float64(k - radius)
     for z in range(-radius, radius + 1):
         for y in range(-radius, radius + 1):
-            for x in range(-radius, radius + 1):
-                face, wa, wb, wc = face_weights(
-                    np.float64(z), np.float64(y), np.float64(x), table.directions
-                )
-                table.ray_a[index] = table.directions.faces[face, 0]
-                table.ray_b[index] = table.directions.faces[face, 1]
-                table.ray_c[index] = table.directions.faces[face, 2]
-                table.weight_a[index] = wa
-                table.weight_b[index] = wb
-                table.weight_c[index] = wc
-                index += 1
+            look_up(np.float64(z), np.float64(y), x, side, table, at)
+            at += side
 
 
-@kernel
-def face_weights(
-    z: float, y: float, x: float, directions: Directions
-) -> tuple[int, np.float32, np.float32, np.float32]:
-    """Face whose cone holds the offset, and its weights; on an edge, either face gives the gauge."""
-    az, ay, ax = abs(z), abs(y), abs(x)
-    if az >= ay and az >= ax:
-        if az == 0.0:
-            return 0, np.float32(0.0), np.float32(0.0), np.float32(0.0)
-        side, u, v = 0 if z > 0.0 else 1, y / az, x / az
-    elif ay >= ax:
-        side, u, v = 2 if y > 0.0 else 3, x / ay, z / ay
-    else:
-        side, u, v = 4 if x > 0.0 else 5, z / ax, y / ax
-    row = min(int((u + 1.0) * (0.5 * CELLS)), CELLS - 1)
-    column = min(int((v + 1.0) * (0.5 * CELLS)), CELLS - 1)
-    cell = (side * CELLS + row) * CELLS + column
-    best_face, best = 0, -np.inf
-    best_a, best_b, best_c = 0.0, 0.0, 0.0
-    inverse = directions.inverse
-    for k in range(directions.first[cell], directions.first[cell + 1]):
-        face = directions.listed[k]
-        wa = inverse[face, 0, 0] * z + inverse[face, 0, 1] * y + inverse[face, 0, 2] * x
-        wb = inverse[face, 1, 0] * z + inverse[face, 1, 1] * y + inverse[face, 1, 2] * x
-        wc = inverse[face, 2, 0] * z + inverse[face, 2, 1] * y + inverse[face, 2, 2] * x
-        lowest = min(wa, wb, wc)
-        if lowest > best:
-            best_face, best = face, lowest
-            best_a, best_b, best_c = wa, wb, wc
-            if lowest > 0.0:
-                break
-    # On an edge rounding can leave a weight at -1e-16; it is 0.
-    return (
-        best_face,
-        np.float32(max(best_a, 0.0)),
-        np.float32(max(best_b, 0.0)),
-        np.float32(max(best_c, 0.0)),
+@leaf
+def look_up(  # noqa: PLR0913  (the row, and where it goes)
+    z: float, y: float, row_x: NDArray[np.float64], n: int, into: Gauge, at: int
+) -> None:
+    """Write face and weights of the offsets (z, y, row_x[:n]) from entry `at` on.
+
+    On an edge between faces, either gives the gauge.
+    """
+    faces, inverse = into.directions.faces, into.directions.inverse
+    starts, listed = into.directions.first, into.directions.listed
+    ray_a, ray_b, ray_c = into.ray_a, into.ray_b, into.ray_c
+    weight_a, weight_b, weight_c = into.weight_a, into.weight_b, into.weight_c
+    az, ay = abs(z), abs(y)
+    for i in range(n):
+        x = row_x[i]
+        ax = abs(x)
+        # Side of the cube that the direction leaves through, and where; the centre itself gets
+        # weights 0 from any face.
+        if az >= ay and az >= ax:
+            largest = max(az, 1e-300)
+            side, u, v = 0 if z > 0.0 else 1, y / largest, x / largest
+        elif ay >= ax:
+            side, u, v = 2 if y > 0.0 else 3, x / ay, z / ay
+        else:
+            side, u, v = 4 if x > 0.0 else 5, z / ax, y / ax
+        row = min(int((u + 1.0) * (0.5 * CELLS)), CELLS - 1)
+        column = min(int((v + 1.0) * (0.5 * CELLS)), CELLS - 1)
+        cell = (side * CELLS + row) * CELLS + column
+        best_face, best = 0, -np.inf
+        best_a, best_b, best_c = 0.0, 0.0, 0.0
+        for k in range(starts[cell], starts[cell + 1]):
+            f = listed[k]
+            wa = inverse[f, 0, 0] * z + inverse[f, 0, 1] * y + inverse[f, 0, 2] * x
+            wb = inverse[f, 1, 0] * z + inverse[f, 1, 1] * y + inverse[f, 1, 2] * x
+            wc = inverse[f, 2, 0] * z + inverse[f, 2, 1] * y + inverse[f, 2, 2] * x
+            lowest = min(wa, wb, wc)
+            if lowest > best:
+                best_face, best = f, lowest
+                best_a, best_b, best_c = wa, wb, wc
+                if lowest > 0.0:
+                    break
+        k = np.uint64(at + i)
+        ray_a[k], ray_b[k], ray_c[k] = faces[best_face, 0], faces[best_face, 1], faces[best_face, 2]
+        # On an edge rounding can leave a weight at -1e-16; it is 0.
+        weight_a[k] = max(best_a, 0.0)
+        weight_b[k] = max(best_b, 0.0)
+        weight_c[k] = max(best_c, 0.0)
+
+
+class Row(NamedTuple):
+    """Room for the answers along one row of voxels, and to look up what the table lacks.
+
+    Parameters
+    ----------
+    inverse_dist : float32 [n_rays]
+        1/d of the polyhedron asked about, from `invert`.
+    inside : bool [length]
+        Answers.
+    x : float64 [length]
+        Offsets along the row.
+    gauge : Gauge
+        A table of one row.
+    """
+
+    inverse_dist: NDArray[np.float32]
+    inside: NDArray[np.bool_]
+    x: NDArray[np.float64]
+    gauge: Gauge
+
+
+def make_row(length: int, n_rays: int, directions: Directions) -> Row:
+    """Return room for rows of up to `length` voxels.
+
+    Parameters
+    ----------
+    length, n_rays : int
+    directions : Directions
+
+    Returns
+    -------
+    Row
+    """
+    return Row(
+        np.zeros(n_rays, np.float32),
+        np.zeros(length, np.bool_),
+        np.zeros(length, np.float64),
+        _blank(directions, 0, length),
     )
 
 
-@kernel
-def is_inside(
-    z: float, y: float, x: float, inverse_dist: NDArray[np.float32], directions: Directions
-) -> bool:
-    """Return whether a real offset lies inside; `inverse_dist` is 1/d as float32 [n_rays]."""
-    face, wa, wb, wc = face_weights(z, y, x, directions)
-    faces = directions.faces
-    value = wa * inverse_dist[faces[face, 0]] + wb * inverse_dist[faces[face, 1]]
-    return value + wc * inverse_dist[faces[face, 2]] <= np.float32(1.0)
+@inlined
+def _judge(  # noqa: PLR0913  (the entries, the object, the answers)
+    table: Gauge,
+    at: int,
+    n: int,
+    row: Row,
+    into: int,
+) -> None:
+    """Write whether gauge <= 1 for n entries of a table, from answer `into` on."""
+    inverse_dist, inside = row.inverse_dist, row.inside
+    ray_a, ray_b, ray_c = table.ray_a, table.ray_b, table.ray_c
+    weight_a, weight_b, weight_c = table.weight_a, table.weight_b, table.weight_c
+    for i in range(n):
+        k = np.uint64(at + i)
+        value = weight_a[k] * inverse_dist[ray_a[k]] + weight_b[k] * inverse_dist[ray_b[k]]
+        value += weight_c[k] * inverse_dist[ray_c[k]]
+        inside[np.uint64(into + i)] = value <= np.float32(1.0)
 
 
-@kernel
-def is_inside_integer(
-    z: int, y: int, x: int, inverse_dist: NDArray[np.float32], table: Gauge
-) -> bool:
-    """Return the same for an integer offset, from the table where it reaches."""
+@leaf
+def judge_between(  # noqa: PLR0913
+    z: float, y: float, n: int, row: Row, into: int
+) -> None:
+    """Write whether the real offsets (z, y, row.x[:n]) are inside, from answer `into` on."""
+    look_up(z, y, row.x, n, row.gauge, 0)
+    _judge(row.gauge, 0, n, row, into)
+
+
+@inlined
+def judge_integer(  # noqa: PLR0913
+    z: int,
+    y: int,
+    x: int,
+    n: int,
+    table: Gauge,
+    row: Row,
+    into: int,
+) -> None:
+    """Write whether the integer offsets (z, y, x), (z, y, x + 1), ... are inside.
+
+    There are n answers, from `row.inside[into]` on.
+    """
     radius = table.radius
-    if max(abs(z), abs(y), abs(x)) > radius:
-        return is_inside(
-            np.float64(z), np.float64(y), np.float64(x), inverse_dist, table.directions
+    if n <= 0:
+        return
+    if max(abs(z), abs(y), -x, x + n - 1) <= radius:
+        side = 2 * radius + 1
+        _judge(
+            table,
+            ((z + radius) * side + y + radius) * side + x + radius,
+            n,
+            row,
+            into,
         )
-    side = 2 * radius + 1
-    k = np.uint64(((z + radius) * side + y + radius) * side + x + radius)
-    value = (
-        table.weight_a[k] * inverse_dist[table.ray_a[k]]
-        + table.weight_b[k] * inverse_dist[table.ray_b[k]]
-    )
-    return value + table.weight_c[k] * inverse_dist[table.ray_c[k]] <= np.float32(1.0)
+        return
+    for i in range(n):
+        row.x[i] = np.float64(x + i)
+    judge_between(np.float64(z), np.float64(y), n, row, into)
+
+
+@inlined
+def mark(row: Row, first: int, last: int) -> None:
+    """Answer that voxels [first, last) of the row are inside."""
+    for k in range(first, last):
+        row.inside[np.uint64(k)] = True
+
+
+@inlined
+def half_widths(across: float, inner: float, outer: float) -> tuple[int, int]:
+    """How far along a row, at squared distance `across`, the outer and the sure ball reach."""
+    if across > outer:
+        return -1, -1
+    sure = np.int64(np.sqrt(inner - across)) if across <= inner else np.int64(-1)
+    return np.int64(np.sqrt(outer - across)), sure
+
+
+@inlined
+def invert(i: int, dist: NDArray[np.float32], row: Row) -> None:
+    """Ask about polyhedron i from now on: write its 1/d, rounded to float32."""
+    for k in range(dist.shape[1]):
+        row.inverse_dist[k] = np.float32(1.0) / dist[i, k]
 
 
 def zones(dist: NDArray[np.float32], directions: Directions) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.stars.kernel import kernel
+from anystar_batch.stars.kernel import inlined, kernel, leaf
 
 LEVELS = 40
 
@@ -66,14 +66,14 @@ def make_grid(n: int) -> Grid:
     )
 
 
-@kernel
+@inlined
 def _bucket(level: int, z: int, y: int, x: int, buckets: int) -> int:
     """Bucket of a cell; `buckets` is a power of two."""
     mixed = (z * 73856093) ^ (y * 19349663) ^ (x * 83492791) ^ (level * 15485863)
     return (mixed ^ (mixed >> 17)) & (buckets - 1)
 
 
-@kernel
+@leaf
 def insert(grid: Grid, low: NDArray[np.int64], high: NDArray[np.int64], i: int) -> None:
     """Enter box i; `low`, `high` int64 [n, 3] are all boxes, half-open."""
     extent = max(high[i, 0] - low[i, 0], high[i, 1] - low[i, 1], high[i, 2] - low[i, 2])
@@ -89,7 +89,7 @@ def insert(grid: Grid, low: NDArray[np.int64], high: NDArray[np.int64], i: int) 
     grid.level_count[level] += 1
 
 
-@kernel
+@inlined
 def _meet(low: NDArray[np.int64], high: NDArray[np.int64], i: int, j: int) -> bool:
     """Whether two boxes share a voxel."""
     return (

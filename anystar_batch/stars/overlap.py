@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.stars.gauge import Gauge, gauge, is_inside_integer, zones
-from anystar_batch.stars.kernel import kernel, popcount, ready
-from anystar_batch.stars.raster import IDENTITY, bounding_boxes, volumes
+from anystar_batch.stars.gauge import Gauge, Row, gauge, half_widths, judge_integer, mark, zones
+from anystar_batch.stars.kernel import inlined, leaf, popcount, ready
+from anystar_batch.stars.polyhedra import IDENTITY, bounding_boxes, volumes
 from anystar_batch.stars.rays import Rays
 
 
@@ -77,27 +77,20 @@ def make_stars(candidates: Candidates, rays: Rays) -> tuple[Stars, Gauge]:
     return stars, table
 
 
-@kernel
+@inlined
 def words_per_row(i: int, stars: Stars) -> int:
     """Words that hold one row of star i."""
     return (stars.high[i, 2] - stars.low[i, 2] + 63) >> 6
 
 
-@kernel
+@inlined
 def words_per_star(i: int, stars: Stars) -> int:
     """Words that hold star i: all rows of its box, z slowest."""
     rows = (stars.high[i, 0] - stars.low[i, 0]) * (stars.high[i, 1] - stars.low[i, 1])
     return rows * words_per_row(i, stars)
 
 
-@kernel
-def invert(dist: NDArray[np.float32], inverse_dist: NDArray[np.float32]) -> None:
-    """Write 1/d, rounded to float32: the form the gauge takes."""
-    for k in range(len(dist)):
-        inverse_dist[k] = np.float32(1.0) / dist[k]
-
-
-@kernel
+@inlined
 def _interval(word: int, first: int, last: int) -> np.uint64:
     """Bits of this word that lie in [first, last], counted along the row; 0 if none do."""
     low = max(first - (word << 6), 0)
@@ -108,107 +101,191 @@ def _interval(word: int, first: int, last: int) -> np.uint64:
     return (ones >> np.uint64(63 - high)) & (ones << np.uint64(low))
 
 
-@kernel
-def render(
+@leaf
+def render(  # noqa: PLR0913
     i: int,
     stars: Stars,
-    inverse_dist: NDArray[np.float32],
     table: Gauge,
+    row: Row,
     words: NDArray[np.uint64],
 ) -> None:
     """Set the bits of star i; `words` has `words_per_star` of them."""
     cz, cy, cx = stars.points[i, 0], stars.points[i, 1], stars.points[i, 2]
-    x_low, x_high = stars.low[i, 2], stars.high[i, 2]
-    inner, outer = stars.zones[i, 0], stars.zones[i, 1]
-    n_words = words_per_row(i, stars)
-    words[:] = np.uint64(0)
-    row = 0
+    n_words, height = words_per_row(i, stars), stars.high[i, 1] - stars.low[i, 1]
+    for k in range(len(words)):
+        words[k] = np.uint64(0)
     for z in range(stars.low[i, 0], stars.high[i, 0]):
         for y in range(stars.low[i, 1], stars.high[i, 1]):
             across = np.float64((z - cz) * (z - cz) + (y - cy) * (y - cy))
-            if across <= outer:
-                half = np.int64(np.sqrt(outer - across))
-                first, last = max(x_low, cx - half), min(x_high, cx + half + 1)
-                sure = np.int64(np.sqrt(inner - across)) if across <= inner else -1
-                for x in range(first, last):
-                    if abs(x - cx) <= sure or is_inside_integer(
-                        z - cz, y - cy, x - cx, inverse_dist, table
-                    ):
-                        bit = x - x_low
-                        words[np.uint64(row + (bit >> 6))] |= np.uint64(1) << np.uint64(bit & 63)
-            row += n_words
+            half, sure = half_widths(across, stars.zones[i, 0], stars.zones[i, 1])
+            first = max(stars.low[i, 2], cx - half)
+            last = min(stars.high[i, 2], cx + half + 1)
+            if half < 0 or last <= first:
+                continue
+            left = min(max(first, cx - sure), last)
+            right = max(min(last, cx + sure + 1), left)
+            judge_integer(z - cz, y - cy, first - cx, left - first, table, row, 0)
+            mark(row, left - first, right - first)
+            judge_integer(
+                z - cz, y - cy, right - cx, last - right, table, row, right - first
+            )
+            at = ((z - stars.low[i, 0]) * height + (y - stars.low[i, 1])) * n_words
+            for x in range(first, last):
+                bit = x - stars.low[i, 2]
+                value = np.uint64(row.inside[x - first])
+                words[np.uint64(at + (bit >> 6))] |= value << np.uint64(bit & 63)
 
 
-@kernel
-def is_overlapping(  # noqa: PLR0913  (flat arguments: tuples of growing arrays cost)
-    i: int,
-    j: int,
-    stars: Stars,
-    words: NDArray[np.uint64],
-    inverse_dist: NDArray[np.float32],
-    table: Gauge,
-    limit: float,
-) -> bool:
-    """Whether more than `limit` voxels lie in both; i as bits, j as `inverse_dist`."""
+class Shared(NamedTuple):
+    """The common box of two stars, and where its rows lie in the bits of the earlier one.
+
+    Parameters
+    ----------
+    z0, z1, y0, y1, x0, x1 : int
+        The box, working voxels, half-open.
+    cz, cy, cx : int
+        Centre of the later star.
+    left, words, stride : int
+        First voxel of a row of bits; words a row; words a plane.
+    at : int
+        First word of the row at (z0, y0).
+    """
+
+    z0: int
+    z1: int
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+    cz: int
+    cy: int
+    cx: int
+    left: int
+    words: int
+    stride: int
+    at: int
+
+
+@leaf
+def _shared(i: int, j: int, stars: Stars) -> Shared:
+    """Return the common box of i, held as bits, and j."""
     low, high, points = stars.low, stars.high, stars.points
     z0, z1 = max(low[i, 0], low[j, 0]), min(high[i, 0], high[j, 0])
     y0, y1 = max(low[i, 1], low[j, 1]), min(high[i, 1], high[j, 1])
     x0, x1 = max(low[i, 2], low[j, 2]), min(high[i, 2], high[j, 2])
-    cz, cy, cx = points[j, 0], points[j, 1], points[j, 2]
-    inner, outer = stars.zones[j, 0], stars.zones[j, 1]
-    n_words, height, left = words_per_row(i, stars), high[i, 1] - low[i, 1], low[i, 2]
+    words = words_per_row(i, stars)
+    stride = words * (high[i, 1] - low[i, 1])
+    at = (z0 - low[i, 0]) * stride + (y0 - low[i, 1]) * words
+    return Shared(
+        z0, z1, y0, y1, x0, x1, points[j, 0], points[j, 1], points[j, 2], low[i, 2], words, stride, at
+    )
 
-    sure, open_bits = np.int64(0), np.int64(0)
-    for z in range(z0, z1):
-        for y in range(y0, y1):
-            across = np.float64((z - cz) * (z - cz) + (y - cy) * (y - cy))
-            if across > outer:
+
+@inlined
+def _middle_out(k: int, n: int) -> int:
+    """Return 0 .. n-1 from the middle outwards: the bounds close fastest there."""
+    step = (k + 1) // 2
+    return n // 2 - step if k & 1 else n // 2 + step
+
+
+@inlined
+def _count_row(
+    bits: NDArray[np.uint64], at: int, first: int, last: int
+) -> int:
+    """Count the bits [first, last] of the row of words from `at` on."""
+    count = 0
+    if last >= first:
+        for w in range(first >> 6, (last >> 6) + 1):
+            count += np.int64(popcount(bits[np.uint64(at + w)] & _interval(w, first, last)))
+    return count
+
+
+@leaf
+def _bounds(
+    box: Shared, inner: float, outer: float, bits: NDArray[np.uint64], limit: float
+) -> tuple[int, int]:
+    """Count the bits surely inside j and those open; early if the former pass the limit."""
+    sure_bits, open_bits = 0, 0
+    for k in range(box.z1 - box.z0):
+        z = _middle_out(k, box.z1 - box.z0)
+        dz = box.z0 + z - box.cz
+        for y in range(box.y0, box.y1):
+            dy = y - box.cy
+            half, sure = half_widths(np.float64(dz * dz + dy * dy), inner, outer)
+            if half < 0:
                 continue
-            half = np.int64(np.sqrt(outer - across))
-            first, last = max(x0, cx - half) - left, min(x1 - 1, cx + half) - left
-            if first > last:
-                continue
-            sure_first, sure_last = 0, -1
-            if across <= inner:
-                half = np.int64(np.sqrt(inner - across))
-                sure_first, sure_last = max(x0, cx - half) - left, min(x1 - 1, cx + half) - left
-            row = ((z - low[i, 0]) * height + (y - low[i, 1])) * n_words
-            for w in range(first >> 6, (last >> 6) + 1):
-                bits = words[np.uint64(row + w)] & _interval(w, first, last)
-                in_ball = np.int64(popcount(bits & _interval(w, sure_first, sure_last)))
-                sure += in_ball
-                open_bits += np.int64(popcount(bits)) - in_ball
-        if sure > limit:
-            return True
-    if sure + open_bits <= limit:
+            at = box.at + z * box.stride + (y - box.y0) * box.words
+            first, last = max(box.x0, box.cx - half), min(box.x1 - 1, box.cx + half)
+            every = _count_row(bits, at, first - box.left, last - box.left)
+            if sure >= 0 and every > 0:
+                first, last = max(box.x0, box.cx - sure), min(box.x1 - 1, box.cx + sure)
+                ball = _count_row(bits, at, first - box.left, last - box.left)
+                sure_bits += ball
+                every -= ball
+            open_bits += every
+        if sure_bits > limit:
+            break
+    return sure_bits, open_bits
+
+
+@inlined
+def _ask(  # noqa: PLR0913
+    box: Shared,
+    z: int,
+    y: int,
+    first: int,
+    last: int,
+    bits: NDArray[np.uint64],
+    table: Gauge,
+    row: Row,
+) -> tuple[int, int]:
+    """Ask j's gauge about the bits at x in [first, last): how many there are, how many inside."""
+    at = box.at + (z - box.z0) * box.stride + (y - box.y0) * box.words
+    there = _count_row(bits, at, first - box.left, last - 1 - box.left)
+    if there == 0:
+        return 0, 0
+    judge_integer(z - box.cz, y - box.cy, first - box.cx, last - first, table, row, 0)
+    inside = 0
+    for x in range(first, last):
+        bit = x - box.left
+        is_set = (bits[np.uint64(at + (bit >> 6))] >> np.uint64(bit & 63)) & np.uint64(1)
+        inside += np.int64(is_set & np.uint64(row.inside[x - first]))
+    return there, inside
+
+
+@leaf
+def is_overlapping(  # noqa: PLR0913
+    i: int,
+    j: int,
+    stars: Stars,
+    bits: NDArray[np.uint64],
+    table: Gauge,
+    row: Row,
+    limit: float,
+) -> bool:
+    """Whether more than `limit` voxels lie in both; i as bits, j as `row.inverse_dist`."""
+    box, inner, outer = _shared(i, j, stars), stars.zones[j, 0], stars.zones[j, 1]
+    sure_bits, open_bits = _bounds(box, inner, outer, bits, limit)
+    if sure_bits > limit:
+        return True
+    if sure_bits + open_bits <= limit:
         return False
-
-    for z in range(z0, z1):
-        for y in range(y0, y1):
-            across = np.float64((z - cz) * (z - cz) + (y - cy) * (y - cy))
-            if across > outer:
+    for k in range(box.z1 - box.z0):
+        z = box.z0 + _middle_out(k, box.z1 - box.z0)
+        for y in range(box.y0, box.y1):
+            across = np.float64((z - box.cz) * (z - box.cz) + (y - box.cy) * (y - box.cy))
+            half, sure = half_widths(across, inner, outer)
+            first, last = max(box.x0, box.cx - half), min(box.x1, box.cx + half + 1)
+            if half < 0 or last <= first:
                 continue
-            half = np.int64(np.sqrt(outer - across))
-            first, last = max(x0, cx - half) - left, min(x1 - 1, cx + half) - left
-            if first > last:
-                continue
-            sure_first, sure_last = 0, -1
-            if across <= inner:
-                half = np.int64(np.sqrt(inner - across))
-                sure_first, sure_last = max(x0, cx - half) - left, min(x1 - 1, cx + half) - left
-            row = ((z - low[i, 0]) * height + (y - low[i, 1])) * n_words
-            for w in range(first >> 6, (last >> 6) + 1):
-                bits = words[np.uint64(row + w)] & _interval(w, first, last)
-                bits &= ~_interval(w, sure_first, sure_last)
-                while bits != np.uint64(0):
-                    below = (bits & (~bits + np.uint64(1))) - np.uint64(1)
-                    x = left + (w << 6) + np.int64(popcount(below))
-                    bits &= bits - np.uint64(1)
-                    open_bits -= 1
-                    if is_inside_integer(z - cz, y - cy, x - cx, inverse_dist, table):
-                        sure += 1
-                if sure > limit:
-                    return True
-                if sure + open_bits <= limit:
-                    return False
+            left = min(max(first, box.cx - sure), last)
+            right = max(min(last, box.cx + sure + 1), left)
+            there, inside = _ask(box, z, y, first, left, bits, table, row)
+            sure_bits, open_bits = sure_bits + inside, open_bits - there
+            there, inside = _ask(box, z, y, right, last, bits, table, row)
+            sure_bits, open_bits = sure_bits + inside, open_bits - there
+            if sure_bits > limit:
+                return True
+            if sure_bits + open_bits <= limit:
+                return False
     return False

@@ -1,169 +1,42 @@
-"""Polyhedra to labels: boxes, volumes, painting, and who owns a voxel.
+"""Polyhedra to labels: painting, and who owns a voxel.
 
 A voxel of level 0 shows the label of the highest-priority survivor that contains its centre::
 
     label(v) = label of the first i in priority order (-prob, z, y, x) with gauge_i(v - c_i) <= 1
 
 The right-hand side knows nothing of boxes, so a block painted alone equals the same voxels of the
-volume painted whole. Survivors live on the working lattice; `LatticeMap` takes them to level 0.
-Where both lattices agree up to an integer shift, offsets are integers and the table decides.
-Elsewhere the same gauge is evaluated at the real offset, in working voxels: the gauge does not
-change when space and polyhedron are stretched alike, so rays are never scaled.
+volume painted whole. Where the working lattice is level 0 up to an integer shift, offsets are
+integers and the table decides; elsewhere the same gauge is evaluated at the real offset.
 
-Level-0 centres are held as an integer plus a fraction of 1/2**24 voxel, so offsets are exact and do
-not depend on where in the volume the object lies.
+One row of one polyhedron::
+
+        first      left              right     last
+          |  gauge  |  sure: inside    |  gauge  |
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.geometry import Box, ZYXFloat
+from anystar_batch.geometry import Box
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.gauge import (
     Gauge,
-    face_weights,
-    gauge,
-    is_inside,
-    is_inside_integer,
-    zones,
+    Row,
+    half_widths,
+    invert,
+    judge_between,
+    judge_integer,
+    make_row,
+    mark,
 )
-from anystar_batch.stars.kernel import kernel, ready
+from anystar_batch.stars.kernel import inlined, kernel, leaf, ready
 from anystar_batch.stars.neighbours import Grid, insert, make_grid, query
+from anystar_batch.stars.polyhedra import LatticeMap, Placed, bounding_boxes, place, volumes
 from anystar_batch.stars.rays import Rays
 
-FRACTION = float(1 << 24)
-"""Steps per level-0 voxel in which the fractional part of a centre is held."""
-
-BOX_SLACK = 1e-3
-"""Margin of bounding boxes, voxels: what float32 can add to a radius of thousands of voxels."""
-
-
-@dataclass(frozen=True, slots=True)
-class LatticeMap:
-    """Where a working voxel lies in level 0.
-
-    Level-0 coordinate = working coordinate * `scale` + `offset`, per axis; an integer coordinate is
-    the centre of a voxel.
-
-    Parameters
-    ----------
-    scale : (z, y, x)
-        Level-0 voxels per working voxel, positive.
-    offset : (z, y, x)
-        Level-0 coordinate of the centre of working voxel (0, 0, 0).
-
-    Examples
-    --------
-    >>> LatticeMap((1.0, 1.0, 1.0), (0.0, 0.0, 0.0)).is_integer
-    True
-    >>> LatticeMap((2.0, 2.0, 2.0), (0.5, 0.5, 0.5)).is_integer
-    False
-    """
-
-    scale: ZYXFloat
-    offset: ZYXFloat
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether every working voxel centre is a level-0 voxel centre, one to one."""
-        return all(s == 1 for s in self.scale) and all(float(o).is_integer() for o in self.offset)
-
-    def centres(self, points: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return level-0 centres as a whole voxel and a fraction.
-
-        Parameters
-        ----------
-        points : int32 [n, 3]
-            Axes (z, y, x), working voxels.
-
-        Returns
-        -------
-        whole : int64 [n, 3]
-            Level-0 voxels.
-        fraction : float64 [n, 3]
-            0 to 1, a multiple of 1/2**24 level-0 voxel.
-        """
-        centre = points.astype(np.float64) * np.asarray(self.scale, np.float64)
-        centre += np.asarray(self.offset, np.float64)
-        whole = np.floor(centre)
-        return whole.astype(np.int64), np.rint((centre - whole) * FRACTION) / FRACTION
-
-
-IDENTITY = LatticeMap((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-"""The working lattice itself."""
-
-
-class Placed(NamedTuple):
-    """Polyhedra on level 0, as kernels read them.
-
-    Parameters
-    ----------
-    whole, fraction : int64, float64 [n, 3]
-        Centres, from `LatticeMap.centres`.
-    low, high : int64 [n, 3]
-        Bounding boxes, level-0 voxels, half-open.
-    dist : float32 [n, n_rays]
-        Working voxels.
-    zones : float64 [n, 2]
-        Squared radii surely inside and surely outside, working voxels.
-    scale : float64 [3]
-        Level-0 voxels per working voxel.
-    """
-
-    whole: NDArray[np.int64]
-    fraction: NDArray[np.float64]
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    dist: NDArray[np.float32]
-    zones: NDArray[np.float64]
-    scale: NDArray[np.float64]
-
-
-def bounding_boxes(candidates: Candidates, rays: Rays, lattice: LatticeMap) -> NDArray[np.int64]:
-    """Return boxes that hold every level-0 voxel of each polyhedron.
-
-    Parameters
-    ----------
-    candidates : Candidates
-    rays : Rays
-    lattice : LatticeMap
-
-    Returns
-    -------
-    int64 [n, 2, 3]
-        Start and stop (exclusive), axes (z, y, x), level-0 voxels; not clipped to any volume. At
-        most a voxel too large where a corner comes within 1/1000 voxel of a voxel centre.
-    """
-    whole, fraction = lattice.centres(candidates.points)
-    extents = _extents(ready(candidates.dist, np.float32), ready(rays.vertices, np.float64))
-    reach = extents * np.asarray(lattice.scale, np.float64)
-    low = whole + np.ceil(fraction - reach[:, 0] - BOX_SLACK).astype(np.int64)
-    high = whole + np.floor(fraction + reach[:, 1] + BOX_SLACK).astype(np.int64) + 1
-    return np.stack([low, high], axis=1)
-
-
-def volumes(dist: NDArray[np.float32], rays: Rays) -> NDArray[np.float64]:
-    """Return the continuous volume of each polyhedron.
-
-    Parameters
-    ----------
-    dist : float32 [n, n_rays]
-        Working voxels.
-    rays : Rays
-
-    Returns
-    -------
-    float64 [n]
-        Cubic working voxels; tetrahedra summed in the order of the faces, so always the same bits.
-    """
-    a, b, c = (rays.vertices[rays.faces[:, k]] for k in range(3))
-    sixth = np.abs(np.einsum("ij,ij->i", a, np.cross(b, c))) / 6.0
-    return _volumes(ready(dist, np.float32), ready(rays.faces, np.int64), sixth)
+__all__ = ["LatticeMap", "bounding_boxes", "owns_voxel", "paint", "volumes"]
 
 
 def paint(  # noqa: PLR0913  (the interface of the pipeline)
@@ -207,14 +80,16 @@ def paint(  # noqa: PLR0913  (the interface of the pipeline)
     order = order[reaches[order]]
     if len(order) == 0 or box.size == 0:
         return
-    placed, table = _place(survivors.take(order), rays, lattice, boxes[order])
+    placed, table = place(survivors.take(order), rays, lattice, boxes[order])
     target = np.require(out, np.uint32, ["C", "W"])
-    start = np.asarray(box.start, np.int64)
+    flat = target.reshape(-1)
+    start = np.array(box.start, np.int64)
     ids = ready(labels[order], np.uint32)
+    row = make_row(box.shape[2], len(rays), table.directions)
     if lattice.is_integer:
-        _paint_integer(target, start, ids, placed, table)
+        _paint_integer(flat, box.shape, start, ids, placed, table, row)
     else:
-        _paint_between(target, start, ids, placed, table)
+        _paint_between(flat, box.shape, start, ids, placed, row)
     if target is not out:
         out[...] = target
 
@@ -253,172 +128,136 @@ def owns_voxel(  # noqa: PLR0913  (the interface of the pipeline)
         return owns
     order = survivors.order()
     boxes = bounding_boxes(survivors, rays, lattice)[order]
-    placed, table = _place(survivors.take(order), rays, lattice, boxes)
+    placed, table = place(survivors.take(order), rays, lattice, boxes)
     owns[order] = _owns(
         placed,
-        table,
         make_grid(len(order)),
         np.array([volume.start, volume.stop], np.int64),
         ready(asked[order], np.bool_),
+        make_row(1, len(rays), table.directions),
     )
     return owns
 
 
-def _place(
-    ordered: Candidates, rays: Rays, lattice: LatticeMap, boxes: NDArray[np.int64]
-) -> tuple[Placed, Gauge]:
-    """Gather what the kernels read, and a table that covers it."""
-    whole, fraction = lattice.centres(ordered.points)
-    dist = ready(ordered.dist, np.float32)
-    table = gauge(rays, int(np.ceil(np.max(dist, initial=1.0))))
-    placed = Placed(
-        whole,
-        fraction,
-        np.ascontiguousarray(boxes[:, 0]),
-        np.ascontiguousarray(boxes[:, 1]),
-        dist,
-        zones(dist, table.directions),
-        np.array(lattice.scale, np.float64),
+
+@inlined
+def _clip(
+    placed: Placed, i: int, z: int, y: int, x: int, shape: tuple[int, int, int]
+) -> tuple[int, int, int, int, int, int]:
+    """Return the box of polyhedron i inside an array that starts at (z, y, x)."""
+    low, high = placed.low, placed.high
+    return (
+        max(low[i, 0], z),
+        min(high[i, 0], z + shape[0]),
+        max(low[i, 1], y),
+        min(high[i, 1], y + shape[1]),
+        max(low[i, 2], x),
+        min(high[i, 2], x + shape[2]),
     )
-    return placed, table
 
 
-@kernel
-def _extents(dist: NDArray[np.float32], vertices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far each polyhedron reaches down and up each axis; at least 0, its centre is inside."""
-    result = np.zeros((len(dist), 2, 3), np.float64)
-    for i in range(len(dist)):
-        for k in range(dist.shape[1]):
-            d = np.float64(dist[i, k])
-            for axis in range(3):
-                reach = d * vertices[k, axis]
-                result[i, 0, axis] = max(result[i, 0, axis], -reach)
-                result[i, 1, axis] = max(result[i, 1, axis], reach)
-    return result
+@inlined
+def _write(flat: NDArray[np.uint32], at: int, n: int, label: np.uint32, inside: NDArray[np.bool_]) -> None:
+    """Write the label where the row is inside and nobody of higher priority was."""
+    for k in range(n):
+        voxel = np.uint64(at + k)
+        if inside[k] and flat[voxel] == 0:
+            flat[voxel] = label
 
 
-@kernel
-def _volumes(
-    dist: NDArray[np.float32], faces: NDArray[np.int64], sixth: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Sum det/6 * d_a * d_b * d_c over the faces, in their order."""
-    result = np.empty(len(dist), np.float64)
-    for i in range(len(dist)):
-        total = 0.0
-        for f in range(len(faces)):
-            total += (
-                sixth[f]
-                * np.float64(dist[i, faces[f, 0]])
-                * np.float64(dist[i, faces[f, 1]])
-                * np.float64(dist[i, faces[f, 2]])
-            )
-        result[i] = total
-    return result
-
-
-@kernel
-def _paint_integer(
-    out: NDArray[np.uint32],
+@leaf
+def _paint_integer(  # noqa: PLR0913
+    flat: NDArray[np.uint32],
+    shape: tuple[int, int, int],
     start: NDArray[np.int64],
     labels: NDArray[np.uint32],
     placed: Placed,
     table: Gauge,
+    row: Row,
 ) -> None:
     """Paint in order where offsets are integers."""
-    shape = out.shape
-    flat = out.reshape(-1)
-    inverse_dist = np.empty(placed.dist.shape[1], np.float32)
+    _, height, width = shape
     for i in range(len(labels)):
-        label = labels[i]
-        for k in range(len(inverse_dist)):
-            inverse_dist[k] = np.float32(1.0) / placed.dist[i, k]
+        invert(i, placed.dist, row)
         cz, cy, cx = placed.whole[i, 0], placed.whole[i, 1], placed.whole[i, 2]
-        inner, outer = placed.zones[i, 0], placed.zones[i, 1]
-        x_low, x_high = placed.low[i, 2], placed.high[i, 2]
-        for z in range(
-            max(placed.low[i, 0], start[0]), min(placed.high[i, 0], start[0] + shape[0])
-        ):
-            for y in range(
-                max(placed.low[i, 1], start[1]), min(placed.high[i, 1], start[1] + shape[1])
-            ):
+        z0, z1, y0, y1, x0, x1 = _clip(placed, i, start[0], start[1], start[2], shape)
+        for z in range(z0, z1):
+            for y in range(y0, y1):
                 across = np.float64((z - cz) * (z - cz) + (y - cy) * (y - cy))
-                if across > outer:
+                half, sure = half_widths(across, placed.zones[i, 0], placed.zones[i, 1])
+                first, last = max(x0, cx - half), min(x1, cx + half + 1)
+                if half < 0 or last <= first:
                     continue
-                half = np.int64(np.sqrt(outer - across))
-                first = max(x_low, start[2], cx - half)
-                last = min(x_high, start[2] + shape[2], cx + half + 1)
-                sure_first, sure_last = last, last
-                if across <= inner:
-                    half = np.int64(np.sqrt(inner - across))
-                    sure_first = min(max(cx - half, first), last)
-                    sure_last = max(min(cx + half + 1, last), sure_first)
-                row = ((z - start[0]) * shape[1] + (y - start[1])) * shape[2] - start[2]
-                for x in range(first, sure_first):
-                    at = np.uint64(row + x)
-                    if flat[at] == 0 and is_inside_integer(
-                        z - cz, y - cy, x - cx, inverse_dist, table
-                    ):
-                        flat[at] = label
-                for x in range(sure_first, sure_last):
-                    at = np.uint64(row + x)
-                    if flat[at] == 0:
-                        flat[at] = label
-                for x in range(sure_last, last):
-                    at = np.uint64(row + x)
-                    if flat[at] == 0 and is_inside_integer(
-                        z - cz, y - cy, x - cx, inverse_dist, table
-                    ):
-                        flat[at] = label
+                left = min(max(first, cx - sure), last)
+                right = max(min(last, cx + sure + 1), left)
+                judge_integer(
+                    z - cz, y - cy, first - cx, left - first, table, row, 0
+                )
+                mark(row, left - first, right - first)
+                judge_integer(
+                    z - cz, y - cy, right - cx, last - right, table, row, right - first
+                )
+                at = ((z - start[0]) * height + (y - start[1])) * width + first - start[2]
+                _write(flat, at, last - first, labels[i], row.inside)
 
 
-@kernel
+@leaf
 def _paint_between(
-    out: NDArray[np.uint32],
+    flat: NDArray[np.uint32],
+    shape: tuple[int, int, int],
     start: NDArray[np.int64],
     labels: NDArray[np.uint32],
     placed: Placed,
-    table: Gauge,
+    row: Row,
 ) -> None:
     """Paint in order where centres lie between voxels or the lattice is stretched."""
-    shape = out.shape
-    flat = out.reshape(-1)
-    directions = table.directions
-    inverse_dist = np.empty(placed.dist.shape[1], np.float32)
-    scale_z, scale_y, scale_x = placed.scale[0], placed.scale[1], placed.scale[2]
+    _, height, width = shape
     for i in range(len(labels)):
-        label = labels[i]
-        for k in range(len(inverse_dist)):
-            inverse_dist[k] = np.float32(1.0) / placed.dist[i, k]
+        invert(i, placed.dist, row)
         cz, cy, cx = placed.whole[i, 0], placed.whole[i, 1], placed.whole[i, 2]
         fz, fy, fx = placed.fraction[i, 0], placed.fraction[i, 1], placed.fraction[i, 2]
-        inner, outer = placed.zones[i, 0], placed.zones[i, 1]
-        x_low, x_high = max(placed.low[i, 2], start[2]), min(placed.high[i, 2], start[2] + shape[2])
-        for z in range(
-            max(placed.low[i, 0], start[0]), min(placed.high[i, 0], start[0] + shape[0])
-        ):
-            qz = (np.float64(z - cz) - fz) / scale_z
-            for y in range(
-                max(placed.low[i, 1], start[1]), min(placed.high[i, 1], start[1] + shape[1])
-            ):
-                qy = (np.float64(y - cy) - fy) / scale_y
-                across = qz * qz + qy * qy
-                if across > outer:
+        z0, z1, y0, y1, x0, x1 = _clip(placed, i, start[0], start[1], start[2], shape)
+        for z in range(z0, z1):
+            qz = (np.float64(z - cz) - fz) / placed.scale[0]
+            for y in range(y0, y1):
+                qy = (np.float64(y - cy) - fy) / placed.scale[1]
+                inner = placed.zones[i, 0] - qz * qz - qy * qy
+                outer = placed.zones[i, 1] - qz * qz - qy * qy
+                if outer < 0.0:
                     continue
-                half = np.sqrt(outer - across) * scale_x
-                first = max(x_low, cx + np.int64(np.ceil(fx - half)))
-                last = min(x_high, cx + np.int64(np.floor(fx + half)) + 1)
-                row = ((z - start[0]) * shape[1] + (y - start[1])) * shape[2] - start[2]
-                for x in range(first, last):
-                    at = np.uint64(row + x)
-                    if flat[at] != 0:
-                        continue
-                    qx = (np.float64(x - cx) - fx) / scale_x
-                    if across + qx * qx <= inner or is_inside(qz, qy, qx, inverse_dist, directions):
-                        flat[at] = label
+                half = np.sqrt(outer) * placed.scale[2]
+                first = max(x0, cx + np.int64(np.ceil(fx - half)))
+                last = min(x1, cx + np.int64(np.floor(fx + half)) + 1)
+                if last <= first:
+                    continue
+                left = right = last
+                if inner >= 0.0:
+                    half = np.sqrt(inner) * placed.scale[2]
+                    left = min(max(first, cx + np.int64(np.ceil(fx - half))), last)
+                    right = max(min(last, cx + np.int64(np.floor(fx + half)) + 1), left)
+                _offsets(row, first - cx, left - first, fx, placed.scale[2])
+                judge_between(qz, qy, left - first, row, 0)
+                mark(row, left - first, right - first)
+                _offsets(row, right - cx, last - right, fx, placed.scale[2])
+                judge_between(qz, qy, last - right, row, right - first)
+                at = ((z - start[0]) * height + (y - start[1])) * width + first - start[2]
+                _write(flat, at, last - first, labels[i], row.inside)
 
 
-@kernel
-def _contains(i: int, voxel: tuple[int, int, int], placed: Placed, table: Gauge) -> bool:
+@inlined
+def _offsets(row: Row, x: int, n: int, fraction: float, scale: float) -> None:
+    """Write the offsets of n voxels from x on, in working voxels."""
+    for k in range(n):
+        row.x[k] = (np.float64(x + k) - fraction) / scale
+
+
+@leaf
+def _contains(  # noqa: PLR0913
+    i: int,
+    voxel: tuple[int, int, int],
+    placed: Placed,
+    row: Row,
+) -> bool:
     """Whether polyhedron i contains the centre of a level-0 voxel; the same answer as painting."""
     qz = (np.float64(voxel[0] - placed.whole[i, 0]) - placed.fraction[i, 0]) / placed.scale[0]
     qy = (np.float64(voxel[1] - placed.whole[i, 1]) - placed.fraction[i, 1]) / placed.scale[1]
@@ -428,66 +267,73 @@ def _contains(i: int, voxel: tuple[int, int, int], placed: Placed, table: Gauge)
         return True
     if square > placed.zones[i, 1]:
         return False
-    face, wa, wb, wc = face_weights(qz, qy, qx, table.directions)
-    faces, one = table.directions.faces, np.float32(1.0)
-    value = wa * (one / placed.dist[i, faces[face, 0]]) + wb * (
-        one / placed.dist[i, faces[face, 1]]
-    )
-    return value + wc * (one / placed.dist[i, faces[face, 2]]) <= one
+    invert(i, placed.dist, row)
+    row.x[0] = qx
+    judge_between(qz, qy, 1, row, 0)
+    return row.inside[0]
 
 
-@kernel
-def _owns_at(
+@leaf
+def _owns_at(  # noqa: PLR0913
     i: int,
     voxel: tuple[int, int, int],
     above: NDArray[np.int64],
     placed: Placed,
-    table: Gauge,
+    row: Row,
 ) -> bool:
     """Whether i contains the voxel and nobody in `above` does."""
-    if not _contains(i, voxel, placed, table):
+    if not _contains(i, voxel, placed, row):
         return False
+    free = True
     for k in range(len(above)):
-        if _contains(above[k], voxel, placed, table):
-            return False
-    return True
+        free = free and not _contains(above[k], voxel, placed, row)
+    return free
+
+
+@leaf
+def _owns_any(  # noqa: PLR0913
+    i: int,
+    above: NDArray[np.int64],
+    volume: NDArray[np.int64],
+    placed: Placed,
+    row: Row,
+) -> bool:
+    """Whether i owns a voxel: its centre most likely, else look at every voxel of its box."""
+    shape = (
+        volume[1, 0] - volume[0, 0],
+        volume[1, 1] - volume[0, 1],
+        volume[1, 2] - volume[0, 2],
+    )
+    z0, z1, y0, y1, x0, x1 = _clip(placed, i, volume[0, 0], volume[0, 1], volume[0, 2], shape)
+    z, y, x = placed.whole[i, 0], placed.whole[i, 1], placed.whole[i, 2]
+    z += placed.fraction[i, 0] >= 0.5
+    y += placed.fraction[i, 1] >= 0.5
+    x += placed.fraction[i, 2] >= 0.5
+    if z0 <= z < z1 and y0 <= y < y1 and x0 <= x < x1:
+        if _owns_at(i, (z, y, x), above, placed, row):
+            return True
+    for z in range(z0, z1):
+        for y in range(y0, y1):
+            for x in range(x0, x1):
+                if _owns_at(i, (z, y, x), above, placed, row):
+                    return True
+    return False
 
 
 @kernel
 def _owns(
     placed: Placed,
-    table: Gauge,
     grid: Grid,
     volume: NDArray[np.int64],
     asked: NDArray[np.bool_],
+    row: Row,
 ) -> NDArray[np.bool_]:
     """Ask in priority order, entering each survivor in the grid after it was asked about."""
     result = np.zeros(len(asked), np.bool_)
     found = np.empty(64, np.int64)
-    low, high = placed.low, placed.high
     for i in range(len(asked)):
         if asked[i]:
-            found, count = query(grid, low, high, i, found)
-            above = found[:count]
-            z, y, x = placed.whole[i, 0], placed.whole[i, 1], placed.whole[i, 2]
-            z += placed.fraction[i, 0] >= 0.5
-            y += placed.fraction[i, 1] >= 0.5
-            x += placed.fraction[i, 2] >= 0.5
-            z0, z1 = max(low[i, 0], volume[0, 0]), min(high[i, 0], volume[1, 0])
-            y0, y1 = max(low[i, 1], volume[0, 1]), min(high[i, 1], volume[1, 1])
-            x0, x1 = max(low[i, 2], volume[0, 2]), min(high[i, 2], volume[1, 2])
-            owns = z0 <= z < z1 and y0 <= y < y1 and x0 <= x < x1
-            owns = owns and _owns_at(i, (z, y, x), above, placed, table)
-            z = z0
-            while z < z1 and not owns:
-                y = y0
-                while y < y1 and not owns:
-                    x = x0
-                    while x < x1 and not owns:
-                        owns = _owns_at(i, (z, y, x), above, placed, table)
-                        x += 1
-                    y += 1
-                z += 1
-            result[i] = owns
-        insert(grid, low, high, i)
+            found, count = query(grid, placed.low, placed.high, i, found)
+            result[i] = _owns_any(i, found[:count], volume, placed, row)
+        insert(grid, placed.low, placed.high, i)
     return result

@@ -24,12 +24,11 @@ from numpy.typing import NDArray
 
 from anystar_batch.geometry import Box
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.stars.gauge import Gauge
-from anystar_batch.stars.kernel import kernel
+from anystar_batch.stars.gauge import Gauge, Row, invert, make_row
+from anystar_batch.stars.kernel import kernel, leaf
 from anystar_batch.stars.neighbours import Grid, insert, make_grid, query
 from anystar_batch.stars.overlap import (
     Stars,
-    invert,
     is_overlapping,
     make_stars,
     render,
@@ -156,6 +155,7 @@ def _run(
 ) -> NDArray[np.int8]:
     """Prepare the arrays and run the one greedy kernel."""
     stars, table = make_stars(candidates, rays)
+    longest = int(np.max(stars.high - stars.low, initial=1))
     return _greedy(
         stars,
         table,
@@ -163,11 +163,13 @@ def _run(
         np.stack([forced, certain]),
         float(nms_thresh),
         make_grid(len(candidates)),
+        make_row(longest, len(rays), table.directions),
+        make_row(longest, len(rays), table.directions),
         POOL_WORDS,
     )
 
 
-@kernel
+@leaf
 def _sort_by_distance(
     found: NDArray[np.int64], count: int, j: int, points: NDArray[np.int64]
 ) -> None:
@@ -182,7 +184,7 @@ def _sort_by_distance(
         found[b + 1] = i
 
 
-@kernel
+@leaf
 def _square(points: NDArray[np.int64], i: int, j: int) -> int:
     """Squared distance of two centres."""
     z, y, x = points[i, 0] - points[j, 0], points[i, 1] - points[j, 1], points[i, 2] - points[j, 2]
@@ -197,15 +199,16 @@ def _greedy(  # noqa: PLR0913
     forced_certain: NDArray[np.bool_],
     nms_thresh: float,
     grid: Grid,
+    own: Row,
+    other: Row,
     pool_words: int,
 ) -> NDArray[np.int8]:
     """Walk the candidates in priority order; pull form: each asks the earlier ones near it."""
     suppressed, undecided, kept = np.int8(0), np.int8(1), np.int8(2)
-    n, n_rays = stars.dist.shape
+    n = len(order)
     status = np.zeros(n, np.int8)
     low, high = stars.low, stars.high
     found = np.empty(64, np.int64)
-    own, other = np.empty(n_rays, np.float32), np.empty(n_rays, np.float32)
     # Stars are rendered when first asked about; an older epoch means thrown out since.
     pool, used, epoch = np.empty(1 << 12, np.uint64), 0, 0
     place, rendered = np.zeros(n, np.int64), np.full(n, -1, np.int64)
@@ -216,7 +219,7 @@ def _greedy(  # noqa: PLR0913
             continue
         found, count = query(grid, low, high, j, found)
         _sort_by_distance(found, count, j, stars.points)
-        invert(stars.dist[j], own)
+        invert(j, stars.dist, own)
         verdict = kept if forced_certain[1, j] else undecided
         for wanted in (kept, undecided):
             if wanted == undecided and verdict != kept:
@@ -241,10 +244,10 @@ def _greedy(  # noqa: PLR0913
                         pool = grown
                     place[i], rendered[i] = used, epoch
                     used += size
-                    invert(stars.dist[i], other)
-                    render(i, stars, other, table, pool[place[i] : place[i] + size])
+                    invert(i, stars.dist, other)
+                    render(i, stars, table, other, pool[place[i] : place[i] + size])
                 words = pool[place[i] : place[i] + size]
-                if is_overlapping(i, j, stars, words, own, table, limit):
+                if is_overlapping(i, j, stars, words, table, own, limit):
                     verdict = suppressed if wanted == kept else undecided
                     break
             if verdict == suppressed:
