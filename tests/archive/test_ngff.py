@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from anystar_batch.archive.ngff import (
+    MICROMETRES,
+    ArrayInfo,
+    dataset_paths,
+    image_source,
+    multiscales_of,
+)
+from anystar_batch.errors import ImageError
+
+UDUNITS = ["angstrom", "attometer", "centimeter", "decimeter", "exameter", "femtometer", "foot", "gigameter", "hectometer", "inch", "kilometer", "megameter", "meter", "micrometer", "mile", "millimeter", "nanometer", "parsec", "petameter", "picometer", "terameter", "yard", "yoctometer", "yottameter", "zeptometer", "zettameter"]
+
+
+def entry(axes: str = "zyx", **more: Any) -> dict[str, Any]:
+    types = {"t": "time", "c": "channel"}
+    return {
+        "version": "0.4",
+        "axes": [{"name": a, "type": types.get(a, "space")} for a in axes],
+        "datasets": [
+            {
+                "path": "0",
+                "coordinateTransformations": [{"type": "scale", "scale": [2.0] * len(axes)}],
+            }
+        ],
+        **more,
+    }
+
+
+def parse(e: dict[str, Any], shape: tuple[int, ...] = (4, 5, 6), dtype: str = "uint16", **more):
+    infos = [ArrayInfo(shape, shape, None, dtype)] * len(e["datasets"])
+    return image_source("p.zarr", {"multiscales": [e], **more}, 2, infos, was_consolidated=False)
+
+
+def test_every_length_unit_of_the_specification_is_known():
+    assert set(UDUNITS) <= set(MICROMETRES)
+    assert MICROMETRES["nanometer"] == pytest.approx(1e-3)
+    assert MICROMETRES["angstrom"] == pytest.approx(1e-4)
+    assert MICROMETRES["inch"] == pytest.approx(25400)
+    assert MICROMETRES["mile"] == pytest.approx(1609.344e6)
+    assert MICROMETRES["parsec"] == pytest.approx(3.0856776e22)
+    assert MICROMETRES["yottameter"] / MICROMETRES["zettameter"] == pytest.approx(1e3)
+
+
+def test_units_are_converted_per_axis_and_missing_ones_are_assumed():
+    e = entry()
+    for a, unit in zip(e["axes"], ("millimeter", "nanometer", "angstrom"), strict=True):
+        a["unit"] = unit
+    source = parse(e)
+    assert source.scale_um() == pytest.approx((2000.0, 0.002, 0.0002))
+    assert not source.unit_assumed
+    del e["axes"][0]["unit"]
+    assert parse(e).scale_um()[0] == 2.0
+    assert parse(e).unit_assumed
+    e["axes"][0]["unit"] = "pixel"
+    assert parse(e).unit_assumed
+
+
+def test_dataset_transforms_come_before_those_of_the_multiscale():
+    e = entry(
+        coordinateTransformations=[
+            {"type": "scale", "scale": [10.0, 1.0, 1.0]},
+            {"type": "translation", "translation": [5.0, 0.0, 0.0]},
+        ]
+    )
+    e["datasets"][0]["coordinateTransformations"].append(
+        {"type": "translation", "translation": [3.0, 1.0, 0.0]}
+    )
+    level = parse(e).levels[0]
+    assert level.scale == (20.0, 2.0, 2.0)
+    assert level.translation == (35.0, 1.0, 0.0)
+    assert level.has_translation
+
+
+def test_translation_of_the_multiscale_alone_is_not_the_datasets():
+    moved = [{"type": "translation", "translation": [5.0, 0.0, 0.0]}, {"type": "identity"}]
+    level = parse(entry(coordinateTransformations=moved)).levels[0]
+    assert level.translation == (5.0, 0.0, 0.0)
+    assert not level.has_translation
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "zyx"),
+    [
+        ("tczyx", (2, 3, 4, 5, 6), (4, 5, 6)),
+        ("xyz", (6, 5, 4), (4, 5, 6)),
+        ("cyzx", (3, 5, 4, 6), (4, 5, 6)),
+        ("tabd", (2, 4, 5, 6), (4, 5, 6)),
+        ("zyxc", (4, 5, 6, 3), (4, 5, 6)),
+    ],
+)
+def test_space_is_found_in_any_order(axes, shape, zyx):
+    source = parse(entry(axes), shape)
+    assert source.shape_zyx() == zyx
+    assert source.num_times == (2 if "t" in axes else 1)
+    assert source.num_channels == (3 if "c" in axes else 1)
+
+
+def test_type_of_a_customary_name_is_known_and_a_custom_axis_counts_as_channel():
+    e = entry("czyx")
+    for a in e["axes"]:
+        del a["type"]
+    e["axes"][0]["name"] = "phase"
+    source = parse(e, (3, 4, 5, 6))
+    assert source.c_axis == 0
+    assert source.num_channels == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["DAPI", "GFP"], ("DAPI", "GFP")),
+        (["DAPI", "DAPI"], ("DAPI_0", "DAPI_1")),
+        (["DAPI", None], ("DAPI", "1")),
+        (["1", ""], ("0", "1")),
+        (["DAPI"], ("0", "1")),
+    ],
+)
+def test_channel_names_are_unique(labels, names):
+    omero = {"channels": [{"label": label} for label in labels]}
+    assert parse(entry("czyx"), (2, 4, 5, 6), omero=omero).channels == names
+
+
+def test_names_fall_back_to_indices_where_telling_apart_fails():
+    omero = {"channels": [{"label": n} for n in ("a", "a", "a_1")]}
+    source = parse(entry("czyx"), (3, 4, 5, 6), omero=omero)
+    assert source.channels == ("0", "1", "2")
+
+
+def test_a_claim_of_a_thousand_trillion_voxels_is_only_a_plan():
+    source = parse(entry(), (100_000, 100_000, 100_000))
+    assert source.shape_zyx() == (100_000,) * 3
+
+
+def test_bool_is_read_as_uint8_and_the_name_of_the_path_is_the_fallback():
+    source = parse(entry(), dtype="bool")
+    assert source.dtype == "uint8"
+    assert source.name == "p.zarr"
+    assert parse(entry(name="n")).name == "n"
+
+
+def test_source_survives_hashing_and_copying():
+    source = parse(entry())
+    assert hash(source) == hash(copy.deepcopy(source))
+    json.dumps(source.multiscales)
+
+
+def without_scale(e):
+    e["datasets"][0]["coordinateTransformations"] = []
+
+
+def with_zero_scale(e):
+    e["datasets"][0]["coordinateTransformations"][0]["scale"][1] = 0.0
+
+
+def with_nan_scale(e):
+    e["datasets"][0]["coordinateTransformations"][0]["scale"][1] = float("nan")
+
+
+def with_short_scale(e):
+    e["datasets"][0]["coordinateTransformations"][0]["scale"] = [1.0, 1.0]
+
+
+def with_path_transform(e):
+    e["datasets"][0]["coordinateTransformations"] = [{"type": "scale", "path": "scales/0"}]
+
+
+def with_double_axis(e):
+    e["axes"][0]["name"] = "y"
+
+
+def with_string_axes(e):
+    e["axes"] = ["z", "y", "x"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_scale, "dataset 0 declares no scale"),
+        (with_zero_scale, "expected positive voxel sizes"),
+        (with_nan_scale, "cannot be used"),
+        (with_short_scale, "expected a scale or translation of 3 finite numbers"),
+        (with_path_transform, "cannot be used"),
+        (with_double_axis, "two axes have the same name: y, y, x"),
+        (with_string_axes, "no usable axes"),
+    ],
+)
+def test_unusable_metadata_is_refused(change, message):
+    e = entry()
+    change(e)
+    with pytest.raises(ImageError, match=message):
+        parse(e)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "dtype", "message"),
+    [
+        ("tc", (2, 3), "u1", "no spatial axes among t, c"),
+        ("yx", (5, 6), "u1", "is 2D .axes y, x.*StarDist 2D"),
+        ("zyx", (1, 5, 6), "u1", "is 2D .one plane"),
+        ("zyx", (5, 6), "u1", "has 2 axes, the metadata 3"),
+        ("zyx", (0, 5, 6), "u1", "the image is empty"),
+        ("zyx", (4, 5, 6), "complex64", "unsupported type complex64"),
+        ("zyx", (4, 5, 6), "<U4", "unsupported type <U4"),
+        ("zyx", (4, 5, 6), "no such type", "unsupported type no such type"),
+        ("wzyx", (4, 4, 5, 6), "u1", "are not an NGFF image's"),
+    ],
+)
+def test_unusable_arrays_are_refused(axes, shape, dtype, message):
+    with pytest.raises(ImageError, match=message):
+        parse(entry(axes), shape, dtype)
+
+
+def test_levels_that_differ_in_time_are_refused():
+    e = entry("tzyx")
+    e["datasets"].append({**e["datasets"][0], "path": "1"})
+    infos = [ArrayInfo((n, 4, 5, 6), (1, 4, 5, 6), None, "u1") for n in (2, 1)]
+    with pytest.raises(ImageError, match="levels 0, 1 differ in their number of times"):
+        image_source("p", {"multiscales": [e]}, 2, infos, was_consolidated=False)
+
+
+@pytest.mark.parametrize("path", ["../0", "/0", "", "a/../../b", ".", "a\\b", "a//b", 3, None])
+def test_dataset_paths_outside_the_image_are_refused(path):
+    with pytest.raises(ImageError, match="does not name an array inside the image"):
+        dataset_paths("p", {"datasets": [{"path": path}]})
+
+
+def test_missing_or_double_datasets_are_refused():
+    with pytest.raises(ImageError, match="lists no datasets"):
+        dataset_paths("p", {"datasets": []})
+    with pytest.raises(ImageError, match="two datasets have the same path: 0, 0"):
+        dataset_paths("p", {"datasets": [{"path": "0"}, {"path": "0"}]})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "zarr_format", "version"),
+    [
+        ({"multiscales": [{"version": "0.4"}]}, 2, "0.4"),
+        ({"multiscales": [{"axes": [{"name": "z"}]}]}, 2, "0.4"),
+        ({"ome": {"version": "0.5", "multiscales": [{}]}}, 3, "0.5"),
+        ({"ome": {"version": "0.5.2", "multiscales": [{}]}}, 3, "0.5"),
+    ],
+)
+def test_versions_are_told_apart(attributes, zarr_format, version):
+    assert multiscales_of("p", attributes, zarr_format)[0] == version
+
+
+@pytest.mark.parametrize(
+    ("attributes", "zarr_format", "message"),
+    [
+        ({"multiscales": [{"version": "0.3"}]}, 2, r"OME-NGFF 0.3 .or older.*bioformats2raw"),
+        ({"multiscales": [{"axes": ["z"]}]}, 2, "OME-NGFF 0.3"),
+        ({"multiscales": [{"version": "0.1"}]}, 2, "OME-NGFF 0.1"),
+        ({"multiscales": [{"version": "9"}]}, 2, "version 9 in Zarr v2 is unknown"),
+        ({"ome": {"version": "0.6", "multiscales": [{}]}}, 3, "version 0.6 in Zarr v3 is unknown"),
+        ({"multiscales": [{"version": "0.4"}]}, 3, "version None in Zarr v3 is unknown"),
+        ({"multiscales": []}, 2, "no OME-Zarr `multiscales`"),
+        ({"ome": 3}, 3, "no OME-Zarr `multiscales`"),
+    ],
+)
+def test_unknown_versions_are_refused(attributes, zarr_format, message):
+    with pytest.raises(ImageError, match=message):
+        multiscales_of("p", attributes, zarr_format)

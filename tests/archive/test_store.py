@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from anystar_batch.archive import store
+from anystar_batch.archive.ngff import ArrayInfo
+from anystar_batch.errors import ImageError, OutputError
+from anystar_batch.geometry import Box
+
+RNG = np.random.default_rng(5)
+
+
+def noise(*shape: int, dtype: str = "uint16") -> np.ndarray:
+    return (RNG.random(shape) * 200).astype(dtype)
+
+
+# --- find_images ---------------------------------------------------------------------------------
+
+
+def test_an_image_is_found_at_its_own_path(make_image):
+    path = make_image(noise(9, 10, 11))
+    assert store.find_images(path) == [path]
+    assert store.find_images(f"file://{path}/") == [path]
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("series", [None, ["1", "0"]])
+def test_series_of_a_container_are_found_in_order(make_image, tmp_path, version, series):
+    zarr_format = 2 if version == "0.4" else 3
+    root = tmp_path / "container.zarr"
+    layout = {"bioformats2raw.layout": 3}
+    listed = {"series": series}
+    if version == "0.5":
+        layout, listed = {"ome": {"version": "0.5", **layout}}, {"ome": listed}
+    store.write_attributes(str(root), zarr_format, layout)
+    if series:
+        store.write_attributes(str(root / "OME"), zarr_format, listed)
+    for n in range(2):
+        make_image(noise(4, 5, 6), version=version, name=f"container.zarr/{n}")
+    found = store.find_images(str(root))
+    assert found == [f"{root}/{n}" for n in (series or ["0", "1"])]
+    assert all(store.read_image(p).version == version for p in found)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"plate": {}}, "a plate .HCS.; give its fields one by one"),
+        ({"well": {}}, "a well of a plate"),
+        ({"labels": ["nuclei"]}, "a list of labels, not an image.*labels.zarr/nuclei"),
+        ({"bioformats2raw.layout": 2}, "bioformats2raw layout 2 is unknown"),
+        ({"bioformats2raw.layout": 3}, "holds no series"),
+        ({"other": 1}, "a Zarr group without OME-Zarr `multiscales`"),
+    ],
+)
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_groups_that_are_no_images_are_named(tmp_path, attributes, message, zarr_format):
+    path = str(tmp_path / "labels.zarr")
+    keys = attributes if zarr_format == 2 else {"ome": attributes}
+    store.write_attributes(path, zarr_format, keys)
+    with pytest.raises(ImageError, match=message):
+        store.find_images(path)
+
+
+def test_container_that_names_images_outside_is_refused(tmp_path):
+    store.write_attributes(str(tmp_path / "a"), 2, {"bioformats2raw.layout": 3})
+    store.write_attributes(str(tmp_path / "a/OME"), 2, {"series": ["../b"]})
+    with pytest.raises(ImageError, match="names an image outside the container"):
+        store.find_images(str(tmp_path / "a"))
+
+
+def test_places_that_are_no_zarr_are_named(tmp_path):
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "file.tif").write_bytes(b"II*")
+    with zipfile.ZipFile(tmp_path / "image.zip", "w") as archive:
+        archive.writestr(".zattrs", "{}")
+    shutil.copy(tmp_path / "image.zip", tmp_path / "hidden.zarr")
+    (tmp_path / "image.ozx").write_bytes(b"")
+    zarr.create_array(str(tmp_path / "array.zarr"), shape=(4, 4, 4), dtype="u1")
+    for name, message in {
+        "gone": "no such file or directory",
+        "dir": "not a Zarr: no zarr.json",
+        "file.tif": "not a Zarr: expected a directory.*bioformats2raw",
+        "image.zip": "a zipped OME-Zarr cannot hold new labels; unzip it first",
+        "image.ozx": "unzip it first",
+        "hidden.zarr": "unzip it first",
+        "array.zarr": "a bare Zarr array without OME metadata",
+    }.items():
+        with pytest.raises(ImageError, match=message):
+            store.find_images(str(tmp_path / name))
+    with pytest.raises(ImageError, match="remote stores cannot be read yet"):
+        store.find_images("s3://bucket/image.zarr")
+
+
+# --- read_image ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("file", ["root", "array"])
+def test_truncated_metadata_is_named(make_image, version, file):
+    path = make_image(noise(4, 5, 6), version=version)
+    name = {"0.4": (".zattrs", "0/.zarray"), "0.5": ("zarr.json", "0/zarr.json")}[version]
+    broken = Path(path, name[file == "array"])
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(ImageError, match=rf"{broken.name}: truncated or invalid JSON"):
+        store.read_image(path)
+
+
+def test_metadata_that_is_no_object_or_no_file_is_named(make_image):
+    path = make_image(noise(4, 5, 6))
+    Path(path, "zarr.json").write_text("[1, 2]")
+    with pytest.raises(ImageError, match="expected a JSON object"):
+        store.read_image(path)
+    Path(path, "zarr.json").unlink()
+    Path(path, "zarr.json").mkdir()
+    with pytest.raises(ImageError, match="the metadata cannot be read"):
+        store.read_image(path)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_missing_array_is_named(make_image, version):
+    path = make_image(noise(4, 5, 6), version=version)
+    shutil.rmtree(Path(path, "1"))
+    with pytest.raises(ImageError, match="dataset 1 is listed but its array is missing"):
+        store.read_image(path)
+
+
+def test_array_that_zarr_refuses_is_named(make_image):
+    path = make_image(noise(4, 5, 6))
+    file = Path(path, "0/zarr.json")
+    document = json.loads(file.read_text())
+    document["codecs"] = [{"name": "no-such-codec"}]
+    file.write_text(json.dumps(document))
+    with pytest.raises(ImageError, match="the array of dataset 0 cannot be opened"):
+        store.read_image(path)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "datetime64[s]"])
+@pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")
+def test_unsupported_types_are_named(make_image, dtype):
+    path = make_image(np.zeros((4, 5, 6), dtype), version="0.4")
+    with pytest.raises(ImageError, match="unsupported type"):
+        store.read_image(path)
+
+
+def test_empty_image_is_named(make_image, edit_attributes):
+    path = make_image(noise(4, 5, 6), version="0.4", steps=(1,))
+    file = Path(path, "0/.zarray")
+    document = json.loads(file.read_text())
+    document["shape"][1] = 0
+    file.write_text(json.dumps(document))
+    with pytest.raises(ImageError, match="the image is empty"):
+        store.read_image(path)
+
+
+def test_a_claim_of_a_thousand_trillion_voxels_is_read_lazily(make_image):
+    path = make_image(noise(8, 8, 8), version="0.4", steps=(1,))
+    file = Path(path, "0/.zarray")
+    document = json.loads(file.read_text())
+    document["shape"] = [100_000, 100_000, 100_000]
+    file.write_text(json.dumps(document))
+    source = store.read_image(path)
+    reader = store.ImageReader(source)
+    assert source.shape_zyx() == (100_000,) * 3
+    assert [i for i, _ in reader.existing_chunks(0, 0, 0)] == [(0, 0, 0)]
+    assert not reader.read_box(0, 0, 0, Box((99_990,) * 3, (100_000,) * 3)).any()
+
+
+def test_a_label_is_an_image_too(make_image):
+    path = make_image(noise(4, 5, 6), change=lambda a: a["ome"].update({"image-label": {}}))
+    assert store.read_image(path).shape_zyx() == (4, 5, 6)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_consolidation_is_noticed_but_not_trusted(make_image, edit_attributes, version):
+    path = make_image(noise(4, 5, 6), version=version, is_consolidated=True)
+    before = store.metadata_fingerprint(store.read_image(path))
+    assert store.read_image(path).was_consolidated
+    plain = make_image(noise(4, 5, 6), version=version, name="plain.zarr")
+    assert not store.read_image(plain).was_consolidated
+    assert store.metadata_fingerprint(store.read_image(plain)) == before
+
+
+# --- ImageReader ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("axes", ["zyx", "xyz", "cyzx", "tczyx", "tyxz"])
+def test_boxes_are_read_in_zyx_whatever_the_stored_order(make_image, version, axes):
+    lengths = {"t": 2, "c": 3, "z": 9, "y": 10, "x": 11}
+    data = noise(*(lengths[a] for a in axes))
+    reader = store.ImageReader(store.read_image(make_image(data, axes, version)))
+    for level, step in ((0, 1), (1, 2)):
+        whole = data
+        for a, i in (("c", 2), ("t", 1)):
+            if a in axes:
+                whole = whole.take(i, axis=axes.index(a))
+        space = [a for a in axes if a in "zyx"]
+        whole = whole.transpose([space.index(a) for a in "zyx"])[::step, ::step, ::step]
+        box = Box((1, 2, 0), (4, 5, 6))
+        read = reader.read_box(level, 1, 2, box)
+        assert np.array_equal(read, whole[box.slices])
+        assert read.flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", ">u2", ">f4", "float16", "uint64", "float64"])
+def test_values_keep_their_type_in_native_order(make_image, dtype):
+    data = noise(4, 5, 6, dtype=dtype)
+    source = store.read_image(make_image(data, version="0.4"))
+    read = store.ImageReader(source).read_box(0, 0, 0, Box.of_shape((4, 5, 6)))
+    assert read.dtype == ("uint8" if dtype == "bool" else np.dtype(dtype).newbyteorder("="))
+    assert read.dtype.isnative
+    assert read.dtype == source.dtype
+    assert np.array_equal(read, data.astype(read.dtype))
+
+
+def test_nan_and_missing_chunks_are_read_as_they_are(make_image):
+    data = noise(8, 8, 24, dtype="float32")
+    data[0, 0, 0] = np.nan
+    path = make_image(data)
+    Path(path, "0/c/0/0/1").unlink()
+    read = store.ImageReader(store.read_image(path)).read_box(0, 0, 0, Box.of_shape((8, 8, 24)))
+    assert np.isnan(read[0, 0, 0])
+    assert not read[..., 8:16].any()
+    assert np.array_equal(read[..., 16:], data[..., 16:])
+
+
+def test_reader_travels_without_its_open_arrays(make_image):
+    data = noise(8, 8, 8)
+    reader = store.ImageReader(store.read_image(make_image(data)))
+    box = Box((0, 0, 0), (8, 8, 8))
+    reader.read_box(0, 0, 0, box)
+    assert len(pickle.dumps(reader)) < 4000
+    assert np.array_equal(pickle.loads(pickle.dumps(reader)).read_box(0, 0, 0, box), data)
+
+
+def test_boxes_outside_the_image_and_torn_chunks_are_errors(make_image):
+    path = make_image(noise(8, 8, 8))
+    reader = store.ImageReader(store.read_image(path))
+    with pytest.raises(ValueError, match=r"is not inside level 0 of shape \(8, 8, 8\)"):
+        reader.read_box(0, 0, 0, Box((-1, 0, 0), (8, 8, 8)))
+    chunk = Path(path, "0/c/0/0/0")
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    with pytest.raises(ImageError, match="the stored data cannot be read"):
+        reader.read_box(0, 0, 0, Box((0, 0, 0), (8, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("version", "separator", "shards"),
+    [
+        ("0.4", "/", None),
+        ("0.4", ".", None),
+        ("0.5", "/", None),
+        ("0.5", ".", None),
+        ("0.5", "/", (1, 1, 16, 16, 16)),
+        ("0.5", ".", (2, 1, 16, 16, 16)),
+    ],
+)
+def test_stored_chunks_and_their_identities(make_image, version, separator, shards):
+    data = noise(2, 2, 20, 24, 9) + 1
+    data[1, 1, :16, :16] = 0  # such a chunk or shard is not stored
+    path = make_image(data, "tczyx", version, separator=separator, shards=shards)
+    source = store.read_image(path)
+    reader = store.ImageReader(source)
+    step = source.storage_zyx()
+    assert step == ((16, 16, 16) if shards else (8, 8, 8))
+    is_joint = shards is not None and shards[0] == 2
+    for t, c in ((0, 0), (1, 1)):
+        found = dict(reader.existing_chunks(0, t, c))
+        assert list(found) == sorted(found)
+        for index in np.ndindex(*(-(-n // s) for n, s in zip((20, 24, 9), step, strict=True))):
+            box = Box(
+                tuple(i * s for i, s in zip(index, step, strict=True)),
+                tuple(
+                    min((i + 1) * s, n) for i, s, n in zip(index, step, (20, 24, 9), strict=True)
+                ),
+            )
+            is_stored = bool(data[t, c][box.slices].any()) or is_joint
+            assert (index in found) == is_stored
+            assert reader.chunk_exists(0, t, c, index) == is_stored
+            assert len(reader.identities(0, t, c, box)) == is_stored
+            if is_stored:
+                assert found[index] == box
+    whole = reader.identities(0, 0, 0, Box.of_shape((20, 24, 9)))
+    assert len({key for key, _, _ in whole}) == len(dict(reader.existing_chunks(0, 0, 0)))
+    for key, size, time in whole:
+        status = Path(path, key).stat()
+        assert (status.st_size, status.st_mtime_ns) == (size, time)
+
+
+def test_no_chunks_at_all_are_listed_as_none(make_image):
+    path = make_image(np.zeros((8, 8, 8), "u1"))
+    reader = store.ImageReader(store.read_image(path))
+    assert list(reader.existing_chunks(0, 0, 0)) == []
+    path = make_image(np.zeros((8, 8, 8), "u1"), version="0.4", separator=".", name="b.zarr")
+    shutil.rmtree(Path(path, "0"))
+    assert list(store._stored_coordinates(Path(path, "0"), "", ".", 3, {})) == []
+
+
+def test_an_edited_chunk_changes_its_identity(make_image):
+    path = make_image(noise(8, 8, 16))
+    reader = store.ImageReader(store.read_image(path))
+    box = Box((0, 0, 0), (8, 8, 8))
+    before = reader.identities(0, 0, 0, box)
+    assert [key for key, _, _ in before] == ["0/c/0/0/0"]
+    os.utime(Path(path, "0/c/0/0/0"), ns=(0, 1))
+    assert reader.identities(0, 0, 0, box) != before
+
+
+# --- fingerprint ---------------------------------------------------------------------------------
+
+
+def test_fingerprint_knows_content_not_place(make_image, edit_attributes):
+    data = noise(8, 9, 10)
+    one = make_image(data, name="a.zarr")
+    two = make_image(data, name="b.zarr")
+    fingerprints = [store.metadata_fingerprint(store.read_image(p)) for p in (one, two)]
+    assert fingerprints[0] == fingerprints[1]
+    assert json.loads(json.dumps(fingerprints[0])) == fingerprints[0]
+
+    def move(attributes):
+        datasets = attributes["ome"]["multiscales"][0]["datasets"]
+        datasets[1]["coordinateTransformations"].append(
+            {"type": "translation", "translation": [0.0, 0.0, 0.5]}
+        )
+
+    edit_attributes(two, move)
+    assert store.metadata_fingerprint(store.read_image(two)) != fingerprints[0]
+    three = make_image(data, name="c.zarr", chunks=(4, 4, 4))
+    assert store.metadata_fingerprint(store.read_image(three)) != fingerprints[0]
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def test_json_is_whole_or_absent(tmp_path, monkeypatch):
+    file = tmp_path / "a.json"
+    store.write_json_atomic(file, {"b": 1, "a": [1.5, "µ"]})
+    assert json.loads(file.read_bytes()) == {"b": 1, "a": [1.5, "µ"]}
+    before = file.read_bytes()
+
+    def refuse(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OutputError, match="no space left to write; free some") as caught:
+        store.write_json_atomic(file, {})
+    assert caught.value.errno == errno.ENOSPC
+    assert file.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+    def interrupt(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.write_bytes_atomic(file, b"")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_unwritable_places_name_the_way_out(tmp_path, make_image):
+    store.check_writable(str(tmp_path / "not" / "there"))
+    assert not list(tmp_path.iterdir())
+    for check in (
+        lambda: store.check_writable("/proc/self"),
+        lambda: store.write_attributes("/proc/none", 2, {}),
+        lambda: store.create_array(
+            "/proc/none/0", 3, ArrayInfo((4, 4, 4), (4, 4, 4), None, "uint32"), ("z", "y", "x")
+        ),
+        lambda: store.write_bytes_atomic("/proc/none/a", b""),
+    ):
+        with pytest.raises(OutputError, match=r"cannot be written .*--output DIR"):
+            check()
+
+
+def test_directories_that_cannot_be_synced_are_no_error(tmp_path, monkeypatch):
+    def fail(number: int):
+        def fsync(handle: int) -> None:
+            raise OSError(number, "x")
+
+        return fsync
+
+    monkeypatch.setattr(os, "fsync", fail(errno.EINVAL))
+    store.sync_directory(tmp_path)
+    monkeypatch.setattr(os, "fsync", fail(errno.EIO))
+    with pytest.raises(OSError, match="x"):
+        store.sync_directory(tmp_path)
+
+
+def test_attributes_of_a_group_are_replaced_and_nothing_else(make_image):
+    path = make_image(noise(4, 5, 6), is_consolidated=True)
+    before = json.loads(Path(path, "zarr.json").read_text())
+    store.write_attributes(path, 3, {"a": 1})
+    after = json.loads(Path(path, "zarr.json").read_text())
+    assert after.pop("attributes") == {"a": 1}
+    del before["attributes"]
+    assert after == before
