@@ -1,0 +1,1 @@
+"""Build the bundled model: synthetic samples, training, scores, export; not part of the wheel."""

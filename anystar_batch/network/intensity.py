@@ -1,0 +1,111 @@
+"""Intensities as the network sees them: two limits of a whole image, mapped to 0 and 1, clipped.
+
+The limits belong to the image (one time, one channel), never to a block: two blocks that share a
+voxel must agree on its value, or an object on their border is found twice. `trainer` calls these
+very functions, so that training and inference cannot drift apart.
+
+NaN and infinities carry no intensity: they do not move the limits, and become 0, 0 and 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch.errors import ImageError
+
+LOW_PERCENTILE = 1.0
+"""Percentile that becomes 0, unless a model's provenance says otherwise."""
+
+HIGH_PERCENTILE = 99.9
+"""Percentile that becomes 1, unless a model's provenance says otherwise."""
+
+
+def limits(
+    sample: NDArray[np.number],
+    low_percentile: float = LOW_PERCENTILE,
+    high_percentile: float = HIGH_PERCENTILE,
+) -> tuple[float, float]:
+    """Return the intensities that become 0 and 1.
+
+    Parameters
+    ----------
+    sample : any shape
+        Intensities in the image's own unit: the whole image, or a fixed sample of it.
+    low_percentile, high_percentile : float
+        Percentiles over the finite values, 0 to 100.
+
+    Returns
+    -------
+    low, high : float
+        `low < high`.
+
+    Raises
+    ------
+    ImageError
+        If no value is finite, or all finite values are equal.
+
+    Notes
+    -----
+    An image whose background is constant and whose objects fill less than
+    `100 - high_percentile` percent has equal percentiles; its minimum and maximum are used then.
+
+    Examples
+    --------
+    >>> limits(np.arange(1001), 0.0, 99.9)
+    (0.0, 999.0)
+    """
+    values = np.asarray(sample).ravel()
+    if not np.issubdtype(values.dtype, np.integer):
+        values = values[np.isfinite(values)]
+    if values.size == 0:
+        message = "intensity: no voxel is finite; expected an image with finite intensities"
+        raise ImageError(message)
+    low, high = (float(v) for v in np.percentile(values, [low_percentile, high_percentile]))
+    if high > low:
+        return low, high
+    low, high = float(values.min()), float(values.max())
+    if high > low:
+        return low, high
+    message = (
+        f"intensity: every voxel is {low:g}; expected an image with contrast; "
+        "check the channel and the time"
+    )
+    raise ImageError(message)
+
+
+def normalise(image: NDArray[np.number], low: float, high: float) -> NDArray[np.float32]:
+    """Map intensities linearly so that `low` becomes 0 and `high` becomes 1, and clip.
+
+    Parameters
+    ----------
+    image : any shape
+        Intensities, in the unit of the limits.
+    low, high : float
+        Intensities that become 0 and 1.
+
+    Returns
+    -------
+    same shape
+        Dimensionless, 0 to 1; NaN becomes 0.
+
+    Raises
+    ------
+    ImageError
+        If `high` does not exceed `low`: the image is constant.
+
+    Examples
+    --------
+    >>> normalise(np.array([0.0, 5.0, 20.0, np.nan]), 0.0, 10.0)
+    array([0. , 0.5, 1. , 0. ], dtype=float32)
+    """
+    if not high > low:
+        message = (
+            f"intensity: got limits low={low:g}, high={high:g}; expected high above low; "
+            "the image is constant"
+        )
+        raise ImageError(message)
+    # float64 until the end: uint32 and int64 intensities do not fit float32.
+    scaled = (np.asarray(image).astype(np.float64) - low) / (high - low)
+    clipped = np.clip(scaled, 0.0, 1.0).astype(np.float32)
+    return np.where(np.isnan(clipped), np.float32(0.0), clipped)

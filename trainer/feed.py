@@ -1,0 +1,156 @@
+"""Batches made by other processes while the network trains.
+
+Batch b holds samples b * size .. (b + 1) * size - 1 of a seed, whoever makes it: worker w of n
+makes batches w, w + n, w + 2 n, ..., each into its own bounded queue, and the reader takes the
+queues in turn. The sequence therefore depends on the seed alone, not on speed or worker count,
+and a resumed run continues it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
+from multiprocessing.queues import Queue
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch.errors import AnyStarBatchError
+from anystar_batch.geometry import ZYX
+from anystar_batch.stars.rays import golden_spiral
+from trainer.config import SampleConfig, TrainConfig
+from trainer.sample import make_sample
+from trainer.targets import targets
+
+DEPTH = 3
+"""Batches a worker may be ahead of the reader."""
+
+PATIENCE = 300.0
+"""Seconds without a batch after which the workers are looked at."""
+
+_THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What one training step reads.
+
+    Parameters
+    ----------
+    image : float32 (b, z, y, x, 1)
+        0 to 1.
+    prob : float32 (b, z / grid, y / grid, x / grid, 1)
+    dist : float16 (b, z / grid, y / grid, x / grid, n_rays + 1)
+        Distances in voxels; the last channel is the weight of the point, its probability.
+    """
+
+    image: NDArray[np.float32]
+    prob: NDArray[np.float32]
+    dist: NDArray[np.float16]
+
+
+def make_batch(
+    seed: int, index: int, size: int, config: SampleConfig, out: tuple[ZYX, int]
+) -> Batch:
+    """Make one batch.
+
+    Parameters
+    ----------
+    seed, index, size : int
+    config : SampleConfig
+    out : (grid, n_rays)
+        Grid of the network's output, voxels per point (z, y, x), and number of rays.
+
+    Returns
+    -------
+    Batch
+    """
+    grid, n_rays = out
+    rays = golden_spiral(n_rays)
+    images, probs, dists = [], [], []
+    for n in range(index * size, (index + 1) * size):
+        sample = make_sample(seed, n, config)
+        prob, dist = targets(sample.labels, rays, grid)
+        images.append(sample.image[..., None])
+        probs.append(prob[..., None])
+        dists.append(np.concatenate([dist, prob[..., None]], axis=-1).astype(np.float16))
+    return Batch(np.stack(images), np.stack(probs), np.stack(dists))
+
+
+@contextmanager
+def feed(config: TrainConfig, start: int) -> Iterator[Iterator[Batch]]:
+    """Run the workers, and yield an endless iterator of batches from batch `start` on.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    start : int
+        First batch, i.e. steps done so far.
+
+    Yields
+    ------
+    iterator of Batch
+
+    Raises
+    ------
+    AnyStarBatchError
+        From the iterator, if a worker died.
+    """
+    context = multiprocessing.get_context("spawn")
+    count = config.workers
+    queues: list[Queue[Batch]] = [context.Queue(DEPTH) for _ in range(count)]
+    workers: list[SpawnProcess] = []
+    # Threads are counted when libraries load, so the children must be born into this.
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        for w in range(count):
+            worker = context.Process(
+                target=_work, args=(config, start + w, count, queues[w]), daemon=True
+            )
+            worker.start()
+            workers.append(worker)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    try:
+        yield _take(queues, workers)
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+        for channel in queues:
+            channel.close()
+            channel.cancel_join_thread()
+
+
+def _work(config: TrainConfig, first: int, stride: int, out: Queue[Batch]) -> None:
+    """Make every `stride`-th batch, for ever."""
+    target = (config.network.grid, config.network.n_rays)
+    index = first
+    while True:
+        out.put(make_batch(config.seed, index, config.batch, config.sample, target))
+        index += stride
+
+
+def _take(queues: list[Queue[Batch]], workers: list[SpawnProcess]) -> Iterator[Batch]:
+    """Take batches from the queues in turn."""
+    turn = 0
+    while True:
+        try:
+            yield queues[turn].get(timeout=PATIENCE)
+        except queue.Empty as error:
+            message = (
+                f"trainer: worker {turn} sent no batch in {PATIENCE:.0f} s "
+                f"(exit code {workers[turn].exitcode}); see its message above"
+            )
+            raise AnyStarBatchError(message) from error
+        turn = (turn + 1) % len(queues)

@@ -1,0 +1,339 @@
+"""Train a network on samples; reads top to bottom.
+
+A run lives in one folder::
+
+    train.json       the config
+    curve.csv        one row per report: minute, step, samples, losses, waiting share, scores
+    checkpoint.npz   weights, optimiser, running average, step, minutes: enough to go on
+    weights_last.h5  weights as they are; weights_best.h5  the average over the run's end
+
+The learning rate falls linearly to 0 over the budget, which is wall-clock time by default: the run
+ends on time on a busy machine too. The loss is the paper's: cross-entropy of the probability plus
+a weighted mean absolute error of the distances, each point weighted by its true probability.
+
+Plain Keras 3: the same code runs under KERAS_BACKEND=tensorflow and jax.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch.errors import ConfigError
+from anystar_batch.network.unet import build, save_weights
+from trainer.config import TrainConfig
+from trainer.feed import feed
+
+if TYPE_CHECKING:
+    import keras
+
+logger = logging.getLogger(__name__)
+
+WARM_UP = 50
+"""Steps over which the learning rate rises to its start."""
+
+REPORT = 25
+"""Steps between two rows of the curve."""
+
+AVERAGE = 10
+"""Steps between two weights that enter the average."""
+
+COLUMNS = (
+    "minute",
+    "step",
+    "samples",
+    "learning_rate",
+    "loss_prob",
+    "loss_dist",
+    "waiting_share",
+    "samples_per_second",
+)
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is.
+
+    Parameters
+    ----------
+    step : int
+        Steps done.
+    minutes : float
+        Wall-clock time spent training, over all resumed parts.
+    waited : float
+        Seconds of that in which the network waited for samples.
+    averaged : int
+        Weights in the running average.
+    average : list of arrays
+        Their mean, in the order of `model.get_weights()`.
+    """
+
+    step: int = 0
+    minutes: float = 0.0
+    waited: float = 0.0
+    averaged: int = 0
+    average: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def share(self, config: TrainConfig) -> float:
+        """Return the share of the budget that is spent."""
+        by_time = self.minutes / config.minutes if config.minutes > 0 else 0.0
+        by_step = self.step / config.steps if config.steps > 0 else 0.0
+        return min(1.0, max(by_time, by_step))
+
+
+def fit(  # noqa: PLR0915  (the whole of a run, in its order)
+    config: TrainConfig,
+    folder: Path,
+    on_report: Callable[[dict[str, float]], None] | None = None,
+) -> keras.Model:
+    """Train from the start, or from the folder's checkpoint.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    folder : Path
+        Of the run; made if need be.
+    on_report : callable, optional
+        Called with every row of the curve.
+
+    Returns
+    -------
+    keras.Model
+        With the averaged weights.
+
+    Raises
+    ------
+    ConfigError
+        If the folder belongs to a run with another config, but for its budget and workers.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, config)
+    use_two_pools()
+    import keras  # noqa: PLC0415  (10 s)
+
+    keras.utils.set_random_seed(config.seed)
+    model = build(config.network, config.precision)
+    compile_model(model, config)
+    progress = Progress()
+    if (folder / "checkpoint.npz").exists():
+        progress = load_checkpoint(model, folder / "checkpoint.npz")
+        logger.info("resumed at step %d, minute %.1f", progress.step, progress.minutes)
+
+    started = time.monotonic() - progress.minutes * 60.0
+    saved = time.monotonic()
+    window, first_step = _Window(progress), progress.step
+    with (
+        feed(config, progress.step) as batches,
+        (folder / "curve.csv").open("a", newline="") as out,
+    ):
+        curve = csv.DictWriter(out, COLUMNS)
+        if out.tell() == 0:
+            curve.writeheader()
+        while progress.share(config) < 1.0:
+            asked = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - asked
+            if progress.step == first_step:
+                # Starting the workers is no share of the work, and not in the budget.
+                started += waited
+            else:
+                progress.waited += waited
+
+            model.optimizer.learning_rate = learning_rate(config, progress)
+            losses = model.train_on_batch(batch.image, [batch.prob, batch.dist])
+            # Keras gives the running mean since the last reset: of this step alone.
+            window.losses.append((float(losses[1]), float(losses[2])))
+            model.reset_metrics()
+            progress.step += 1
+            progress.minutes = (time.monotonic() - started) / 60.0
+
+            if progress.share(config) >= config.average_from and progress.step % AVERAGE == 0:
+                _average(progress, model.get_weights())
+            if progress.step % REPORT == 0 or progress.share(config) >= 1.0:
+                row = window.row(config, progress)
+                curve.writerow(row)
+                out.flush()
+                window = _Window(progress)
+                if on_report is not None:
+                    on_report(row)
+            if time.monotonic() - saved > config.checkpoint_minutes * 60.0:
+                save_checkpoint(model, folder / "checkpoint.npz", progress)
+                save_weights(model, folder / "weights_last.h5")
+                saved = time.monotonic()
+
+    save_checkpoint(model, folder / "checkpoint.npz", progress)
+    save_weights(model, folder / "weights_last.h5")
+    if progress.averaged:
+        model.set_weights(progress.average)
+    save_weights(model, folder / "weights_best.h5")
+    return model
+
+
+def use_two_pools() -> None:
+    """Let TensorFlow run operations side by side: one thread pool alone halves the speed.
+
+    Measured on two cores (docs/training.md). Has an effect only before TensorFlow is loaded.
+    """
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def compile_model(model: keras.Model, config: TrainConfig) -> None:
+    """Attach losses and optimiser.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From `unet.build`.
+    config : TrainConfig
+    """
+    import keras  # noqa: PLC0415
+
+    def dist_loss(truth: Any, dist: Any) -> Any:  # noqa: ANN401  (a tensor of any backend)
+        target, weight = truth[..., :-1], truth[..., -1:]
+        error = keras.ops.mean(keras.ops.abs(target - dist), axis=-1, keepdims=True)
+        if config.relative_dist:
+            # 5.5 voxels, the radius inference aims at: the loss keeps its size there.
+            error = error * 6.5 / (keras.ops.mean(target, axis=-1, keepdims=True) + 1.0)
+        # A batch without objects must not divide by nothing.
+        total = keras.ops.maximum(keras.ops.mean(weight), 0.01)
+        background = 1e-4 * keras.ops.mean(keras.ops.abs(dist) * (1.0 - weight))
+        return keras.ops.mean(error * weight) / total + background
+
+    model.compile(
+        optimizer=keras.optimizers.Adam(config.learning_rate),
+        loss=[keras.losses.BinaryCrossentropy(), dist_loss],
+        loss_weights=[1.0, config.dist_weight],
+        # XLA compiles convolutions badly for CPUs; JAX knows no other way.
+        jit_compile=keras.backend.backend() == "jax",
+    )
+
+
+def learning_rate(config: TrainConfig, progress: Progress) -> float:
+    """Return the rate of the next step: a short rise, then linear to 0."""
+    rise = min(1.0, (progress.step + 1) / WARM_UP)
+    return config.learning_rate * rise * (1.0 - progress.share(config))
+
+
+def save_checkpoint(model: keras.Model, path: Path, progress: Progress) -> None:
+    """Write everything a run needs to go on, complete or not at all.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Compiled.
+    path : Path
+    progress : Progress
+    """
+    arrays: dict[str, Any] = {}
+    for kind, values in (
+        ("weight", model.get_weights()),
+        ("optimizer", [np.asarray(v.numpy()) for v in model.optimizer.variables]),
+        ("average", progress.average),
+    ):
+        arrays.update({f"{kind}_{k:04d}": v for k, v in enumerate(values)})
+    arrays["progress"] = np.array(
+        [progress.step, progress.minutes, progress.waited, progress.averaged], np.float64
+    )
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)
+    temporary.replace(path)
+
+
+def load_checkpoint(model: keras.Model, path: Path) -> Progress:
+    """Read what `save_checkpoint` wrote into a model compiled alike.
+
+    Parameters
+    ----------
+    model : keras.Model
+    path : Path
+
+    Returns
+    -------
+    Progress
+    """
+    with np.load(path, allow_pickle=False) as file:
+        groups: dict[str, list[NDArray[Any]]] = {"weight": [], "optimizer": [], "average": []}
+        for name in sorted(file.files):
+            kind = name.rpartition("_")[0]
+            if kind in groups:
+                groups[kind].append(file[name])
+        step, minutes, waited, averaged = (float(v) for v in file["progress"])
+    model.set_weights(groups["weight"])
+    model.optimizer.build(model.trainable_variables)
+    for variable, value in zip(model.optimizer.variables, groups["optimizer"], strict=True):
+        variable.assign(value)
+    return Progress(int(step), minutes, waited, int(averaged), groups["average"])
+
+
+@dataclass(slots=True)
+class _Window:
+    """What was true when the current row of the curve began."""
+
+    first_step: int
+    first_minute: float
+    first_waited: float
+    losses: list[tuple[float, float]]
+
+    def __init__(self, progress: Progress) -> None:
+        self.first_step = progress.step
+        self.first_minute = progress.minutes
+        self.first_waited = progress.waited
+        self.losses = []
+
+    def row(self, config: TrainConfig, progress: Progress) -> dict[str, float]:
+        """Return the row that ends now."""
+        seconds = max((progress.minutes - self.first_minute) * 60.0, 1e-9)
+        steps = progress.step - self.first_step
+        values = (
+            round(progress.minutes, 3),
+            progress.step,
+            progress.step * config.batch,
+            learning_rate(config, progress),
+            round(float(np.mean([loss[0] for loss in self.losses])), 5),
+            round(float(np.mean([loss[1] for loss in self.losses])), 5),
+            round((progress.waited - self.first_waited) / seconds, 4),
+            round(steps * config.batch / seconds, 3),
+        )
+        return dict(zip(COLUMNS, values, strict=True))
+
+
+def _average(progress: Progress, weights: list[NDArray[np.float32]]) -> None:
+    """Enter weights into the running mean."""
+    progress.averaged += 1
+    if not progress.average:
+        progress.average = [w.copy() for w in weights]
+        return
+    pairs = zip(progress.average, weights, strict=True)
+    share = np.float32(1.0 / progress.averaged)
+    progress.average = [mean + (weight - mean) * share for mean, weight in pairs]
+
+
+def _claim(folder: Path, config: TrainConfig) -> None:
+    """Write the config into the folder, or refuse a folder of another run."""
+    path = folder / "train.json"
+    free = {"minutes", "steps", "workers", "checkpoint_minutes"}
+    ours = json.loads(config.to_json())
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        differing = sorted(k for k in ours if k not in free and ours[k] != theirs.get(k))
+        if differing:
+            message = (
+                f"train: {folder} holds a run that differs in {', '.join(differing)}; expected "
+                "the same config to go on; choose another folder"
+            )
+            raise ConfigError(message)
+    temporary = path.with_name(".train.json.partial")
+    temporary.write_text(config.to_json())
+    temporary.replace(path)
