@@ -1,0 +1,390 @@
+"""What the user types: options become a config, the pipeline runs, the result is printed.
+
+stdout carries the result, stderr everything else. Heavy imports wait until they are needed, so that
+`--help` answers at once.
+
+Exit codes: 0 done or nothing to do; 1 something failed (nothing of it is published, a rerun
+resumes); 2 wrong usage or input; 3 published, with warnings made fatal; 75 locked or out of time.
+Over several images 1 beats 2 beats 75 beats 3.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anystar_batch import __version__
+from anystar_batch.errors import (
+    AnyStarBatchError,
+    BlockError,
+    LockedError,
+    OutOfTimeError,
+    OutputError,
+)
+
+if TYPE_CHECKING:
+    from anystar_batch.config import SegmentConfig
+    from anystar_batch.pipeline import Preview, Summary
+    from anystar_batch.progress import Listener
+
+logger = logging.getLogger(__name__)
+
+DONE, FAILED, USAGE, WARNED, LATER = 0, 1, 2, 3, 75
+"""Exit codes, see the module's docstring."""
+
+SEVERITY = (FAILED, USAGE, LATER, WARNED, DONE)
+"""Exit codes from the one that counts most."""
+
+app = typer.Typer(
+    name="anystar-batch",
+    help="Segment every star-convex object in huge OME-Zarr volumes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"anystar-batch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Segment every star-convex object in huge OME-Zarr volumes, exactly, from the shell."""
+    del version
+
+
+@app.command()
+def segment(  # noqa: PLR0913  (one parameter an option)
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="OME-Zarr images, 0.4 or 0.5.")
+    ],
+    label: Annotated[str, typer.Option(help="Name of the label.")] = "anystar",
+    output: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Write everything here, not into the images.")
+    ] = None,
+    channel: Annotated[str, typer.Option(help="Channel to segment: index or name.")] = "0",
+    time: Annotated[str, typer.Option(help="Times to segment: all, 3, or 0,2,5-8.")] = "all",
+    diameter: Annotated[
+        str | None,
+        typer.Option(help="Typical object: 12um, or 9px in the plane. Default: probed."),
+    ] = None,
+    voxel_size: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(metavar="Z Y X", help="Level-0 voxel in um, instead of the image's."),
+    ] = None,
+    prob_thresh: Annotated[
+        float | None, typer.Option(help="Least object probability. Default: the model's.")
+    ] = None,
+    nms_thresh: Annotated[
+        float | None, typer.Option(help="Largest shared volume. Default: the model's.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Bundled model, or a StarDist-3D folder.")] = (
+        "anystar-mix"
+    ),
+    tile: Annotated[
+        int | None, typer.Option(help="Core edge of a network tile, working voxels.")
+    ] = None,
+    block_shape: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(
+            metavar="Z Y X", help="Block of work in level-0 voxels. No effect on results."
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory of all processes, e.g. 4GB. Default: 80 % of free.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    work_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Place for ledger and intermediate files.")
+    ] = None,
+    stats: Annotated[
+        str | None, typer.Option(metavar="FILE.csv", help="Table, for a single image.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a published label once done.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what an unfinished run left.")
+    ] = False,
+    fail_on_warning: Annotated[
+        bool, typer.Option("--fail-on-warning", help="Exit 3 if published with warnings.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = (
+        False
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object an image.")] = False,
+    log_file: Annotated[
+        str | None, typer.Option(metavar="F", help="Write a detailed log here.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Warnings and errors only.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Plain lines, also on a terminal.")
+    ] = False,
+) -> None:
+    """Find every star-convex object in IMAGE and write labels and statistics."""
+    _start_log(log_file)
+
+    def configs() -> list[SegmentConfig]:
+        from anystar_batch import config as c  # noqa: PLC0415
+        from anystar_batch.places import name_images  # noqa: PLC0415
+
+        result = c.ResultConfig(
+            channel=channel,
+            time=time,
+            diameter=None if diameter is None else c.parse_diameter(diameter),
+            voxel_size=voxel_size,
+            prob_thresh=prob_thresh,
+            nms_thresh=nms_thresh,
+            tile=tile,
+        )
+        run = c.RunConfig(
+            block_shape=block_shape,
+            memory=None if memory is None else c.parse_memory(memory),
+            workers=workers,
+            work_dir=work_dir,
+            overwrite=overwrite,
+            restart=restart,
+        )
+        named = name_images(images, with_output=output is not None)
+        if stats is not None and len(named) > 1:
+            message = f"--stats names one table, but there are {len(named)} images; leave it out"
+            raise c.ConfigError(message)
+        return [
+            c.SegmentConfig(
+                image=image.path,
+                label=label,
+                output=None if output is None else os.path.abspath(output),  # noqa: PTH100
+                home=image.home,
+                stem=image.stem,
+                stats=None if stats is None else os.path.abspath(stats),  # noqa: PTH100
+                model=model,
+                result=result,
+                run=run,
+            )
+            for image in named
+        ]
+
+    try:
+        todo = configs()
+    except AnyStarBatchError as error:
+        raise typer.Exit(_report(error)) from None
+    if dry_run:
+        raise typer.Exit(_preview_all(todo, as_json=as_json))
+    listener = _listener(quiet=quiet, verbose=verbose)
+    code = _segment_all(todo, listener, as_json=as_json, fail_on_warning=fail_on_warning)
+    raise typer.Exit(code)
+
+
+@app.command()
+def info(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="OME-Zarr image.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object an image.")] = False,
+) -> None:
+    """Show what an image is: axes, levels, voxel sizes, channels, labels."""
+    from anystar_batch.describe import describe, describe_text  # noqa: PLC0415
+
+    try:
+        documents = describe(image)
+    except AnyStarBatchError as error:
+        raise typer.Exit(_report(error)) from None
+    for document in documents:
+        typer.echo(json.dumps(document) if as_json else describe_text(document))
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model.")] = False,
+) -> None:
+    """List the bundled models."""
+    from anystar_batch.network.bundled import bundled_models, load_model  # noqa: PLC0415
+
+    try:
+        found = [load_model(name) for name in bundled_models()]
+    except AnyStarBatchError as error:
+        raise typer.Exit(_report(error)) from None
+    for model in found:
+        if as_json:
+            document = {
+                "name": model.name,
+                "version": model.version,
+                "folder": model.folder,
+                "sha256": model.sha256,
+                "diameter_voxels": model.diameter,
+                "grid": list(model.grid),
+                "prob_thresh": model.prob_thresh,
+                "nms_thresh": model.nms_thresh,
+                "tile": model.tile,
+                "context": model.context,
+            }
+            typer.echo(json.dumps(document))
+        else:
+            typer.echo(
+                f"{model.name} {model.version}: objects of about {model.diameter} working voxels, "
+                f"grid {model.grid}, prob {model.prob_thresh:g}, nms {model.nms_thresh:g}, "
+                f"tile {model.tile}, context {model.context}"
+            )
+
+
+def _segment_all(
+    configs: list[SegmentConfig], listener: Listener, *, as_json: bool, fail_on_warning: bool
+) -> int:
+    """Segment one image after another with one engine; return the exit code that counts most."""
+    from anystar_batch.engine import open_engine  # noqa: PLC0415
+    from anystar_batch.events import Event  # noqa: PLC0415
+    from anystar_batch.memory import available_memory  # noqa: PLC0415
+    from anystar_batch.pipeline import segment as run  # noqa: PLC0415
+    from anystar_batch.progress import log_event  # noqa: PLC0415
+
+    def listen(event: Event) -> None:
+        log_event(event)
+        listener(event)
+
+    codes = [DONE]
+    shared = configs[0].run
+    memory = shared.memory if shared.memory is not None else available_memory()
+    try:
+        with open_engine(shared.workers, memory) as engine:
+            for config in configs:
+                try:
+                    summary = run(config, listen, engine=engine)
+                except Exception as error:  # noqa: BLE001  (one broken image never stops the others)
+                    listener.close()
+                    codes.append(_report(error, config.image if len(configs) > 1 else None))
+                    if as_json:
+                        document = {"image": config.image, "error": str(error), "exit": codes[-1]}
+                        typer.echo(json.dumps(document))
+                    continue
+                listener.close()
+                _print_summary(summary, as_json=as_json)
+                codes.append(WARNED if fail_on_warning and summary.warnings else DONE)
+    except KeyboardInterrupt:
+        listener.close()
+        typer.echo("interrupted; nothing is published, a rerun continues", err=True)
+        raise typer.Exit(130) from None
+    return min(codes, key=SEVERITY.index)
+
+
+def _preview_all(configs: list[SegmentConfig], *, as_json: bool) -> int:
+    """Print the plan of every image."""
+    from anystar_batch.pipeline import preview  # noqa: PLC0415
+
+    codes = [DONE]
+    for config in configs:
+        try:
+            found = preview(config)
+        except Exception as error:  # noqa: BLE001  (one broken image never stops the others)
+            codes.append(_report(error, config.image if len(configs) > 1 else None))
+            continue
+        typer.echo(json.dumps(found.to_json()) if as_json else _preview_text(found))
+    return min(codes, key=SEVERITY.index)
+
+
+def _preview_text(preview: Preview) -> str:
+    plan = preview.plan
+    document = preview.to_json()
+    diameter = "native scale" if plan.diameter_um is None else f"{plan.diameter_um:.3g} um"
+    zoom = " x ".join(f"{z:.3g}" for z in plan.working.zoom)
+    return "\n".join(
+        [
+            f"image         {plan.source.path}",
+            f"  volume      {plan.source.shape_zyx(0)} voxels (z, y, x), {len(plan.times)} time(s)",
+            f"  diameter    {diameter}",
+            f"  reads       level {plan.working.level} ({plan.level.origin}), zoom {zoom}",
+            f"  working     {plan.working.shape} voxels of "
+            + " x ".join(f"{v:.4g}" for v in plan.working.voxel_um)
+            + " um",
+            f"  tiles       {preview.tiles} of {plan.tiles.core}, window {plan.tiles.window}",
+            f"  blocks      {preview.blocks} of {preview.block_shape} level-0 voxels",
+            f"  memory      {document['memory_per_worker'] / 1e9:.2f} GB a worker",
+            f"  output      {preview.label_bytes / 1e9:.3f} GB of labels before compression",
+            f"label         {preview.places.label.path}",
+            f"table         {preview.places.stats}",
+        ]
+    )
+
+
+def _print_summary(summary: Summary, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary.to_json()))
+        return
+    done = "" if summary.status == "done" else f" ({summary.status})"
+    typer.echo(f"labels {summary.label}: {summary.instances} instances{done}")
+    typer.echo(f"table  {summary.stats}")
+
+
+def _listener(*, quiet: bool, verbose: bool) -> Listener:
+    from rich.console import Console  # noqa: PLC0415
+
+    from anystar_batch import progress  # noqa: PLC0415
+
+    def emit(line: str) -> None:
+        typer.echo(line, err=True)
+
+    if quiet:
+        return progress.QuietProgress(emit)
+    if sys.stderr.isatty() and not verbose:
+        return progress.RichProgress(Console(stderr=True))
+    return progress.LogProgress(emit)
+
+
+def _report(error: Exception, image: str | None = None) -> int:
+    """Print one message for an error and return its exit code."""
+    where = f"{image}: " if image is not None and image not in str(error) else ""
+    if isinstance(error, AnyStarBatchError):
+        typer.echo(f"error: {where}{error}", err=True)
+        logger.error("%s", error)
+    else:
+        logger.critical("unexpected", exc_info=error)
+        typer.echo(
+            f"error: {where}unexpected {type(error).__name__}: {error}; this is a bug: run again "
+            "with --log-file F and report what F says",
+            err=True,
+        )
+    return exit_code(error)
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code of an error."""
+    if isinstance(error, LockedError | OutOfTimeError):
+        return LATER
+    if isinstance(error, BlockError) or not isinstance(error, AnyStarBatchError):
+        return FAILED
+    if isinstance(error, OutputError) and "no space" in str(error):
+        return FAILED
+    return USAGE
+
+
+def _start_log(log_file: str | None) -> None:
+    """Send the log to a file; without one, what listeners do not show is dropped."""
+    root = logging.getLogger("anystar_batch")
+    root.setLevel(logging.DEBUG)
+    handler: logging.Handler = logging.NullHandler()
+    if log_file is not None:
+        try:
+            Path(log_file).absolute().parent.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(log_file, encoding="utf-8")
+        except OSError as error:
+            typer.echo(f"error: --log-file {log_file}: {error.strerror}", err=True)
+            raise typer.Exit(USAGE) from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.handlers = [handler]
+    root.propagate = False
+
+
+def main() -> None:
+    """Run the command."""
+    arguments: Any = app
+    arguments()

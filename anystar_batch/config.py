@@ -1,0 +1,295 @@
+"""What a user asks of a run: checked once, here, and trusted below.
+
+`ResultConfig` holds what changes the result and enters the fingerprint; `RunConfig` holds how the
+work is done, and never changes a byte of it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+
+from anystar_batch.errors import ConfigError
+from anystar_batch.geometry import ZYX, ZYXFloat
+
+_LENGTHS_UM = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3}
+_LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MEMORY_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_MEMORY_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+MIN_MEMORY = 1_000_000_000
+"""Least memory a run accepts, bytes: the interpreter and TensorFlow alone need half of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diameter:
+    """Diameter of a typical object.
+
+    Parameters
+    ----------
+    value : float
+        Positive.
+    unit : str
+        `um`, or `px`: level-0 voxels in the plane.
+    """
+
+    value: float
+    unit: str
+
+    def in_um(self, scale_um: ZYXFloat) -> float:
+        """Return the diameter in micrometres, given level 0's voxel size (z, y, x)."""
+        if self.unit == "um":
+            return self.value
+        return self.value * math.sqrt(scale_um[1] * scale_um[2])
+
+
+def parse_diameter(text: str) -> Diameter:
+    """Read a diameter such as `12um`, `0.9 mm`, `9px`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no positive number, or no known unit.
+
+    Examples
+    --------
+    >>> parse_diameter("450nm")
+    Diameter(value=0.45, unit='um')
+    """
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*([^\s0-9.]+)\s*", text)
+    value = _number(match[1]) if match else None
+    unit = match[2] if match else ""
+    if value is None or not 0 < value < math.inf or unit not in {*_LENGTHS_UM, "px"}:
+        message = (
+            f"--diameter: got {text!r}; expected a positive number with a unit: 12um, 450nm, "
+            "0.1mm, or 9px (level-0 voxels in the plane)"
+        )
+        raise ConfigError(message)
+    if unit == "px":
+        return Diameter(value, "px")
+    return Diameter(value * _LENGTHS_UM[unit], "um")
+
+
+def parse_memory(text: str) -> int:
+    """Read an amount of memory such as `4GB`, `512MiB`, in bytes.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a number with a unit of bytes, or less than `MIN_MEMORY`.
+
+    Examples
+    --------
+    >>> parse_memory("4GB")
+    4000000000
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", text)
+    value = _number(match[1]) if match else None
+    unit = match[2].upper() if match else ""
+    if value is None or unit not in _MEMORY_UNITS:
+        message = f"--memory: got {text!r}; expected a number with a unit, as 4GB or 512MiB"
+        raise ConfigError(message)
+    size = int(value * _MEMORY_UNITS[unit])
+    if size < MIN_MEMORY:
+        message = (
+            f"--memory: got {text!r}; expected at least {MIN_MEMORY // 10**6} MB, which the "
+            "interpreter, the network and one block need"
+        )
+        raise ConfigError(message)
+    return size
+
+
+def parse_times(text: str, count: int) -> tuple[int, ...]:
+    """Read a selection of time points such as `all`, `3`, `0,2,5-8`.
+
+    Parameters
+    ----------
+    text : str
+        Indices and inclusive ranges, separated by commas.
+    count : int
+        Time points of the image.
+
+    Returns
+    -------
+    tuple of int
+        Sorted, without repetition.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or names a time the image does not have.
+
+    Examples
+    --------
+    >>> parse_times("0,2-4", 6)
+    (0, 2, 3, 4)
+    """
+    if text.strip() == "all":
+        return tuple(range(count))
+    chosen: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+))?\s*", part)
+        if match is None:
+            message = f"--time: got {text!r}; expected `all`, or indices such as 0,2,5-8"
+            raise ConfigError(message)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first or last >= count:
+            message = f"--time: got {part.strip()!r}; the image has times 0 to {count - 1}"
+            raise ConfigError(message)
+        chosen.update(range(first, last + 1))
+    return tuple(sorted(chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class ResultConfig:
+    """Options that change the result.
+
+    Parameters
+    ----------
+    channel : str
+        Index or name of the channel to segment.
+    time : str
+        Time points to segment, see `parse_times`.
+    diameter : Diameter or None
+        None lets the probe propose it.
+    voxel_size : (z, y, x) or None
+        Level-0 voxel size, micrometres, instead of the image's own.
+    prob_thresh, nms_thresh : float or None
+        None takes the model's.
+    tile : int or None
+        Core edge of a tile, working voxels; None takes the model's.
+    """
+
+    channel: str = "0"
+    time: str = "all"
+    diameter: Diameter | None = None
+    voxel_size: ZYXFloat | None = None
+    prob_thresh: float | None = None
+    nms_thresh: float | None = None
+    tile: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("prob-thresh", self.prob_thresh), ("nms-thresh", self.nms_thresh)):
+            if value is not None and not 0.0 < value < 1.0:
+                message = f"--{name}: got {value:g}; expected more than 0 and less than 1"
+                raise ConfigError(message)
+        if self.voxel_size is not None and not all(0 < v < math.inf for v in self.voxel_size):
+            message = f"--voxel-size: got {self.voxel_size}; expected three positive micrometres"
+            raise ConfigError(message)
+        if self.tile is not None and self.tile < 1:
+            message = f"--tile: got {self.tile}; expected a positive number of voxels"
+            raise ConfigError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Options that change how the work is done, and never the result.
+
+    Parameters
+    ----------
+    block_shape : (z, y, x) or None
+        Level-0 voxels of a block, rounded up to whole tiles or whole shards; None chooses.
+    memory : int or None
+        Bytes that all processes together may take; None takes 80 % of what is free.
+    workers : int
+        Processes; 1 works in this one.
+    work_dir : str or None
+        Place of ledger and intermediate files; None is beside the output.
+    overwrite : bool
+        Replace a published label of the same name.
+    restart : bool
+        Throw away what an earlier, unfinished run left.
+    keep_work : bool
+        Leave the work directory after success.
+    """
+
+    block_shape: ZYX | None = None
+    memory: int | None = None
+    workers: int = 1
+    work_dir: str | None = None
+    overwrite: bool = False
+    restart: bool = False
+    keep_work: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            message = f"--workers: got {self.workers}; expected at least 1"
+            raise ConfigError(message)
+        if self.block_shape is not None and any(n < 1 for n in self.block_shape):
+            message = f"--block-shape: got {self.block_shape}; expected three positive numbers"
+            raise ConfigError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentConfig:
+    """One run over one image.
+
+    Parameters
+    ----------
+    image : str
+        Path of one OME-Zarr image (a series, not a container).
+    label : str
+        Name of the label.
+    output : str or None
+        Directory for everything the run writes; None writes into and beside the image.
+    home : str
+        Directory beside which results lie without `output`; empty is the image's parent.
+    stem : str
+        Name of the image in the names of files, without extension; empty is taken from `image`.
+    stats : str or None
+        CSV file; None is `<stem>.<label>.csv` beside the image or in `output`.
+    model : str
+        Name of a bundled model, or a StarDist-3D model folder.
+    result : ResultConfig
+    run : RunConfig
+    """
+
+    image: str
+    label: str = "anystar"
+    output: str | None = None
+    home: str = ""
+    stem: str = ""
+    stats: str | None = None
+    model: str = "anystar-mix"
+    result: ResultConfig = field(default_factory=ResultConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        if not _LABEL_NAME.fullmatch(self.label):
+            message = (
+                f"--label: got {self.label!r}; expected letters, digits, '.', '_' or '-', "
+                "starting with a letter or a digit"
+            )
+            raise ConfigError(message)
+        if not self.stem:
+            object.__setattr__(self, "stem", image_stem(self.image))
+        if not self.home:
+            object.__setattr__(self, "home", str(Path(self.image).absolute().parent))
+
+    def to_json(self) -> dict[str, object]:
+        """Return every option as plain JSON values."""
+        return asdict(self)
+
+
+def image_stem(path: str) -> str:
+    """Return the name of an image without its `.ome.zarr` or `.zarr`.
+
+    Examples
+    --------
+    >>> image_stem("a/b/embryo.ome.zarr/")
+    'embryo'
+    """
+    name = PurePosixPath(path.rstrip("/")).name
+    for suffix in (".ome.zarr", ".zarr"):
+        if name.endswith(suffix) and name != suffix:
+            return name.removesuffix(suffix)
+    return name
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,104 @@
+"""What the pipeline tells its listeners; it prints nothing itself and knows no Rich."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted:
+    """A stage begins.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the stage.
+    blocks : int
+        Blocks still to do.
+    done : int
+        Blocks that an earlier run has done.
+    """
+
+    stage: str
+    blocks: int
+    done: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDone:
+    """A block of a stage is done.
+
+    Parameters
+    ----------
+    stage, block : str
+        Names of stage and block.
+    seconds : float
+        Time the block took in its worker.
+    instances : int
+        Candidates or instances the block found.
+    """
+
+    stage: str
+    block: str
+    seconds: float
+    instances: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StageDone:
+    """A stage has ended.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the stage.
+    seconds : float
+        Wall time.
+    """
+
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFailed:
+    """A block failed; the other blocks go on.
+
+    Parameters
+    ----------
+    stage, block : str
+        Names of stage and block.
+    reason : str
+        One line.
+    """
+
+    stage: str
+    block: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something the user should know.
+
+    Parameters
+    ----------
+    text : str
+        One sentence.
+    is_warning : bool
+        Whether it may mean that the result is not what was wanted.
+    """
+
+    text: str
+    is_warning: bool = False
+
+
+Event: TypeAlias = StageStarted | BlockDone | StageDone | BlockFailed | Note
+Listener: TypeAlias = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing."""
+    del event

@@ -1,0 +1,200 @@
+"""Find a model's folder and read what the pipeline must know of it, without TensorFlow.
+
+A model is a StarDist-3D folder: `config.json`, `thresholds.json`, `weights_best.h5`, and, for our
+own models, `provenance.json` with the object size the network was made for. A foreign StarDist-3D
+folder has no provenance; then objects keep their size in voxels unless the user gives a diameter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anystar_batch.errors import AnyStarBatchError, ModelError
+from anystar_batch.geometry import ZYX
+from anystar_batch.network.intensity import HIGH_PERCENTILE, LOW_PERCENTILE
+from anystar_batch.network.unet import UNetConfig
+
+DEFAULT_MODEL = "anystar-mix"
+WEIGHTS = "weights_best.h5"
+_PLACES = (
+    Path(__file__).parent.parent / "_models",  # inside the wheel
+    Path(__file__).parent.parent.parent / "models",  # a checkout
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the pipeline knows of a model.
+
+    Parameters
+    ----------
+    name, version : str
+        Name and version; the folder's name and an empty version for a foreign model.
+    folder : str
+        Where its files are.
+    sha256 : str
+        Digest of configuration and weights: the model's identity.
+    unet : UNetConfig
+        Shape of the network.
+    rays_json : str
+        StarDist's description of the rays, as JSON text.
+    prob_thresh, nms_thresh : float
+        Default thresholds.
+    diameter : float or None
+        Diameter of the objects the network is made for, working voxels; None: unknown.
+    max_radius : float
+        Longest ray of a believable candidate, working voxels.
+    tile, context : int
+        Default core edge and context of a tile, working voxels.
+    low_percentile, high_percentile : float
+        Percentiles of the image that become 0 and 1.
+    """
+
+    name: str
+    version: str
+    folder: str
+    sha256: str
+    unet: UNetConfig
+    rays_json: str
+    prob_thresh: float
+    nms_thresh: float
+    diameter: float | None
+    max_radius: float
+    tile: int
+    context: int
+    low_percentile: float
+    high_percentile: float
+
+    @property
+    def divisor(self) -> ZYX:
+        """What the network's input shape must be a multiple of, voxels."""
+        return self.unet.divisor()
+
+    @property
+    def grid(self) -> ZYX:
+        """Working voxels per voxel of output."""
+        return self.unet.grid
+
+
+def bundled_models() -> dict[str, Path]:
+    """Return the folder of every model that came with this installation, by name."""
+    found: dict[str, Path] = {}
+    for place in _PLACES:
+        for weights in sorted(place.glob(f"*/{WEIGHTS}")):
+            found.setdefault(weights.parent.name, weights.parent)
+    return found
+
+
+def load_model(name: str) -> Model:
+    """Read a model's description.
+
+    Parameters
+    ----------
+    name : str
+        Name of a bundled model, or path of a StarDist-3D model folder.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, a file is missing or damaged, the weights are not those the
+        provenance speaks of, or the network is not a StarDist-3D network with one channel.
+    """
+    bundled = bundled_models()
+    folder = bundled.get(name, Path(name))
+    if not folder.is_dir():
+        known = ", ".join(bundled) or "none"
+        message = (
+            f"model: no bundled model and no folder {name!r}; bundled here: {known}; expected one "
+            "of these names or the path of a StarDist-3D model folder"
+        )
+        raise ModelError(message)
+    weights = folder / WEIGHTS
+    for path in (folder / "config.json", weights):
+        if not path.is_file():
+            message = (
+                f"model: {path} is missing; a StarDist-3D folder holds config.json and {WEIGHTS}"
+            )
+            raise ModelError(message)
+    config = _read_json(folder / "config.json")
+    thresholds = _read_json(folder / "thresholds.json")
+    provenance = _read_json(folder / "provenance.json")
+    _check_digests(folder, provenance.get("sha256"))
+    try:
+        unet = UNetConfig.from_stardist(config)
+        intensity = provenance.get("intensity", {})
+        step = max(unet.divisor())
+        return Model(
+            name=str(provenance.get("name", folder.resolve().name)),
+            version=str(provenance.get("version", "")),
+            folder=str(folder.resolve()),
+            sha256=_digest(folder / "config.json", weights),
+            unet=unet,
+            rays_json=json.dumps(config["rays_json"]),
+            prob_thresh=float(thresholds.get("prob", 0.5)),
+            nms_thresh=float(thresholds.get("nms", 0.3)),
+            diameter=_optional_float(provenance.get("diameter")),
+            max_radius=float(provenance.get("max_radius", 64.0)),
+            tile=int(provenance.get("tile", -(-96 // step) * step)),
+            context=int(provenance.get("context", -(-32 // step) * step)),
+            low_percentile=float(intensity.get("low_percentile", LOW_PERCENTILE)),
+            high_percentile=float(intensity.get("high_percentile", HIGH_PERCENTILE)),
+        )
+    except AnyStarBatchError as error:
+        message = f"model: {folder}: {error}"
+        raise ModelError(message) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = (
+            f"model: {folder} cannot be understood ({type(error).__name__}: {error}); expected the "
+            "files of a StarDist-3D model"
+        )
+        raise ModelError(message) from error
+
+
+def _check_digests(folder: Path, digests: object) -> None:
+    """Raise if a file is not the one the provenance speaks of."""
+    if not isinstance(digests, Mapping):
+        return
+    for name, expected in digests.items():
+        path = folder / Path(str(name)).name
+        found = _digest(path) if path.is_file() else "missing"
+        if found != expected:
+            message = (
+                f"model: {path} has SHA-256 {found[:12]}, provenance.json says {str(expected)[:12]}; "
+                "the model is damaged or was changed: install it again"
+            )
+            raise ModelError(message)
+
+
+def _digest(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The document, empty if there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        message = f"model: {path} is no JSON: {error}"
+        raise ModelError(message) from error
+    if not isinstance(document, dict):
+        message = f"model: {path} holds {type(document).__name__}; expected a JSON object"
+        raise ModelError(message)
+    return document
+
+
+def _optional_float(value: object) -> float | None:
+    return None if value is None else float(str(value))

@@ -1,0 +1,141 @@
+"""A tile of image to candidates: the protocol, and the Keras network that fulfils it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch.errors import ModelError
+from anystar_batch.geometry import Box
+from anystar_batch.network.bundled import WEIGHTS, Model
+from anystar_batch.network.unet import build, load_weights
+
+logger = logging.getLogger(__name__)
+
+MIN_DIST = 1e-3
+"""Shortest ray, working voxels: StarDist's own clip of the network's linear output."""
+
+Found = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]
+"""points [n, 3] (z, y, x) in working voxels of the volume; prob [n]; dist [n, n_rays]."""
+
+
+class Predictor(Protocol):
+    """Finds the candidates of a tile."""
+
+    def find(self, image: NDArray[np.float32], window: Box, core: Box, prob_thresh: float) -> Found:
+        """Return the candidates whose point lies in the core.
+
+        Parameters
+        ----------
+        image : float32 (z, y, x)
+            The window, normalised, working voxels.
+        window : Box
+            What `image` shows, working voxels of the volume.
+        core : Box
+            Where points are wanted, working voxels of the volume; inside `window`.
+        prob_thresh : float
+            Only candidates whose probability exceeds this.
+        """
+        ...
+
+
+class PredictorFactory(Protocol):
+    """Makes a predictor in a worker; picklable, and cheap until called."""
+
+    def __call__(self, model: Model, threads: int) -> Predictor:
+        """Return a predictor for the model that may use `threads` threads."""
+        ...
+
+
+class KerasPredictor:
+    """The model's network under plain Keras.
+
+    One tile is one batch: a tile's bits cannot depend on its neighbours in a batch.
+
+    Parameters
+    ----------
+    model : Model
+        The model whose weights to load.
+    threads : int
+        Threads for the network's operations.
+
+    Raises
+    ------
+    ModelError
+        If the weights do not fit the model, or TensorFlow is not installed.
+    """
+
+    def __init__(self, model: Model, threads: int) -> None:
+        try:
+            with quiet_imports():
+                _limit_threads(threads)
+                self._network = build(model.unet)
+                load_weights(self._network, Path(model.folder) / WEIGHTS)
+        except ModuleNotFoundError as error:
+            message = (
+                f"network: {error.name} is not installed; install the package with the extra "
+                "`cpu` or `gpu`, e.g. pip install 'anystar-batch[cpu]'"
+            )
+            raise ModelError(message) from error
+        self._grid = model.grid
+
+    def find(self, image: NDArray[np.float32], window: Box, core: Box, prob_thresh: float) -> Found:
+        """Return the candidates whose point lies in the core; see `Predictor.find`."""
+        prob, dist = self._network.predict_on_batch(image[None, ..., None])
+        prob, dist = np.asarray(prob)[0, ..., 0], np.asarray(dist)[0]
+        inside = core.relative_to(window.start)
+        mine = np.zeros(prob.shape, bool)
+        # Output voxel i speaks of input voxel i * grid.
+        mine[
+            tuple(
+                slice(-(-a // g), -(-b // g))
+                for a, b, g in zip(inside.start, inside.stop, self._grid, strict=True)
+            )
+        ] = True
+        index = np.argwhere(mine & (prob > prob_thresh))
+        chosen = tuple(index.T)
+        points = index * np.asarray(self._grid) + np.asarray(window.start)
+        return (
+            points.astype(np.int32),
+            prob[chosen].astype(np.float32),
+            np.maximum(dist[chosen], MIN_DIST).astype(np.float32),
+        )
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Send what TensorFlow, StarDist and CSBDeep print while loading to the log."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = os.environ.get("ANYSTAR_BATCH_BACKEND", "tensorflow")
+    out, err = io.StringIO(), io.StringIO()
+    saved = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (the C++ libraries write to fd 2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+    for line in (out.getvalue() + err.getvalue()).splitlines():
+        if line.strip():
+            logger.debug("%s", line)
+
+
+def _limit_threads(threads: int) -> None:
+    """Bound TensorFlow's threads; without effect once it has run an operation."""
+    if os.environ["KERAS_BACKEND"] != "tensorflow":
+        return
+    import tensorflow as tf  # noqa: PLC0415  (10 s)
+
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)

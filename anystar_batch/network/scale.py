@@ -1,0 +1,199 @@
+"""Choose the working voxel size from the object's diameter, and the level to read it from.
+
+The network knows objects of a certain size in voxels (`Model.diameter`). A working voxel is the
+size at which the image's objects have that size, the same on every axis in micrometres. The network
+reads the coarsest level that is fine enough, so that a huge volume costs what its objects need.
+
+::
+
+    working voxel u  ->  level voxel  v = (u + 0.5) * zoom - 0.5
+    level voxel v    ->  level 0      x = v * step + offset
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch.errors import ConfigError
+from anystar_batch.geometry import ZYX, ZYXFloat
+from anystar_batch.network.resample import working_shape
+
+SLACK = 1.1
+"""A level up to this factor coarser than the working voxel still serves, without resampling."""
+
+MAX_UPSAMPLING = 6.0
+"""Most working voxels per level-0 voxel and axis in the plane: beyond, objects are noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelMap:
+    """Where a level's voxels lie in level 0: `x = v * step + offset`, per axis.
+
+    Parameters
+    ----------
+    step : (z, y, x)
+        Level-0 voxels per voxel of the level.
+    offset : (z, y, x)
+        Level-0 coordinate of the level's voxel 0, voxels.
+    origin : str
+        How the offset is known: `level 0`, `declared`, `area average` or `stride`.
+    """
+
+    step: ZYXFloat
+    offset: ZYXFloat
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkingScale:
+    """The working voxels of a run.
+
+    Parameters
+    ----------
+    level : int
+        Level that is read.
+    zoom : (z, y, x)
+        Level voxels per working voxel; exactly 1 where within 10 %.
+    voxel_um : (z, y, x)
+        Size of a working voxel, micrometres.
+    shape : (z, y, x)
+        The volume in working voxels.
+    """
+
+    level: int
+    zoom: ZYXFloat
+    voxel_um: ZYXFloat
+    shape: ZYX
+
+    def to_level0(self, level: LevelMap) -> tuple[ZYXFloat, ZYXFloat]:
+        """Return (scale, offset): level-0 coordinate = working coordinate * scale + offset."""
+        scale, offset = [], []
+        for zoom, step, shift in zip(self.zoom, level.step, level.offset, strict=True):
+            scale.append(zoom * step)
+            offset.append((0.5 * zoom - 0.5) * step + shift)
+        return _triple(scale), _triple(offset)
+
+
+def working_scale(
+    voxel_um: float | None, scales_um: Sequence[ZYXFloat], shapes: Sequence[ZYX]
+) -> WorkingScale:
+    """Choose level and zoom for a working voxel size.
+
+    Parameters
+    ----------
+    voxel_um : float or None
+        Wanted edge of a working voxel, micrometres; None takes level 0 as it is.
+    scales_um : sequence of (z, y, x)
+        Voxel size of every level, micrometres.
+    shapes : sequence of (z, y, x)
+        Shape of every level.
+
+    Returns
+    -------
+    WorkingScale
+
+    Raises
+    ------
+    ConfigError
+        If level 0 would have to be enlarged beyond `MAX_UPSAMPLING` in the plane, or if the
+        working volume would be thinner than two voxels in the plane.
+    """
+    finest = scales_um[0]
+    if voxel_um is None:
+        return WorkingScale(0, (1.0, 1.0, 1.0), finest, shapes[0])
+    in_plane = min(finest[1], finest[2])
+    if voxel_um * MAX_UPSAMPLING < in_plane:
+        message = (
+            f"diameter: objects this small would need voxels of {voxel_um:.3g} um, but the image "
+            f"has {in_plane:.3g} um; expected at least {in_plane / MAX_UPSAMPLING:.3g} um; give a "
+            "larger --diameter, or check --voxel-size"
+        )
+        raise ConfigError(message)
+    level = 0
+    for k, scale in enumerate(scales_um):
+        if all(s <= SLACK * voxel_um or s <= f * 1.001 for s, f in zip(scale, finest, strict=True)):
+            level = max(level, k)
+    zoom, voxel = [], []
+    for size in scales_um[level]:
+        ratio = voxel_um / size
+        keep = 1.0 / SLACK <= ratio <= SLACK
+        zoom.append(1.0 if keep else ratio)
+        voxel.append(size if keep else voxel_um)
+    shape = working_shape(shapes[level], _triple(zoom))
+    if min(shape[1:]) < 2:
+        extent = [n * s for n, s in zip(shapes[0], finest, strict=True)]
+        message = (
+            f"diameter: a working voxel of {voxel_um:.3g} um leaves the volume of "
+            f"{extent[0]:.3g} x {extent[1]:.3g} x {extent[2]:.3g} um (z, y, x) only {shape} voxels; "
+            "give a smaller --diameter, or check --voxel-size"
+        )
+        raise ConfigError(message)
+    return WorkingScale(level, _triple(zoom), _triple(voxel), shape)
+
+
+def choose_offset(
+    fine: NDArray[np.number], coarse: NDArray[np.number], start: ZYX, step: ZYXFloat
+) -> str:
+    """Decide how an undeclared level was made, by one textured crop.
+
+    Parameters
+    ----------
+    fine : (z, y, x)
+        Level 0 over the crop: voxels `round(start * step)` onwards.
+    coarse : (z, y, x)
+        The level over the crop, from voxel `start`.
+    start : (z, y, x)
+        First voxel of the crop in the level.
+    step : (z, y, x)
+        Level-0 voxels per voxel of the level.
+
+    Returns
+    -------
+    str
+        `area average` or `stride`, whichever explains `coarse` better; equal: `area average`.
+    """
+    exact = fine.astype(np.float64)
+    mean, stride = exact, exact
+    for axis in range(3):
+        index = start[axis] + np.arange(coarse.shape[axis])
+        origin = round(start[axis] * step[axis])
+        first = np.rint(index * step[axis]).astype(np.int64) - origin
+        stop = np.maximum(np.rint((index + 1) * step[axis]).astype(np.int64) - origin, first + 1)
+        stop = np.minimum(stop, fine.shape[axis])
+        first = np.minimum(first, stop - 1)
+        total = np.cumsum(np.insert(mean, 0, 0.0, axis=axis), axis=axis)
+        shape = [-1 if k == axis else 1 for k in range(3)]
+        width = (stop - first).reshape(shape)
+        mean = (np.take(total, stop, axis=axis) - np.take(total, first, axis=axis)) / width
+        stride = np.take(stride, first, axis=axis)
+    error_mean = float(np.abs(mean - coarse).sum())
+    error_stride = float(np.abs(stride - coarse).sum())
+    return "stride" if error_stride < error_mean else "area average"
+
+
+def level_map(step: ZYXFloat, declared: ZYXFloat | None, how: str | None) -> LevelMap:
+    """Return where a level's voxels lie.
+
+    Parameters
+    ----------
+    step : (z, y, x)
+        Level-0 voxels per voxel of the level.
+    declared : (z, y, x) or None
+        Declared translation against level 0, level-0 voxels.
+    how : str or None
+        `area average` or `stride`, where nothing is declared; None for level 0 itself.
+    """
+    if declared is not None:
+        return LevelMap(step, declared, "declared")
+    if how == "area average":
+        return LevelMap(step, _triple([(s - 1.0) / 2.0 for s in step]), how)
+    return LevelMap(step, (0.0, 0.0, 0.0), how if how is not None else "level 0")
+
+
+def _triple(values: Sequence[float]) -> ZYXFloat:
+    z, y, x = values
+    return float(z), float(y), float(x)

@@ -1,0 +1,236 @@
+"""Propose the objects' diameter when the user gives none: try three working scales on a few tiles.
+
+The network finds objects over a range of sizes around the one it was made for. So each trial scale
+votes (how much of its tiles is covered by confident finds of a size the network knows) and measures
+(their diameter in micrometres). Trial scales and tiles follow from the image alone: the probe gives
+the same answer every time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import dask.array as da
+import numpy as np
+from dask_image.ndfilters import gaussian_filter
+from numpy.typing import NDArray
+
+from anystar_batch.archive.store import ImageReader
+from anystar_batch.config import ResultConfig
+from anystar_batch.errors import ConfigError, ImageError
+from anystar_batch.geometry import ZYX, Box, as_zyx, iter_grid
+from anystar_batch.network.bundled import Model
+from anystar_batch.network.predictor import PredictorFactory
+from anystar_batch.plan import Plan, level_scales, make_plan
+from anystar_batch.stars.candidates import Candidates
+from anystar_batch.stars.raster import volumes
+from anystar_batch.stars.suppress import suppress
+from anystar_batch.tasks import Work, is_constant, model_rays, tile_candidates, tile_source
+
+TRIALS = (0.75, 1.5, 3.0)
+"""Trial working voxels, in level-0 voxels of the plane."""
+
+TILES = 2
+"""Tiles of each trial scale."""
+
+COARSE_VOXELS = 10**5
+"""Texture is looked up on the coarsest level with at least so many voxels."""
+
+COARSE_LIMIT = 64 * 10**6
+"""Largest level on which texture is computed; of a larger one, the middle."""
+
+TEXTURE_SIGMA = 2.0
+"""Width of the Gaussian that texture is measured against, voxels of that level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What one working scale found.
+
+    Parameters
+    ----------
+    voxel_um : float
+        Working voxel, micrometres.
+    objects : int
+        Confident finds of a size the network knows.
+    diameter_um : float
+        Their median diameter, micrometres; 0 without any.
+    evidence : float
+        Share of the tiles' volume they cover, weighted by their probability.
+    """
+
+    voxel_um: float
+    objects: int
+    diameter_um: float
+    evidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The proposal and what it rests on.
+
+    Parameters
+    ----------
+    diameter_um : float
+        Diameter of a typical object, micrometres.
+    trials : tuple of Trial
+        One a working scale.
+    is_certain : bool
+        Whether any trial found objects; if none did, level 0's scale is taken.
+    """
+
+    diameter_um: float
+    trials: tuple[Trial, ...]
+    is_certain: bool
+
+    def to_json(self) -> dict[str, object]:
+        """Return the proposal as plain JSON values."""
+        return {
+            "diameter_um": self.diameter_um,
+            "is_certain": self.is_certain,
+            "trials": [
+                {
+                    "voxel_um": t.voxel_um,
+                    "objects": t.objects,
+                    "diameter_um": t.diameter_um,
+                    "evidence": t.evidence,
+                }
+                for t in self.trials
+            ],
+        }
+
+
+def probe_diameter(
+    reader: ImageReader,
+    model: Model,
+    config: ResultConfig,
+    limits: tuple[tuple[float, float] | None, ...],
+    factory: PredictorFactory,
+    threads: int,
+) -> Probe:
+    """Propose the diameter of the objects.
+
+    Parameters
+    ----------
+    reader : ImageReader
+        The image.
+    model : Model
+        With a known diameter.
+    config : ResultConfig
+    limits : tuple of (low, high) or None
+        Intensity limits of the selected times; the first with contrast is looked at.
+    factory : PredictorFactory
+        Makes the network.
+    threads : int
+        Threads of the network.
+
+    Returns
+    -------
+    Probe
+    """
+    if model.diameter is None:
+        message = f"model {model.name} has no known diameter: nothing can be probed"
+        raise ConfigError(message)
+    scales, _ = level_scales(reader.source, config)
+    base = min(scales[0][1], scales[0][2])
+    trials = []
+    for factor in TRIALS:
+        try:
+            plan = make_plan(reader, model, config, factor * base * model.diameter, limits)
+        except ConfigError:
+            continue  # the volume is too small for this scale
+        trials.append(_trial(Work(plan, "", "", factory, threads), factor * base))
+    best = max(trials, key=lambda t: t.evidence, default=None)
+    if best is None or best.objects == 0:
+        return Probe(base * model.diameter, tuple(trials), is_certain=False)
+    return Probe(best.diameter_um, tuple(trials), is_certain=True)
+
+
+def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.float32], Box, int]:
+    """Return how much each voxel of a coarse level differs from its surroundings.
+
+    Parameters
+    ----------
+    reader : ImageReader
+        The image.
+    time, channel : int
+        Which volume.
+
+    Returns
+    -------
+    float32 (z, y, x)
+        Absolute difference from a Gaussian average, in the image's unit.
+    Box
+        What it shows, voxels of the level.
+    int
+        The level.
+    """
+    source = reader.source
+    sizes = [
+        float(np.prod(source.shape_zyx(k), dtype=np.float64)) for k in range(len(source.levels))
+    ]
+    level = max((k for k, size in enumerate(sizes) if size >= COARSE_VOXELS), default=0)
+    shape = source.shape_zyx(level)
+    shrink = min(1.0, (COARSE_LIMIT / sizes[level]) ** (1 / 3))
+    edges = as_zyx(max(1, int(n * shrink)) for n in shape)
+    start = as_zyx((n - e) // 2 for n, e in zip(shape, edges, strict=True))
+    box = Box(start, as_zyx(a + e for a, e in zip(start, edges, strict=True)))
+    image = np.nan_to_num(reader.read_box(level, time, channel, box).astype(np.float32))
+    lazy = da.from_array(image, chunks=128)
+    difference = da.fabs(lazy - gaussian_filter(lazy, TEXTURE_SIGMA))
+    values: NDArray[np.float32] = difference.compute(scheduler="threads").astype(np.float32)
+    return values, box, level
+
+
+def _trial(work: Work, voxel_um: float) -> Trial:
+    """Run the network on the most textured tiles of one scale, and measure what it finds."""
+    plan = work.plan
+    reader = ImageReader(plan.source)
+    time = next(t for t, pair in zip(plan.times, plan.limits, strict=True) if pair is not None)
+    rays = model_rays(plan.model)
+    found, searched = [Candidates.empty(len(rays))], 0
+    for tile in _textured_tiles(plan, reader, time):
+        box = tile_source(plan, tile)
+        crop = reader.read_box(plan.working.level, time, plan.channel, box)
+        searched += plan.tiles.core_box(tile).size
+        if not is_constant(crop):
+            found.append(tile_candidates(work, time, tile, crop, box.start)[0])
+    candidates = Candidates.concatenate(found, len(rays))
+    survivors = candidates.take(suppress(candidates, rays, plan.nms_thresh))
+    sizes = volumes(survivors.dist, rays)
+    diameters = np.cbrt(6.0 * sizes / np.pi)
+    typical = plan.model.diameter or 1.0
+    known = (diameters >= 0.5 * typical) & (diameters <= 2.0 * typical)
+    covered = float((survivors.prob[known] * sizes[known]).sum())
+    unit = float(np.cbrt(np.prod(plan.working.voxel_um)))
+    return Trial(
+        voxel_um=voxel_um,
+        objects=int(known.sum()),
+        diameter_um=float(np.median(diameters[known]) * unit) if known.any() else 0.0,
+        evidence=covered / max(1, searched),
+    )
+
+
+def _textured_tiles(plan: Plan, reader: ImageReader, time: int) -> list[ZYX]:
+    """The tiles with most texture, ties by position."""
+    values, box, level = texture(reader, time, plan.channel)
+    level_shape, shape = reader.source.shape_zyx(level), plan.working.shape
+    ratio = [a / b for a, b in zip(level_shape, shape, strict=True)]
+    scored = []
+    for tile in iter_grid(plan.tiles.counts):
+        core = plan.tiles.core_box(tile)
+        seen = Box(
+            as_zyx(int(a * r) for a, r in zip(core.start, ratio, strict=True)),
+            as_zyx(
+                max(int(a * r) + 1, int(b * r))
+                for a, b, r in zip(core.start, core.stop, ratio, strict=True)
+            ),
+        ).intersect(box)
+        if seen.size:
+            part = values[seen.relative_to(box.start).slices]
+            # The sum, so that a sliver at the volume's end does not win.
+            scored.append((-float(part.sum(dtype=np.float64)), tile))
+    if not scored:
+        message = f"{plan.source.path}: the image has no voxels to probe"
+        raise ImageError(message)
+    return [tile for _, tile in sorted(scored)[:TILES]]

@@ -1,0 +1,297 @@
+"""What a worker does for one block of shards: paint level 0, measure it, and coarsen it.
+
+A block is made of whole write units (shards, or chunks without shards) of the label, so no two
+tasks ever write one file. Every survivor that reaches a unit is gathered into it; nothing is
+painted over a border. Statistics are summed chunk by chunk, so their grouping has no meaning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time as clock
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch.archive.labels import LabelSpec, LabelWriter, label_spec
+from anystar_batch.archive.ngff import ImageSource
+from anystar_batch.archive.store import ImageReader, write_bytes_atomic
+from anystar_batch.blocks import Block
+from anystar_batch.geometry import (
+    ZYX,
+    Box,
+    as_zyx,
+    grid_box,
+    grid_range,
+    grid_shape,
+    index_name,
+)
+from anystar_batch.measure.partials import Partials, partials
+from anystar_batch.plan import Plan
+from anystar_batch.pyramid import downsample_mode, level_factors, source_box
+from anystar_batch.spool import Slice
+from anystar_batch.stars.candidates import Candidates
+from anystar_batch.stars.raster import bounding_boxes, paint
+from anystar_batch.tasks import (
+    Done,
+    Work,
+    content_digest,
+    label_keys_path,
+    load_survivors,
+    model_rays,
+    position_keys,
+)
+
+PARTIALS = "partials"
+"""Folder of the statistics of painted blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaintTask:
+    """Write units of level 0 to paint and measure.
+
+    Parameters
+    ----------
+    work : Work
+    time : int
+        Time point.
+    block : Block
+        The block they belong to.
+    units : tuple of (z, y, x)
+        Those of its write units that are not done.
+    near : tuple of Slice
+        Survivors of every tile from which one may reach the block.
+    first_label : int
+        Label of the first instance of this time.
+    """
+
+    work: Work
+    time: int
+    block: Block
+    units: tuple[ZYX, ...]
+    near: tuple[Slice, ...]
+    first_label: int
+
+
+@dataclass(frozen=True, slots=True)
+class PyramidTask:
+    """Write units of a coarse level to make from the level before.
+
+    Parameters
+    ----------
+    work : Work
+    time : int
+        Time point.
+    level : int
+        Level to write, at least 1.
+    block : Block
+        The block they belong to.
+    units : tuple of (z, y, x)
+        Those of its write units that are not done.
+    """
+
+    work: Work
+    time: int
+    level: int
+    block: Block
+    units: tuple[ZYX, ...]
+
+
+def unit_key(time: int, unit: ZYX) -> str:
+    """Return a write unit's name in the ledger, e.g. `0/1.3.2`."""
+    return f"{time}/{index_name(unit)}"
+
+
+def unit_content(plan: Plan, reader: ImageReader, time: int, box: Box) -> str:
+    """Return the digest of every chunk that measuring a box of level 0 reads, all channels."""
+    found: list[tuple[str, int, int]] = []
+    for channel in range(plan.source.num_channels):
+        found.extend(reader.identities(0, time, channel, box))
+    return content_digest(found)
+
+
+def working_box(plan: Plan, box: Box, reach: float) -> Box:
+    """Return where the points of polyhedra lie that may reach a box of level 0.
+
+    Parameters
+    ----------
+    plan : Plan
+    box : Box
+        Level-0 voxels.
+    reach : float
+        Longest ray of any survivor, working voxels.
+
+    Returns
+    -------
+    Box
+        Working voxels, clipped to the volume.
+    """
+    lattice = plan.lattice
+    start, stop = [], []
+    for a, b, s, o in zip(box.start, box.stop, lattice.scale, lattice.offset, strict=True):
+        start.append(int(np.floor((a - o) / s - reach)) - 1)
+        stop.append(int(np.ceil((b - o) / s + reach)) + 2)
+    return Box(as_zyx(start), as_zyx(stop)).intersect(Box.of_shape(plan.working.shape))
+
+
+def instances(
+    work: Work, time: int, near: Sequence[Slice], first_label: int
+) -> tuple[Candidates, NDArray[np.uint32]]:
+    """Return the instances of some tiles and their labels."""
+    survivors = load_survivors(work, time, near)
+    numbered = np.load(label_keys_path(work.folder, time), mmap_mode="r", allow_pickle=False)
+    keys = position_keys(survivors.points, work.plan.working.shape)
+    rank = np.searchsorted(numbered, keys)
+    found = rank < len(numbered)
+    found[found] = numbered[rank[found]] == keys[found]
+    labels = (rank[found] + first_label).astype(np.uint32)
+    return survivors.take(found), labels
+
+
+def paint_block(task: PaintTask) -> Done:
+    """Paint, write and measure the write units of a block."""
+    started = clock.perf_counter()
+    work, plan, time = task.work, task.work.plan, task.time
+    reader, spec = ImageReader(plan.source), spec_of(plan.source)
+    writer = LabelWriter(work.label, spec)
+    rays = model_rays(plan.model)
+    survivors, labels = instances(work, time, task.near, task.first_label)
+    boxes = bounding_boxes(survivors, rays, plan.lattice)
+    unit_shape, shape = spec.write_unit_zyx(0), spec.shape_zyx(0)
+    parts: list[tuple[ZYX, Partials]] = []
+    entries: dict[str, dict[str, object]] = {}
+    shown = 0
+    for unit in task.units:
+        box = grid_box(unit, unit_shape, shape)
+        # Before it is read: a change while it is read must not go unseen.
+        content = unit_content(plan, reader, time, box)
+        reaches = ((boxes[:, 0] < box.stop) & (boxes[:, 1] > box.start)).all(axis=1)
+        out = np.zeros(box.shape, np.uint32)
+        if reaches.any():
+            paint(out, box, survivors.take(reaches), labels[reaches], rays, plan.lattice)
+        writer.write_box(0, time, box, out)
+        measured = _measure(plan, reader, time, box, out)
+        parts.extend((unit, part) for part in measured)
+        shown += sum(len(part.shape) for part in measured)
+        entries[unit_key(time, unit)] = {"content": content, "file": "", "rows": 0}
+    if parts:
+        name = _file_name(time, task.units)
+        _save_partials(Path(work.folder) / PARTIALS / name, time, parts)
+        for unit, part in parts:
+            entry = entries[unit_key(time, unit)]
+            entry["file"] = name
+            entry["rows"] = int(str(entry["rows"])) + len(part.shape)
+    return Done(entries, clock.perf_counter() - started, shown)
+
+
+def pyramid_block(task: PyramidTask) -> Done:
+    """Make the write units of a coarse level."""
+    started = clock.perf_counter()
+    spec = spec_of(task.work.plan.source)
+    writer = LabelWriter(task.work.label, spec)
+    fine, coarse = spec.shape_zyx(task.level - 1), spec.shape_zyx(task.level)
+    factors = level_factors(fine, coarse)
+    unit_shape = spec.write_unit_zyx(task.level)
+    entries: dict[str, dict[str, object]] = {}
+    for unit in task.units:
+        box = grid_box(unit, unit_shape, coarse)
+        labels = writer.read_box(task.level - 1, task.time, source_box(box, factors, fine))
+        writer.write_box(task.level, task.time, box, downsample_mode(labels, box, factors, fine))
+        entries[unit_key(task.time, unit)] = {}
+    return Done(entries, clock.perf_counter() - started, 0)
+
+
+def load_partials(folder: Path, entries: Mapping[str, Mapping[str, object]]) -> list[Partials]:
+    """Return the statistics of painted write units.
+
+    Parameters
+    ----------
+    folder : Path
+        Work directory.
+    entries : mapping
+        The ledger's entries of the paint stage, by key of the unit.
+
+    Notes
+    -----
+    A file may hold units that a crash kept out of the ledger and that another block has measured
+    since: only what the ledger says of a file is taken from it.
+    """
+    by_file: dict[str, list[str]] = {}
+    for key, entry in entries.items():
+        if entry["file"]:
+            by_file.setdefault(str(entry["file"]), []).append(key)
+    found = []
+    for name in sorted(by_file):
+        with np.load(folder / PARTIALS / name, allow_pickle=False) as arrays:
+            wanted = np.isin(arrays["unit"], np.asarray(by_file[name]))
+            found.append(Partials(arrays["shape"][wanted], arrays["intensity"][wanted]))
+    return found
+
+
+def _measure(
+    plan: Plan, reader: ImageReader, time: int, box: Box, labels: NDArray[np.uint32]
+) -> list[Partials]:
+    """Statistics of every storage chunk of a write unit that holds a label."""
+    spec = spec_of(plan.source)
+    chunk, shape = spec.chunks_zyx(0), spec.shape_zyx(0)
+    counts = grid_shape(shape, chunk)
+    indices = list(grid_range(box, chunk, counts))
+    filled = [
+        (index, inner)
+        for index in indices
+        if labels[(inner := grid_box(index, chunk, shape)).relative_to(box.start).slices].any()
+    ]
+    if not filled:
+        return []
+    region = _hull(inner for _, inner in filled)
+    channels = range(plan.source.num_channels)
+    images = [reader.read_box(0, time, c, region) for c in channels]
+    found = []
+    for index, inner in filled:
+        linear = ((time * counts[0] + index[0]) * counts[1] + index[1]) * counts[2] + index[2]
+        found.append(
+            partials(
+                labels[inner.relative_to(box.start).slices],
+                [image[inner.relative_to(region.start).slices] for image in images],
+                inner.start,
+                linear,
+            )
+        )
+    return found
+
+
+def _hull(boxes: Iterable[Box]) -> Box:
+    listed = list(boxes)
+    return Box(
+        as_zyx(min(b.start[k] for b in listed) for k in range(3)),
+        as_zyx(max(b.stop[k] for b in listed) for k in range(3)),
+    )
+
+
+def _save_partials(path: Path, time: int, parts: Sequence[tuple[ZYX, Partials]]) -> None:
+    units = [np.full(len(part.shape), unit_key(time, unit)) for unit, part in parts]
+    stream = BytesIO()
+    np.savez(
+        stream,
+        unit=np.concatenate(units),
+        shape=np.concatenate([part.shape for _, part in parts]),
+        intensity=np.concatenate([part.intensity for _, part in parts]),
+    )
+    write_bytes_atomic(path, stream.getvalue())
+
+
+def _file_name(time: int, units: Sequence[ZYX]) -> str:
+    """A name that only the same units of the same time have."""
+    digest = hashlib.sha256(repr(units).encode()).hexdigest()[:12]
+    return f"{time}-{index_name(units[0])}-{len(units)}-{digest}.npz"
+
+
+@lru_cache(maxsize=2)
+def spec_of(source: ImageSource) -> LabelSpec:
+    """Return the label image of an image."""
+    return label_spec(source)

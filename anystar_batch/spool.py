@@ -1,0 +1,118 @@
+"""Candidates on disk between the stages: one file a block, found again tile by tile.
+
+A file is one NumPy array of records, the tiles of its block one after another. A `Slice` says where
+one tile's records lie, so that a later block reads of its neighbours' files only what it needs,
+through a memory map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch.archive.store import write_bytes_atomic
+from anystar_batch.stars.candidates import Candidates, decode, encode
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Records `[start, stop)` of a file.
+
+    Parameters
+    ----------
+    file : str
+        Name of the file in its folder.
+    start, stop : int
+        First record, and the first one after the last.
+    """
+
+    file: str
+    start: int
+    stop: int
+
+
+def record_type(n_rays: int) -> np.dtype[np.void]:
+    """Return the type of a stored candidate: 21 bytes and two a ray."""
+    return np.dtype(
+        [
+            ("points", "<i4", 3),
+            ("prob", "<f4"),
+            ("dist", "<u2", n_rays),
+            ("status", "u1"),
+        ]
+    )
+
+
+def save(
+    folder: Path, name: str, parts: Sequence[tuple[str, Candidates, NDArray[np.int8]]]
+) -> dict[str, Slice]:
+    """Write the candidates of several tiles to one file.
+
+    Parameters
+    ----------
+    folder : Path
+        Must exist.
+    name : str
+        Name of the file.
+    parts : sequence of (key, candidates, statuses)
+        Of every tile; distances quantised, statuses int8 [n].
+
+    Returns
+    -------
+    dict
+        Where each tile's records lie, by key; tiles without any have an empty slice.
+    """
+    found: dict[str, Slice] = {}
+    arrays, position = [], 0
+    for key, candidates, status in parts:
+        fields = encode(candidates)
+        records = np.empty(len(candidates), record_type(candidates.dist.shape[1]))
+        for field in ("points", "prob", "dist"):
+            records[field] = fields[field]
+        records["status"] = status
+        arrays.append(records)
+        found[key] = Slice(name, position, position + len(records))
+        position += len(records)
+    if position:
+        stream = BytesIO()
+        np.save(stream, np.concatenate(arrays), allow_pickle=False)
+        write_bytes_atomic(folder / name, stream.getvalue())
+    return found
+
+
+def load(folder: Path, slices: Sequence[Slice], n_rays: int) -> tuple[Candidates, NDArray[np.int8]]:
+    """Read the candidates of several tiles.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the files.
+    slices : sequence of Slice
+        What to read.
+    n_rays : int
+        Rays of a candidate.
+
+    Returns
+    -------
+    Candidates
+    int8 [n]
+        Statuses.
+    """
+    files: dict[str, NDArray[np.void]] = {}
+    arrays = [np.empty(0, record_type(n_rays))]
+    for piece in slices:
+        if piece.stop > piece.start:
+            if piece.file not in files:
+                files[piece.file] = np.load(folder / piece.file, mmap_mode="r", allow_pickle=False)
+            arrays.append(np.asarray(files[piece.file][piece.start : piece.stop]))
+    records = np.concatenate(arrays)
+    fields: Mapping[str, NDArray[Any]] = {
+        name: np.ascontiguousarray(records[name]) for name in ("points", "prob", "dist")
+    }
+    return decode(dict(fields)), records["status"].astype(np.int8)

@@ -1,0 +1,359 @@
+"""The stages of a run, one function each: which blocks are left, run them, note them.
+
+A stage reads from the ledger what is done, makes tasks of the rest, and hands them to the engine.
+What is done is noted by tile or by write unit, never by block, so a run goes on with other blocks
+or workers than it began with.
+"""
+
+from __future__ import annotations
+
+import math
+import time as clock
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch import render, spool, tasks
+from anystar_batch.archive.labels import LabelSpec
+from anystar_batch.archive.ledger import Ledger
+from anystar_batch.archive.store import ImageReader, write_bytes_atomic
+from anystar_batch.blocks import Block, plan_blocks, units_per_block
+from anystar_batch.engine import Engine, Failure
+from anystar_batch.errors import BlockError, ImageError, LedgerMismatchError
+from anystar_batch.events import BlockDone, BlockFailed, Listener, StageDone, StageStarted
+from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box
+from anystar_batch.plan import Plan
+from anystar_batch.spool import Slice
+from anystar_batch.stars.candidates import Candidates
+from anystar_batch.stars.suppress import Status, resolve
+from anystar_batch.tasks import Done, Owned, Work, tile_key
+
+MAX_LABEL = 2**32 - 1
+"""Largest label that the label image holds."""
+
+
+class BlockTask(Protocol):
+    """What every task says of itself."""
+
+    @property
+    def time(self) -> int:
+        """Time point."""
+        ...
+
+    @property
+    def block(self) -> Block:
+        """The block."""
+        ...
+
+
+Task = TypeVar("Task", bound=BlockTask)
+Result = TypeVar("Result", Done, Owned)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run under way.
+
+    Parameters
+    ----------
+    work : Work
+        What tasks share.
+    ledger : Ledger
+        What is done.
+    engine : Engine
+        How tasks run.
+    on_event : Listener
+        Who is told.
+    block_shape : (z, y, x)
+        Level-0 voxels of a block, before rounding up.
+    seconds : dict
+        Wall time of every stage, filled as they end.
+    """
+
+    work: Work
+    ledger: Ledger
+    engine: Engine
+    on_event: Listener
+    block_shape: ZYX
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Plan:
+        """What was decided."""
+        return self.work.plan
+
+    @property
+    def folder(self) -> Path:
+        """Work directory."""
+        return Path(self.work.folder)
+
+    @property
+    def spec(self) -> LabelSpec:
+        """The label image."""
+        return render.spec_of(self.plan.source)
+
+
+def predict(run: Run) -> None:
+    """Run the network on every tile that is not done."""
+    done = run.ledger.entries("predict")
+    todo = []
+    blocks = tile_blocks(run)
+    for time in run.plan.times:
+        for block in blocks:
+            tiles = tuple(t for t in block.units if tile_key(time, t) not in done)
+            if tiles:
+                todo.append(tasks.PredictTask(run.work, time, block, tiles))
+    _run_tasks(run, "predict", tasks.predict, todo, len(blocks) * len(run.plan.times) - len(todo))
+
+
+def suppress(run: Run) -> None:
+    """Judge every candidate as far as its block can, then decide the few left over."""
+    entries = run.ledger.entries("suppress")
+    reach = longest_ray(run)
+    volume = Box.of_shape(run.plan.working.shape)
+    todo = []
+    blocks = tile_blocks(run)
+    for time in run.plan.times:
+        for block in blocks:
+            if all(tile_key(time, t) in entries for t in block.units):
+                continue
+            # Twice the reach: what lies on the core's border is then mostly certain.
+            known = tasks.near_box(block.box, 2 * reach).intersect(volume)
+            near = _slices(run, "predict", time, known)
+            todo.append(tasks.SuppressTask(run.work, time, block, near, known, reach))
+    _run_tasks(run, "suppress", tasks.suppress, todo, len(blocks) * len(run.plan.times) - len(todo))
+    for time in run.plan.times:
+        if run.ledger.entry("resolve", str(time)) is None:
+            keys = _resolve(run, time, reach)
+            _save_array(tasks.resolved_path(run.work.folder, time), keys)
+            run.ledger.done("resolve", {str(time): {"survivors": len(keys)}})
+
+
+def number(run: Run) -> None:
+    """Drop survivors that own no voxel, and number the others by position."""
+    reach = longest_ray(run)
+    volume = Box.of_shape(run.plan.working.shape)
+    times = [t for t in run.plan.times if run.ledger.entry("number", str(t)) is None]
+    blocks = tile_blocks(run)
+    todo = []
+    for time in times:
+        for block in blocks:
+            known = tasks.near_box(block.box, 2 * reach + 1).intersect(volume)
+            near = _slices(run, "suppress", time, known)
+            if any(piece.stop > piece.start for piece in near):
+                todo.append(tasks.OwnTask(run.work, time, block, near))
+    keys: dict[int, list[NDArray[np.int64]]] = {time: [] for time in times}
+    hidden = dict.fromkeys(times, 0)
+    for task, owned in _run_tasks(run, "own", tasks.own, todo, 0):
+        keys[task.time].append(owned.keys)
+        hidden[task.time] += owned.hidden
+    for time in times:
+        numbered = np.sort(np.concatenate([np.empty(0, np.int64), *keys[time]]))
+        _save_array(tasks.label_keys_path(run.work.folder, time), numbered)
+        run.ledger.done("number", {str(time): {"count": len(numbered), "hidden": hidden[time]}})
+    if instance_count(run) > MAX_LABEL:
+        message = f"{instance_count(run)} instances; a uint32 label holds {MAX_LABEL}"
+        raise ImageError(message)
+
+
+def paint(run: Run) -> None:
+    """Paint and measure every write unit of level 0 that is not done."""
+    done = run.ledger.entries("paint")
+    reach = longest_ray(run)
+    blocks = unit_blocks(run, 0)
+    todo = []
+    for time in run.plan.times:
+        first = first_label(run, time)
+        for block in blocks:
+            units = tuple(u for u in block.units if render.unit_key(time, u) not in done)
+            if units:
+                near = _slices(
+                    run, "suppress", time, render.working_box(run.plan, block.box, reach)
+                )
+                todo.append(render.PaintTask(run.work, time, block, units, near, first))
+    _run_tasks(
+        run, "paint", render.paint_block, todo, len(blocks) * len(run.plan.times) - len(todo)
+    )
+
+
+def pyramid(run: Run) -> None:
+    """Make every coarse level from the one before."""
+    for level in range(1, run.spec.num_levels):
+        stage = f"pyramid {level}"
+        done = run.ledger.entries(stage)
+        blocks = unit_blocks(run, level)
+        todo = []
+        for time in run.plan.times:
+            for block in blocks:
+                units = tuple(u for u in block.units if render.unit_key(time, u) not in done)
+                if units:
+                    todo.append(render.PyramidTask(run.work, time, level, block, units))
+        already = len(blocks) * len(run.plan.times) - len(todo)
+        _run_tasks(run, stage, render.pyramid_block, todo, already)
+
+
+def probabilities(run: Run) -> NDArray[np.float32]:
+    """Return the object probability of every label, label 1 first."""
+    found = np.zeros(instance_count(run), np.float32)
+    for time in run.plan.times:
+        first = first_label(run, time)
+        for block in tile_blocks(run):
+            near = _slices(run, "suppress", time, block.box)
+            survivors, labels = render.instances(run.work, time, near, first)
+            found[labels.astype(np.int64) - 1] = survivors.prob
+    return found
+
+
+def check_content(run: Run) -> None:
+    """Compare the identity of every input chunk that was read with what is stored now.
+
+    Raises
+    ------
+    LedgerMismatchError
+        If the image has changed since.
+    """
+    reader, plan = ImageReader(run.plan.source), run.plan
+    unit, shape = run.spec.write_unit_zyx(0), run.spec.shape_zyx(0)
+    predicted, painted = run.ledger.entries("predict"), run.ledger.entries("paint")
+    for key, entry in predicted.items():
+        time, tile = _parse_key(key)
+        if tasks.tile_content(plan, reader, time, tile) != entry["content"]:
+            raise LedgerMismatchError(_changed(plan, f"tile {key}"))
+    for key, entry in painted.items():
+        time, index = _parse_key(key)
+        box = grid_box(index, unit, shape)
+        if render.unit_content(plan, reader, time, box) != entry["content"]:
+            raise LedgerMismatchError(_changed(plan, f"{box}, time {time}"))
+
+
+def tile_blocks(run: Run) -> list[Block]:
+    """Return the blocks of tiles."""
+    tiles = run.plan.tiles
+    per_block = units_per_block(run.block_shape, tiles.core, run.plan.lattice.scale)
+    return plan_blocks(tiles.shape, tiles.core, per_block)
+
+
+def unit_blocks(run: Run, level: int) -> list[Block]:
+    """Return the blocks of write units of a level."""
+    unit = run.spec.write_unit_zyx(level)
+    return plan_blocks(run.spec.shape_zyx(level), unit, units_per_block(run.block_shape, unit))
+
+
+def longest_ray(run: Run) -> int:
+    """Return the bound on every candidate's half extent, working voxels."""
+    entries = run.ledger.entries("predict").values()
+    return max(1, math.ceil(max((float(e["reach"]) for e in entries), default=0.0)))
+
+
+def instance_count(run: Run) -> int:
+    """Return the number of instances over all times."""
+    return sum(int(e["count"]) for e in run.ledger.entries("number").values())
+
+
+def first_label(run: Run, time: int) -> int:
+    """Return the label of the first instance of a time."""
+    entries = run.ledger.entries("number")
+    return 1 + sum(int(entries[str(t)]["count"]) for t in run.plan.times if t < time)
+
+
+def _run_tasks(
+    run: Run,
+    stage: str,
+    function: Callable[[Task], Result],
+    todo: Sequence[Task],
+    already: int,
+) -> list[tuple[Task, Result]]:
+    """Run a stage's tasks, note and announce each; raise after the last if any failed."""
+    started = clock.perf_counter()
+    run.on_event(StageStarted(stage, len(todo), already))
+    results: list[tuple[Task, Result]] = []
+    failed: list[tuple[str, Failure]] = []
+    for task, result in run.engine.run(function, todo):
+        name = f"{task.time}/{task.block.name}"
+        if isinstance(result, Failure):
+            failed.append((name, result))
+            run.on_event(BlockFailed(stage, name, result.reason))
+            continue
+        run.ledger.done(stage, dict(result.entries))
+        if stage == "own":
+            results.append((task, result))
+        run.on_event(BlockDone(stage, name, result.seconds, result.instances))
+    seconds = clock.perf_counter() - started
+    run.seconds[stage] = seconds
+    run.on_event(StageDone(stage, seconds))
+    if failed:
+        names = ", ".join(name for name, _ in failed[:20])
+        more = f" and {len(failed) - 20} more" if len(failed) > 20 else ""
+        reason = f"{failed[0][1].reason} (failed: {names}{more})"
+        raise BlockError(stage, failed[0][0], reason)
+    return results
+
+
+def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:
+    """Position keys of the undecided candidates that survive, sorted."""
+    plan = run.plan
+    rays = tasks.model_rays(plan.model)
+    entries = run.ledger.entries("suppress")
+    open_tiles = [
+        _parse_key(key)[1]
+        for key, entry in entries.items()
+        if entry["undecided"] and _parse_key(key)[0] == time
+    ]
+    if not open_tiles:
+        return np.empty(0, np.int64)
+    volume = Box.of_shape(plan.working.shape)
+    near: set[ZYX] = set()
+    for tile in open_tiles:
+        around = tasks.near_box(plan.tiles.core_box(tile), 2 * reach).intersect(volume)
+        near.update(plan.tiles.tiles_near(around))
+    folder = run.folder / tasks.SURVIVORS
+    undecided, kept = [], []
+    for tile in sorted(near):
+        piece = _slice(entries[tile_key(time, tile)])
+        candidates, status = spool.load(folder, [piece], len(rays))
+        undecided.append(candidates.take(status == Status.UNDECIDED))
+        kept.append(candidates.take(status == Status.KEPT))
+    doubtful = Candidates.concatenate(undecided, len(rays))
+    certain = Candidates.concatenate(kept, len(rays))
+    survives = resolve(certain, doubtful, rays, plan.nms_thresh)
+    return np.sort(tasks.position_keys(doubtful.points[survives], plan.working.shape))
+
+
+def _slices(run: Run, stage: str, time: int, box: Box) -> tuple[Slice, ...]:
+    """Where the candidates of every tile lie that meets a box."""
+    tiles = run.plan.tiles.tiles_near(box)
+    found = []
+    for tile in tiles:
+        entry = run.ledger.entry(stage, tile_key(time, tile))
+        if entry is None:
+            message = f"tile {tile_key(time, tile)} is missing from the ledger; give --restart"
+            raise LedgerMismatchError(message)
+        found.append(_slice(entry))
+    return tuple(piece for piece in found if piece.stop > piece.start)
+
+
+def _slice(entry: dict[str, object]) -> Slice:
+    return Slice(str(entry["file"]), int(str(entry["start"])), int(str(entry["stop"])))
+
+
+def _parse_key(key: str) -> tuple[int, ZYX]:
+    time, _, index = key.partition("/")
+    return int(time), as_zyx(index.split("."))
+
+
+def _save_array(path: Path, array: NDArray[np.int64]) -> None:
+    stream = BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    write_bytes_atomic(path, stream.getvalue())
+
+
+def _changed(plan: Plan, where: str) -> str:
+    return (
+        f"{plan.source.path} has changed since it was read ({where}); the result would mix two "
+        "images; give --restart to begin again"
+    )

@@ -1,0 +1,456 @@
+"""What a worker does for one block of tiles: read, predict, suppress, own; files in, files out.
+
+Every function takes one picklable task and returns something small. Nothing is shared between
+workers but the work directory. A tile's candidates are a pure function of (tile, config, volume):
+they are computed once, by the block that owns the tile, and never again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time as clock
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch import spool
+from anystar_batch.archive.store import ImageReader
+from anystar_batch.blocks import Block
+from anystar_batch.geometry import ZYX, Box, as_zyx, index_name
+from anystar_batch.network.bundled import Model
+from anystar_batch.network.intensity import normalise
+from anystar_batch.network.predictor import Predictor, PredictorFactory
+from anystar_batch.network.resample import resample, source_box, tile_taps
+from anystar_batch.plan import Plan
+from anystar_batch.spool import Slice
+from anystar_batch.stars.candidates import Candidates, is_storable, quantise
+from anystar_batch.stars.raster import owns_voxel
+from anystar_batch.stars.rays import Rays, rays_from_config
+from anystar_batch.stars.suppress import Status, suppress_block
+
+CANDIDATES = "candidates"
+"""Folder of the files after prediction."""
+
+SURVIVORS = "survivors"
+"""Folder of the files after suppression: kept and undecided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What all tasks of a run share.
+
+    Parameters
+    ----------
+    plan : Plan
+        The run.
+    folder : str
+        Work directory.
+    label : str
+        Path of the label group that is written, hidden until it is published.
+    factory : PredictorFactory
+        Makes the network in a worker.
+    threads : int
+        Threads of a worker's network.
+    """
+
+    plan: Plan
+    folder: str
+    label: str
+    factory: PredictorFactory
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class PredictTask:
+    """Tiles to run the network on.
+
+    Parameters
+    ----------
+    work : Work
+    time : int
+        Time point.
+    block : Block
+        The block they belong to.
+    tiles : tuple of (z, y, x)
+        Those of its tiles that are not done.
+    """
+
+    work: Work
+    time: int
+    block: Block
+    tiles: tuple[ZYX, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a task returns.
+
+    Parameters
+    ----------
+    entries : dict
+        JSON values for the ledger, by key of the piece.
+    seconds : float
+        Time in the worker.
+    instances : int
+        Candidates, survivors or labels, for display.
+    """
+
+    entries: Mapping[str, dict[str, object]]
+    seconds: float
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressTask:
+    """A block of tiles and what is known around it.
+
+    Parameters
+    ----------
+    work : Work
+    time : int
+    block : Block
+        Tiles whose candidates to judge.
+    near : tuple of Slice
+        Candidates of every tile that meets `known`.
+    known : Box
+        Region of which all candidates are given, working voxels.
+    reach : int
+        Bound on every candidate's half extent, working voxels.
+    """
+
+    work: Work
+    time: int
+    block: Block
+    near: tuple[Slice, ...]
+    known: Box
+    reach: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTask:
+    """A block of tiles whose survivors may or may not show in level 0.
+
+    Parameters
+    ----------
+    work : Work
+    time : int
+    block : Block
+    near : tuple of Slice
+        Survivors of every tile from which one may reach a survivor of the block.
+    """
+
+    work: Work
+    time: int
+    block: Block
+    near: tuple[Slice, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Owned:
+    """Survivors of a block that show in level 0.
+
+    Parameters
+    ----------
+    keys : int64 [n]
+        Position of each in the volume, see `position_keys`.
+    hidden : int
+        Survivors that own no voxel.
+    seconds : float
+        Time in the worker.
+    """
+
+    keys: NDArray[np.int64]
+    hidden: int
+    seconds: float
+    entries: Mapping[str, dict[str, object]] = field(default_factory=dict)
+
+    @property
+    def instances(self) -> int:
+        """Number of instances, for display."""
+        return len(self.keys)
+
+
+def tile_key(time: int, tile: ZYX) -> str:
+    """Return a tile's name in the ledger, e.g. `0/1.3.2`."""
+    return f"{time}/{index_name(tile)}"
+
+
+def position_keys(points: NDArray[np.int32], shape: ZYX) -> NDArray[np.int64]:
+    """Return one integer a point that sorts like (z, y, x).
+
+    Parameters
+    ----------
+    points : int32 [n, 3]
+        Working voxels, inside the volume.
+    shape : (z, y, x)
+        The volume, working voxels.
+    """
+    z, y, x = points.astype(np.int64).T
+    keys: NDArray[np.int64] = (z * shape[1] + y) * shape[2] + x
+    return keys
+
+
+def tile_source(plan: Plan, tile: ZYX) -> Box:
+    """Return what a tile reads, voxels of the plan's level."""
+    axes = tile_taps(
+        plan.tiles.window_box(tile),
+        plan.working.shape,
+        plan.source.shape_zyx(plan.working.level),
+        plan.working.zoom,
+    )
+    return source_box(axes)
+
+
+def tile_content(plan: Plan, reader: ImageReader, time: int, tile: ZYX) -> str:
+    """Return the digest of the identity of every chunk that a tile reads."""
+    box = tile_source(plan, tile)
+    return content_digest(reader.identities(plan.working.level, time, plan.channel, box))
+
+
+def content_digest(identities: Sequence[tuple[str, int, int]]) -> str:
+    """Return a digest of keys, sizes and times; empty where nothing is stored."""
+    if not identities:
+        return ""
+    return hashlib.sha256(json.dumps(identities).encode()).hexdigest()[:16]
+
+
+def model_rays(model: Model) -> Rays:
+    """Return a model's rays, made once a process."""
+    return _rays(model.rays_json)
+
+
+def predict(task: PredictTask) -> Done:
+    """Run the network on the tiles of a block and store their candidates.
+
+    Candidates that a certain survivor of the same tiles suppresses are dropped: they could not
+    suppress anybody, so nobody misses them.
+    """
+    started = clock.perf_counter()
+    work, plan, time = task.work, task.work.plan, task.time
+    reader = ImageReader(plan.source)
+    contents = {t: tile_content(plan, reader, time, t) for t in task.tiles}
+    boxes = {t: tile_source(plan, t) for t in task.tiles if contents[t]}
+    found = {t: (Candidates.empty(len(model_rays(plan.model))), 0) for t in task.tiles}
+    if boxes and plan.limits_of(time) is not None:
+        union = Box(
+            as_zyx(min(b.start[k] for b in boxes.values()) for k in range(3)),
+            as_zyx(max(b.stop[k] for b in boxes.values()) for k in range(3)),
+        )
+        image = reader.read_box(plan.working.level, time, plan.channel, union)
+        for tile, box in boxes.items():
+            crop = image[box.relative_to(union.start).slices]
+            if not is_constant(crop):
+                found[tile] = tile_candidates(work, time, tile, crop, box.start)
+    kept = _without_certain_losers(plan, task, {t: c for t, (c, _) in found.items()})
+    folder = Path(work.folder) / CANDIDATES
+    parts = [(tile_key(time, t), kept[t], np.zeros(len(kept[t]), np.int8)) for t in task.tiles]
+    slices = spool.save(folder, _file_name(time, task.tiles), parts)
+    entries: dict[str, dict[str, object]] = {}
+    for tile in task.tiles:
+        piece = slices[tile_key(time, tile)]
+        entries[tile_key(time, tile)] = {
+            "file": piece.file,
+            "start": piece.start,
+            "stop": piece.stop,
+            "content": contents[tile],
+            "too_large": found[tile][1],
+            "reach": float(kept[tile].dist.max(initial=0.0)),
+        }
+    count = sum(len(c) for c in kept.values())
+    return Done(entries, clock.perf_counter() - started, count)
+
+
+def is_constant(crop: NDArray[np.number]) -> bool:
+    """Return whether all voxels have one value, or none has any (NaN)."""
+    first = crop.flat[0]
+    return bool((crop == first).all()) or bool(np.isnan(crop).all())
+
+
+def tile_image(
+    plan: Plan, time: int, tile: ZYX, crop: NDArray[np.number], start: ZYX
+) -> NDArray[np.float32]:
+    """Return what the network sees of a tile.
+
+    Parameters
+    ----------
+    plan : Plan
+    time : int
+    tile : (z, y, x)
+        Index of the tile.
+    crop : (z, y, x)
+        At least `tile_source(plan, tile)` of the level.
+    start : (z, y, x)
+        Index of `crop[0, 0, 0]` in the level.
+
+    Returns
+    -------
+    float32 (z, y, x)
+        The tile's window, working voxels, 0 to 1.
+    """
+    low, high = plan.limits_of(time) or (0.0, 1.0)
+    axes = tile_taps(
+        plan.tiles.window_box(tile),
+        plan.working.shape,
+        plan.source.shape_zyx(plan.working.level),
+        plan.working.zoom,
+    )
+    # The low limit goes first, in float64: large integers with little contrast keep it.
+    raised = (crop.astype(np.float64) - low).astype(np.float32)
+    raised[np.isnan(raised)] = 0.0
+    return normalise(resample(raised, start, axes), 0.0, high - low)
+
+
+def tile_candidates(
+    work: Work, time: int, tile: ZYX, crop: NDArray[np.number], start: ZYX
+) -> tuple[Candidates, int]:
+    """Return the candidates a tile owns, and how many were dropped as too large.
+
+    Parameters
+    ----------
+    work : Work
+    time : int
+    tile : (z, y, x)
+        Index of the tile.
+    crop : (z, y, x)
+        At least `tile_source(plan, tile)` of the level.
+    start : (z, y, x)
+        Index of `crop[0, 0, 0]` in the level.
+    """
+    plan = work.plan
+    image = tile_image(plan, time, tile, crop, start)
+    predictor = _predictor(work.factory, plan.model, work.threads)
+    points, prob, dist = predictor.find(
+        image, plan.tiles.window_box(tile), plan.tiles.core_box(tile), plan.prob_thresh
+    )
+    fits = is_storable(dist, plan.max_radius)
+    candidates = Candidates(points[fits], prob[fits], quantise(dist[fits], plan.max_radius))
+    return candidates, int(np.sum(~fits))
+
+
+def suppress(task: SuppressTask) -> Done:
+    """Judge the candidates of a block; store who is kept or undecided."""
+    started = clock.perf_counter()
+    plan = task.work.plan
+    rays = model_rays(plan.model)
+    folder = Path(task.work.folder)
+    candidates, _ = spool.load(folder / CANDIDATES, task.near, len(rays))
+    candidates = candidates.take(_inside(candidates.points, task.known))
+    status = suppress_block(
+        candidates, rays, plan.nms_thresh, task.known, Box.of_shape(plan.working.shape), task.reach
+    )
+    alive = (status != Status.SUPPRESSED) & _inside(candidates.points, task.block.box)
+    candidates, status = candidates.take(alive), status[alive]
+    parts = []
+    for tile in task.block.units:
+        mine = _inside(candidates.points, plan.tiles.core_box(tile))
+        parts.append((tile_key(task.time, tile), candidates.take(mine), status[mine]))
+    slices = spool.save(folder / SURVIVORS, _file_name(task.time, task.block.units), parts)
+    entries: dict[str, dict[str, object]] = {}
+    for key, _, tile_status in parts:
+        piece = slices[key]
+        undecided = int(np.sum(tile_status == Status.UNDECIDED))
+        entries[key] = {
+            "file": piece.file,
+            "start": piece.start,
+            "stop": piece.stop,
+            "undecided": undecided,
+        }
+    return Done(entries, clock.perf_counter() - started, len(candidates))
+
+
+def own(task: OwnTask) -> Owned:
+    """Return which survivors of a block own at least one voxel of level 0."""
+    started = clock.perf_counter()
+    plan = task.work.plan
+    survivors = load_survivors(task.work, task.time, task.near)
+    mine = _inside(survivors.points, task.block.box)
+    shown = owns_voxel(
+        survivors,
+        model_rays(plan.model),
+        plan.lattice,
+        Box.of_shape(plan.source.shape_zyx(0)),
+        mine,
+    )
+    keys = np.sort(position_keys(survivors.points[shown], plan.working.shape))
+    return Owned(keys, int(mine.sum() - shown.sum()), clock.perf_counter() - started)
+
+
+def load_survivors(work: Work, time: int, near: Sequence[Slice]) -> Candidates:
+    """Return the final survivors of some tiles: the kept, and the undecided that were resolved so."""
+    rays = model_rays(work.plan.model)
+    candidates, status = spool.load(Path(work.folder) / SURVIVORS, near, len(rays))
+    resolved = np.load(resolved_path(work.folder, time), allow_pickle=False)
+    keys = position_keys(candidates.points, work.plan.working.shape)
+    final = (status == Status.KEPT) | np.isin(keys, resolved)
+    return candidates.take(final)
+
+
+def resolved_path(folder: str, time: int) -> Path:
+    """Return the file of the position keys of undecided candidates that survive."""
+    return Path(folder) / f"resolved-{time}.npy"
+
+
+def label_keys_path(folder: str, time: int) -> Path:
+    """Return the file of the sorted position keys of all instances: the n-th has label n."""
+    return Path(folder) / f"instances-{time}.npy"
+
+
+def near_box(box: Box, margin: float) -> Box:
+    """Return a box grown by a margin, rounded up, voxels."""
+    grow = math.ceil(margin)
+    return box.grow((grow, grow, grow))
+
+
+def _without_certain_losers(
+    plan: Plan, task: PredictTask, found: Mapping[ZYX, Candidates]
+) -> dict[ZYX, Candidates]:
+    """Candidates by tile, less those that are certainly suppressed by what the task knows."""
+    whole = set(task.tiles) == set(task.block.units)
+    regions = [task.block.box] if whole else [plan.tiles.core_box(t) for t in task.tiles]
+    groups = [task.tiles] if whole else [(t,) for t in task.tiles]
+    rays = model_rays(plan.model)
+    result: dict[ZYX, Candidates] = {}
+    for region, tiles in zip(regions, groups, strict=True):
+        together = Candidates.concatenate([found[t] for t in tiles], len(rays))
+        status = suppress_block(
+            together,
+            rays,
+            plan.nms_thresh,
+            region,
+            Box.of_shape(plan.working.shape),
+            math.ceil(plan.max_radius),
+        )
+        together = together.take(status != Status.SUPPRESSED)
+        for tile in tiles:
+            result[tile] = together.take(_inside(together.points, plan.tiles.core_box(tile)))
+    return result
+
+
+def _inside(points: NDArray[np.int32], box: Box) -> NDArray[np.bool_]:
+    result: NDArray[np.bool_] = (
+        (points >= np.asarray(box.start)) & (points < np.asarray(box.stop))
+    ).all(axis=1)
+    return result
+
+
+def _file_name(time: int, tiles: Sequence[ZYX]) -> str:
+    """A name that only the same tiles of the same time have."""
+    digest = hashlib.sha256(repr(tiles).encode()).hexdigest()[:12]
+    return f"{time}-{index_name(tiles[0])}-{len(tiles)}-{digest}.npy"
+
+
+@lru_cache(maxsize=4)
+def _rays(rays_json: str) -> Rays:
+    return rays_from_config(json.loads(rays_json))
+
+
+@lru_cache(maxsize=2)
+def _predictor(factory: PredictorFactory, model: Model, threads: int) -> Predictor:
+    """The network, loaded once a process."""
+    return factory(model, threads)
