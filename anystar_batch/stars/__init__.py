@@ -1,0 +1,1 @@
+"""Star-convex geometry: rays, candidates, painting, suppression; NumPy and numba only."""

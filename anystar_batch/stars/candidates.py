@@ -42,10 +42,11 @@ class Candidates:
     dist: NDArray[np.float32]
 
     def __len__(self) -> int:
+        """Return the number of candidates."""
         return len(self.points)
 
     def take(self, index: NDArray[Any]) -> Candidates:
-        """Return those at `index` (integers [m], in that order) or where a mask (bool [n]) holds."""
+        """Return those at `index` (integers [m], in that order) or where a mask (bool [n]) is."""
         return Candidates(self.points[index], self.prob[index], self.dist[index])
 
     @classmethod
@@ -94,8 +95,7 @@ def is_storable(dist: NDArray[np.floating[Any]], max_radius: float) -> NDArray[n
     bool [n]
         The others are to be dropped and counted, before `quantise`.
     """
-    within: NDArray[np.bool_] = (dist <= max_radius).all(axis=1)  # False for NaN
-    return within
+    return np.asarray((dist <= max_radius).all(axis=1))  # False for NaN
 
 
 def quantise(dist: NDArray[np.floating[Any]], max_radius: float) -> NDArray[np.float32]:

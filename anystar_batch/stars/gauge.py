@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from anystar_batch.stars.kernel import inlined, kernel, leaf, ready
 from anystar_batch.stars.rays import Rays
 
-CELLS = 32
+CELLS = 64
 """Cells along an edge of the cube on which directions are looked up."""
 
 RADII = (16, 24, 32, 48, 64)
@@ -45,11 +45,11 @@ class Directions(NamedTuple):
     ----------
     faces : int64 [n_faces, 3]
         Ray ids.
-    inverse : float64 [n_faces, 3, 3]
-        Rows that give the three weights: w = inverse @ q.
-    first : int64 [6 * CELLS**2 + 1]
+    inverse : float64 [n_faces * 9]
+        Of each face, the 3 x 3 matrix that gives the weights: w = inverse @ q.
+    first : int32 [6 * CELLS**2 + 1]
         Start of each cell's list in `listed`.
-    listed : int64
+    listed : int32
         Faces whose cone may touch the cell, ascending.
     inner, outer : float
         gauge(q) <= inner * |q| / min(d) and gauge(q) >= |q| / (outer * max(d)) for every q.
@@ -57,8 +57,8 @@ class Directions(NamedTuple):
 
     faces: NDArray[np.int64]
     inverse: NDArray[np.float64]
-    first: NDArray[np.int64]
-    listed: NDArray[np.int64]
+    first: NDArray[np.int32]
+    listed: NDArray[np.int32]
     inner: float
     outer: float
 
@@ -110,7 +110,7 @@ def _directions(vertex_bytes: bytes, face_bytes: bytes) -> Directions:
     """Invert every face and list the faces of every cell."""
     vertices = np.frombuffer(vertex_bytes, np.float64).reshape(-1, 3)
     faces = np.frombuffer(face_bytes, np.int64).reshape(-1, 3).copy()
-    inverse = np.linalg.inv(np.swapaxes(vertices[faces], 1, 2))
+    inverse = np.linalg.inv(np.swapaxes(vertices[faces], 1, 2)).astype(np.float64)
     # Largest and smallest sum of weights per voxel of offset: sum(w) = n . q on a face, so at most
     # |n| |q|; and |q| = |sum(w v)| <= sum(w) max|v|.
     inner = float(np.linalg.norm(inverse.sum(1), axis=1).max())
@@ -134,7 +134,12 @@ def _directions(vertex_bytes: bytes, face_bytes: bytes) -> Directions:
         listed.append(np.nonzero(touches)[1])
         first.extend((first[-1] + np.cumsum(touches.sum(1))).tolist())
     return Directions(
-        faces, inverse, np.array(first, np.int64), np.concatenate(listed), inner, outer
+        faces,
+        inverse.reshape(-1),
+        np.array(first, np.int32),
+        np.concatenate(listed).astype(np.int32),
+        inner,
+        outer,
     )
 
 
@@ -176,9 +181,7 @@ def _fill(table: Gauge) -> None:
 
 
 @leaf
-def look_up(  # noqa: PLR0913  (the row, and where it goes)
-    z: float, y: float, row_x: NDArray[np.float64], n: int, into: Gauge, at: int
-) -> None:
+def look_up(z: float, y: float, row_x: NDArray[np.float64], n: int, into: Gauge, at: int) -> None:
     """Write face and weights of the offsets (z, y, row_x[:n]) from entry `at` on.
 
     On an edge between faces, either gives the gauge.
@@ -187,6 +190,7 @@ def look_up(  # noqa: PLR0913  (the row, and where it goes)
     starts, listed = into.directions.first, into.directions.listed
     ray_a, ray_b, ray_c = into.ray_a, into.ray_b, into.ray_c
     weight_a, weight_b, weight_c = into.weight_a, into.weight_b, into.weight_c
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     az, ay = abs(z), abs(y)
     for i in range(n):
         x = row_x[i]
@@ -194,30 +198,34 @@ def look_up(  # noqa: PLR0913  (the row, and where it goes)
         # Side of the cube that the direction leaves through, and where; the centre itself gets
         # weights 0 from any face.
         if az >= ay and az >= ax:
-            largest = max(az, 1e-300)
-            side, u, v = 0 if z > 0.0 else 1, y / largest, x / largest
+            side, u, v, half = 0 if z > 0.0 else 1, y, x, (0.5 * CELLS) / max(az, 1e-300)
         elif ay >= ax:
-            side, u, v = 2 if y > 0.0 else 3, x / ay, z / ay
+            side, u, v, half = 2 if y > 0.0 else 3, x, z, (0.5 * CELLS) / ay
         else:
-            side, u, v = 4 if x > 0.0 else 5, z / ax, y / ax
-        row = min(int((u + 1.0) * (0.5 * CELLS)), CELLS - 1)
-        column = min(int((v + 1.0) * (0.5 * CELLS)), CELLS - 1)
+            side, u, v, half = 4 if x > 0.0 else 5, z, y, (0.5 * CELLS) / ax
+        row = min(int(u * half + 0.5 * CELLS), CELLS - 1)
+        column = min(int(v * half + 0.5 * CELLS), CELLS - 1)
         cell = (side * CELLS + row) * CELLS + column
         best_face, best = 0, -np.inf
         best_a, best_b, best_c = 0.0, 0.0, 0.0
-        for k in range(starts[cell], starts[cell + 1]):
-            f = listed[k]
-            wa = inverse[f, 0, 0] * z + inverse[f, 0, 1] * y + inverse[f, 0, 2] * x
-            wb = inverse[f, 1, 0] * z + inverse[f, 1, 1] * y + inverse[f, 1, 2] * x
-            wc = inverse[f, 2, 0] * z + inverse[f, 2, 1] * y + inverse[f, 2, 2] * x
+        for k in range(starts[np.uint64(cell)], starts[np.uint64(cell + 1)]):
+            f = listed[np.uint64(k)]
+            m = np.uint64(9 * f)
+            wa = inverse[m] * z + inverse[m + one] * y + inverse[m + two] * x
+            m += three
+            wb = inverse[m] * z + inverse[m + one] * y + inverse[m + two] * x
+            m += three
+            wc = inverse[m] * z + inverse[m + one] * y + inverse[m + two] * x
             lowest = min(wa, wb, wc)
             if lowest > best:
                 best_face, best = f, lowest
                 best_a, best_b, best_c = wa, wb, wc
                 if lowest > 0.0:
                     break
-        k = np.uint64(at + i)
-        ray_a[k], ray_b[k], ray_c[k] = faces[best_face, 0], faces[best_face, 1], faces[best_face, 2]
+        k = at + i
+        ray_a[k] = faces[best_face, 0]
+        ray_b[k] = faces[best_face, 1]
+        ray_c[k] = faces[best_face, 2]
         # On an edge rounding can leave a weight at -1e-16; it is 0.
         weight_a[k] = max(best_a, 0.0)
         weight_b[k] = max(best_b, 0.0)
@@ -266,7 +274,7 @@ def make_row(length: int, n_rays: int, directions: Directions) -> Row:
 
 
 @inlined
-def _judge(  # noqa: PLR0913  (the entries, the object, the answers)
+def _judge(
     table: Gauge,
     at: int,
     n: int,
@@ -285,9 +293,7 @@ def _judge(  # noqa: PLR0913  (the entries, the object, the answers)
 
 
 @leaf
-def judge_between(  # noqa: PLR0913
-    z: float, y: float, n: int, row: Row, into: int
-) -> None:
+def judge_between(z: float, y: float, n: int, row: Row, into: int) -> None:
     """Write whether the real offsets (z, y, row.x[:n]) are inside, from answer `into` on."""
     look_up(z, y, row.x, n, row.gauge, 0)
     _judge(row.gauge, 0, n, row, into)
@@ -337,8 +343,8 @@ def half_widths(across: float, inner: float, outer: float) -> tuple[int, int]:
     """How far along a row, at squared distance `across`, the outer and the sure ball reach."""
     if across > outer:
         return -1, -1
-    sure = np.int64(np.sqrt(inner - across)) if across <= inner else np.int64(-1)
-    return np.int64(np.sqrt(outer - across)), sure
+    sure = int(np.sqrt(inner - across)) if across <= inner else -1
+    return int(np.sqrt(outer - across)), sure
 
 
 @inlined

@@ -92,14 +92,9 @@ def insert(grid: Grid, low: NDArray[np.int64], high: NDArray[np.int64], i: int) 
 @inlined
 def _meet(low: NDArray[np.int64], high: NDArray[np.int64], i: int, j: int) -> bool:
     """Whether two boxes share a voxel."""
-    return (
-        low[i, 0] < high[j, 0]
-        and low[j, 0] < high[i, 0]
-        and low[i, 1] < high[j, 1]
-        and low[j, 1] < high[i, 1]
-        and low[i, 2] < high[j, 2]
-        and low[j, 2] < high[i, 2]
-    )
+    meets = low[i, 0] < high[j, 0] and low[j, 0] < high[i, 0]
+    meets = meets and low[i, 1] < high[j, 1] and low[j, 1] < high[i, 1]
+    return bool(meets and low[i, 2] < high[j, 2] and low[j, 2] < high[i, 2])
 
 
 @kernel
@@ -114,7 +109,7 @@ def _append(found: NDArray[np.int64], count: int, i: int) -> tuple[NDArray[np.in
 
 
 @kernel
-def query(
+def query(  # noqa: C901  (levels, cells, lists)
     grid: Grid,
     low: NDArray[np.int64],
     high: NDArray[np.int64],
@@ -142,13 +137,9 @@ def query(
                 for x in range(x0, x1 + 1):
                     i = grid.heads[_bucket(level, z, y, x, len(grid.heads))]
                     while i >= 0:
-                        if (
-                            grid.level[i] == level
-                            and low[i, 0] >> level == z
-                            and low[i, 1] >> level == y
-                            and low[i, 2] >> level == x
-                            and _meet(low, high, i, j)
-                        ):
+                        cell = low[i, 0] >> level, low[i, 1] >> level, low[i, 2] >> level
+                        mine = grid.level[i] == level and cell == (z, y, x)
+                        if mine and _meet(low, high, i, j):
                             found, count = _append(found, count, i)
                         i = grid.following[i]
     return found, count

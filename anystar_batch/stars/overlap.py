@@ -80,14 +80,14 @@ def make_stars(candidates: Candidates, rays: Rays) -> tuple[Stars, Gauge]:
 @inlined
 def words_per_row(i: int, stars: Stars) -> int:
     """Words that hold one row of star i."""
-    return (stars.high[i, 2] - stars.low[i, 2] + 63) >> 6
+    return int(stars.high[i, 2] - stars.low[i, 2] + 63) >> 6
 
 
 @inlined
 def words_per_star(i: int, stars: Stars) -> int:
     """Words that hold star i: all rows of its box, z slowest."""
     rows = (stars.high[i, 0] - stars.low[i, 0]) * (stars.high[i, 1] - stars.low[i, 1])
-    return rows * words_per_row(i, stars)
+    return int(rows) * words_per_row(i, stars)
 
 
 @inlined
@@ -102,7 +102,7 @@ def _interval(word: int, first: int, last: int) -> np.uint64:
 
 
 @leaf
-def render(  # noqa: PLR0913
+def render(
     i: int,
     stars: Stars,
     table: Gauge,
@@ -126,9 +126,7 @@ def render(  # noqa: PLR0913
             right = max(min(last, cx + sure + 1), left)
             judge_integer(z - cz, y - cy, first - cx, left - first, table, row, 0)
             mark(row, left - first, right - first)
-            judge_integer(
-                z - cz, y - cy, right - cx, last - right, table, row, right - first
-            )
+            judge_integer(z - cz, y - cy, right - cx, last - right, table, row, right - first)
             at = ((z - stars.low[i, 0]) * height + (y - stars.low[i, 1])) * n_words
             for x in range(first, last):
                 bit = x - stars.low[i, 2]
@@ -177,7 +175,19 @@ def _shared(i: int, j: int, stars: Stars) -> Shared:
     stride = words * (high[i, 1] - low[i, 1])
     at = (z0 - low[i, 0]) * stride + (y0 - low[i, 1]) * words
     return Shared(
-        z0, z1, y0, y1, x0, x1, points[j, 0], points[j, 1], points[j, 2], low[i, 2], words, stride, at
+        z0,
+        z1,
+        y0,
+        y1,
+        x0,
+        x1,
+        points[j, 0],
+        points[j, 1],
+        points[j, 2],
+        low[i, 2],
+        words,
+        stride,
+        at,
     )
 
 
@@ -189,14 +199,12 @@ def _middle_out(k: int, n: int) -> int:
 
 
 @inlined
-def _count_row(
-    bits: NDArray[np.uint64], at: int, first: int, last: int
-) -> int:
+def _count_row(bits: NDArray[np.uint64], at: int, first: int, last: int) -> int:
     """Count the bits [first, last] of the row of words from `at` on."""
     count = 0
     if last >= first:
         for w in range(first >> 6, (last >> 6) + 1):
-            count += np.int64(popcount(bits[np.uint64(at + w)] & _interval(w, first, last)))
+            count += int(popcount(bits[np.uint64(at + w)] & _interval(w, first, last)))
     return count
 
 
@@ -249,7 +257,7 @@ def _ask(  # noqa: PLR0913
     for x in range(first, last):
         bit = x - box.left
         is_set = (bits[np.uint64(at + (bit >> 6))] >> np.uint64(bit & 63)) & np.uint64(1)
-        inside += np.int64(is_set & np.uint64(row.inside[x - first]))
+        inside += int(is_set & np.uint64(row.inside[x - first]))
     return there, inside
 
 

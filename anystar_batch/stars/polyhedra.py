@@ -200,5 +200,3 @@ def _volumes(
             )
         result[i] = total
     return result
-
-

@@ -1,4 +1,4 @@
-"""Ray directions of star-convex polyhedra, and their triangulation; the one door to StarDist's rays.
+"""Ray directions of star-convex polyhedra, their triangulation; the one door to StarDist's rays.
 
 Rays are unit vectors in working voxels, axes (z, y, x). Faces are triangles of ray indices that
 partition the directions: the ray from the centre through any direction leaves through exactly one
@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
 from anystar_batch.errors import RaysError
+
+MAX_RAYS = 256
+"""Most rays a model may have: tables hold ray ids in one byte."""
+
+MIN_DETERMINANT = 1e-6
+"""Smallest determinant of a face's three unit vectors; below it weights lose half their digits."""
 
 PARTITION_TOLERANCE = 1e-6
 """Largest accepted deviation of the faces' solid angles from the full sphere, as a share."""
@@ -34,16 +40,24 @@ class Rays:
     Raises
     ------
     RaysError
-        If the faces do not partition the directions.
+        If there are too many rays, or the faces do not partition the directions.
     """
 
     vertices: NDArray[np.float64]
     faces: NDArray[np.int64]
 
     def __post_init__(self) -> None:
+        """Check once; below, rays are trusted."""
+        if len(self.vertices) > MAX_RAYS:
+            message = (
+                f"rays: got {len(self.vertices)}, expected at most {MAX_RAYS}; use "
+                "Rays_GoldenSpiral with fewer rays"
+            )
+            raise RaysError(message)
         check_partition(self.vertices, self.faces)
 
     def __len__(self) -> int:
+        """Return the number of rays."""
         return len(self.vertices)
 
 
@@ -99,8 +113,8 @@ def rays_from_config(document: Mapping[str, object]) -> Rays:
     Raises
     ------
     RaysError
-        If the rays are unknown, or their faces do not partition the directions (StarDist's
-        `Rays_Octo`, `Rays_Cartesian` and subdivided variants).
+        If the rays are unknown, more than 256, or their faces do not partition the directions
+        (StarDist's `Rays_Cartesian`: rays that coincide at the poles).
     """
     name, kwargs = document.get("name"), document.get("kwargs")
     if name == "Rays_GoldenSpiral" and isinstance(kwargs, Mapping):
@@ -140,8 +154,9 @@ def check_partition(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> 
         raise RaysError(message)
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     determinant = np.einsum("ij,ij->i", a, np.cross(b, c))
-    if not (np.all(determinant > 0) or np.all(determinant < 0)):
-        flat = int(np.sum(determinant * np.sign(np.median(determinant)) <= 0))
+    turned = determinant * np.sign(np.median(determinant))
+    if not (turned > MIN_DETERMINANT).all():
+        flat = int(np.sum(turned <= MIN_DETERMINANT))
         message = (
             f"rays: {flat} of {len(faces)} faces are flat or turned over as seen from the "
             "centre; expected none; use Rays_GoldenSpiral"

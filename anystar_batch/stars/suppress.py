@@ -18,6 +18,7 @@ to be declared: what has not been seen cannot be measured.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,10 +74,11 @@ def suppress(candidates: Candidates, rays: Rays, nms_thresh: float) -> NDArray[n
     """
     n = len(candidates)
     certain = np.ones(n, np.bool_)
-    return _run(candidates, rays, nms_thresh, np.zeros(n, np.bool_), certain) == Status.KEPT
+    status = _run(candidates, rays, nms_thresh, np.zeros(n, np.bool_), certain)
+    return np.asarray(status == Status.KEPT)
 
 
-def suppress_block(  # noqa: PLR0913  (the interface of the pipeline)
+def suppress_block(
     candidates: Candidates, rays: Rays, nms_thresh: float, known: Box, volume: Box, reach: int
 ) -> NDArray[np.int8]:
     """Return what the candidates of one region say, knowing nothing beyond it.
@@ -116,7 +118,8 @@ def suppress_block(  # noqa: PLR0913  (the interface of the pipeline)
         raise ValueError(message)
     first = [-OPEN_EDGE if k <= v else k for k, v in zip(known.start, volume.start, strict=True)]
     last = [OPEN_EDGE if k >= v else k for k, v in zip(known.stop, volume.stop, strict=True)]
-    certain = ((stars.low - reach >= first) & (stars.high + reach <= last)).all(axis=1)
+    inside = (stars.low - reach >= first) & (stars.high + reach <= last)
+    certain = np.asarray(inside.all(axis=1))
     return _run(candidates, rays, nms_thresh, np.zeros(len(candidates), np.bool_), certain)
 
 
@@ -143,7 +146,7 @@ def resolve(
     both = Candidates.concatenate([kept, undecided], len(rays))
     forced = np.arange(len(both)) < len(kept)
     status = _run(both, rays, nms_thresh, forced, np.ones(len(both), np.bool_))
-    return (status == Status.KEPT)[len(kept) :]
+    return np.asarray(status[len(kept) :] == Status.KEPT)
 
 
 def _run(
@@ -155,104 +158,176 @@ def _run(
 ) -> NDArray[np.int8]:
     """Prepare the arrays and run the one greedy kernel."""
     stars, table = make_stars(candidates, rays)
-    longest = int(np.max(stars.high - stars.low, initial=1))
-    return _greedy(
-        stars,
-        table,
+    status: NDArray[np.int8] = _greedy(
+        _make_scene(stars, table),
         candidates.order(),
-        np.stack([forced, certain]),
+        forced,
+        certain,
         float(nms_thresh),
         make_grid(len(candidates)),
-        make_row(longest, len(rays), table.directions),
-        make_row(longest, len(rays), table.directions),
         POOL_WORDS,
     )
+    return status
 
 
 @leaf
-def _sort_by_distance(
-    found: NDArray[np.int64], count: int, j: int, points: NDArray[np.int64]
-) -> None:
-    """Nearest first: the likeliest to suppress. Only speed depends on it."""
-    for a in range(1, count):
+def _sort(
+    found: NDArray[np.int64],
+    count: int,
+    j: int,
+    status: NDArray[np.int8],
+    points: NDArray[np.int64],
+) -> int:
+    """Put the kept before the undecided, nearest first; return how many are kept.
+
+    The nearest likeliest suppresses: only speed depends on that.
+    """
+    n_kept = 0
+    for a in range(count):
         i = found[a]
-        square = _square(points, i, j)
+        rank, square = -status[i], _square(points, i, j)
+        n_kept += rank == -2  # Status.KEPT
         b = a - 1
-        while b >= 0 and _square(points, found[b], j) > square:
+        while b >= 0 and (
+            -status[found[b]] > rank
+            or (-status[found[b]] == rank and _square(points, found[b], j) > square)
+        ):
             found[b + 1] = found[b]
             b -= 1
         found[b + 1] = i
+    return n_kept
 
 
 @leaf
 def _square(points: NDArray[np.int64], i: int, j: int) -> int:
     """Squared distance of two centres."""
     z, y, x = points[i, 0] - points[j, 0], points[i, 1] - points[j, 1], points[i, 2] - points[j, 2]
-    return z * z + y * y + x * x
+    return int(z * z + y * y + x * x)
+
+
+class Scene(NamedTuple):
+    """All that a pair test needs.
+
+    Parameters
+    ----------
+    stars : Stars
+    table : Gauge
+    own, other : Row
+        Of the candidate that asks, and of the one being rendered.
+    place, rendered : int64 [n]
+        First word of a rendered star in the pool, and the epoch in which it was put there.
+    pool_state : int64 [2]
+        Words used, and the present epoch; an older epoch means thrown out since.
+    """
+
+    stars: Stars
+    table: Gauge
+    own: Row
+    other: Row
+    place: NDArray[np.int64]
+    rendered: NDArray[np.int64]
+    pool_state: NDArray[np.int64]
+
+
+def _make_scene(stars: Stars, table: Gauge) -> Scene:
+    """Allocate the rooms."""
+    n, n_rays = stars.dist.shape
+    longest = int(np.max(stars.high - stars.low, initial=1))
+    return Scene(
+        stars,
+        table,
+        make_row(longest, n_rays, table.directions),
+        make_row(longest, n_rays, table.directions),
+        np.zeros(n, np.int64),
+        np.full(n, -1, np.int64),
+        np.zeros(2, np.int64),
+    )
+
+
+@kernel
+def _bits(
+    i: int, scene: Scene, pool: NDArray[np.uint64], pool_words: int
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the pool, perhaps a larger one, and the bits of star i in it, rendered if need be."""
+    state = scene.pool_state
+    size = words_per_star(i, scene.stars)
+    at = scene.place[i]
+    if scene.rendered[i] != state[1]:
+        if state[0] + size > pool_words:
+            state[0], state[1] = 0, state[1] + 1
+        at = state[0]
+        if at + size > len(pool):
+            grown = np.empty(max(2 * len(pool), at + size), np.uint64)
+            grown[:at] = pool[:at]
+            pool = grown
+        scene.place[i], scene.rendered[i] = at, state[1]
+        state[0] = at + size
+        invert(i, scene.stars.dist, scene.other)
+        render(i, scene.stars, scene.table, scene.other, pool[at : at + size])
+    return pool, pool[at : at + size]
+
+
+@leaf
+def _limit(i: int, j: int, stars: Stars, nms_thresh: float) -> float:
+    """Voxels that i and j may share; infinite if their boxes share no more."""
+    limit = nms_thresh * min(stars.volume[i], stars.volume[j])
+    shared = 1
+    for axis in range(3):
+        high = min(stars.high[i, axis], stars.high[j, axis])
+        shared *= high - max(stars.low[i, axis], stars.low[j, axis])
+    return limit if shared > limit else np.inf
+
+
+@kernel
+def _overlaps_any(
+    j: int,
+    near: NDArray[np.int64],
+    scene: Scene,
+    nms_thresh: float,
+    pool: NDArray[np.uint64],
+    pool_words: int,
+) -> tuple[NDArray[np.uint64], bool]:
+    """Return the pool, perhaps a larger one, and whether j overlaps any of `near`."""
+    for i in near:
+        limit = _limit(i, j, scene.stars, nms_thresh)
+        if limit < np.inf:
+            pool, bits = _bits(i, scene, pool, pool_words)
+            if is_overlapping(i, j, scene.stars, bits, scene.table, scene.own, limit):
+                return pool, True
+    return pool, False
 
 
 @kernel
 def _greedy(  # noqa: PLR0913
-    stars: Stars,
-    table: Gauge,
+    scene: Scene,
     order: NDArray[np.int64],
-    forced_certain: NDArray[np.bool_],
+    forced: NDArray[np.bool_],
+    certain: NDArray[np.bool_],
     nms_thresh: float,
     grid: Grid,
-    own: Row,
-    other: Row,
     pool_words: int,
 ) -> NDArray[np.int8]:
     """Walk the candidates in priority order; pull form: each asks the earlier ones near it."""
     suppressed, undecided, kept = np.int8(0), np.int8(1), np.int8(2)
-    n = len(order)
-    status = np.zeros(n, np.int8)
-    low, high = stars.low, stars.high
-    found = np.empty(64, np.int64)
-    # Stars are rendered when first asked about; an older epoch means thrown out since.
-    pool, used, epoch = np.empty(1 << 12, np.uint64), 0, 0
-    place, rendered = np.zeros(n, np.int64), np.full(n, -1, np.int64)
+    stars = scene.stars
+    status = np.zeros(len(order), np.int8)
+    found, pool = np.empty(64, np.int64), np.empty(1 << 12, np.uint64)
     for j in order:
-        if forced_certain[0, j]:
-            status[j] = kept
-            insert(grid, low, high, j)
-            continue
-        found, count = query(grid, low, high, j, found)
-        _sort_by_distance(found, count, j, stars.points)
-        invert(j, stars.dist, own)
-        verdict = kept if forced_certain[1, j] else undecided
-        for wanted in (kept, undecided):
-            if wanted == undecided and verdict != kept:
-                break
-            for k in range(count):
-                i = found[k]
-                if status[i] != wanted:
-                    continue
-                limit = nms_thresh * min(stars.volume[i], stars.volume[j])
-                shared = 1
-                for axis in range(3):
-                    shared *= min(high[i, axis], high[j, axis]) - max(low[i, axis], low[j, axis])
-                if shared <= limit:
-                    continue
-                size = words_per_star(i, stars)
-                if rendered[i] != epoch:
-                    if used + size > pool_words and used > 0:
-                        used, epoch = 0, epoch + 1
-                    if used + size > len(pool):
-                        grown = np.empty(max(2 * len(pool), used + size), np.uint64)
-                        grown[:used] = pool[:used]
-                        pool = grown
-                    place[i], rendered[i] = used, epoch
-                    used += size
-                    invert(i, stars.dist, other)
-                    render(i, stars, table, other, pool[place[i] : place[i] + size])
-                words = pool[place[i] : place[i] + size]
-                if is_overlapping(i, j, stars, words, table, own, limit):
-                    verdict = suppressed if wanted == kept else undecided
-                    break
-            if verdict == suppressed:
-                break
+        verdict = kept
+        if not forced[j]:
+            found, count = query(grid, stars.low, stars.high, j, found)
+            split = _sort(found, count, j, status, stars.points)
+            invert(j, stars.dist, scene.own)
+            pool, hit = _overlaps_any(j, found[:split], scene, nms_thresh, pool, pool_words)
+            if hit:
+                verdict = suppressed
+            elif not certain[j]:
+                verdict = undecided
+            else:
+                rest = found[split:count]
+                pool, hit = _overlaps_any(j, rest, scene, nms_thresh, pool, pool_words)
+                verdict = undecided if hit else kept
         status[j] = verdict
         if verdict != suppressed:
-            insert(grid, low, high, j)
+            insert(grid, stars.low, stars.high, j)
     return status
