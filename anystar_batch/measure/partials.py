@@ -78,7 +78,7 @@ class Partials:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Sums of whole labels, sorted by label, one row each; `chunk` is the label's first.
+    """Sums of whole labels, sorted by label, one row each; `chunk` is -1.
 
     Parameters
     ----------
@@ -241,6 +241,7 @@ def merge(parts: Sequence[Partials]) -> Statistics:
         return Statistics(rows.shape, rows.intensity)
     starts = np.concatenate([[0], np.flatnonzero(label[1:] != label[:-1]) + 1])
     shape = rows.shape[starts].copy()
+    shape["chunk"] = -1
     for name in ("num_voxels", "sums", "moments"):
         shape[name] = np.add.reduceat(rows.shape[name], starts, axis=0)
     shape["low"] = np.minimum.reduceat(rows.shape["low"], starts, axis=0)
@@ -344,16 +345,20 @@ def _sum_integers(
 
 
 @njit(cache=True, nogil=True)
-def _sum_floats(  # noqa: C901 - two passes in one loop nest share the order of the voxels
+def _sum_floats(  # noqa: C901, PLR0912 - two passes in one loop nest share the order of the voxels
     labels: NDArray[np.uint32],
     found: NDArray[np.uint32],
     image: NDArray[np.float64],
     count: NDArray[np.int64],
     moving: NDArray[np.float64],
 ) -> None:
-    """Mean, then squared deviations from it, in the order of the voxels; NaN is left out."""
+    """Mean, then squared deviations from it, in the order of the voxels; NaN is left out.
+
+    Neumaier's sum keeps what each addition loses: the mean is right to its last digit.
+    """
     moving[:, 2] = np.inf
     moving[:, 3] = -np.inf
+    lost = np.zeros(len(count))
     for turn in range(2):
         last = np.uint32(0)
         row = 0
@@ -369,7 +374,12 @@ def _sum_floats(  # noqa: C901 - two passes in one loop nest share the order of 
                         last = label
                     if turn == 0:
                         count[row] += 1
-                        moving[row, 0] += v
+                        total = moving[row, 0] + v
+                        if abs(moving[row, 0]) >= abs(v):
+                            lost[row] += (moving[row, 0] - total) + v
+                        else:
+                            lost[row] += (v - total) + moving[row, 0]
+                        moving[row, 0] = total
                         moving[row, 2] = min(moving[row, 2], v)
                         moving[row, 3] = max(moving[row, 3], v)
                     else:
@@ -377,7 +387,8 @@ def _sum_floats(  # noqa: C901 - two passes in one loop nest share the order of 
         if turn == 0:
             for row in range(len(count)):
                 if count[row] > 0:
-                    moving[row, 0] /= count[row]
+                    total = moving[row, 0] + lost[row]
+                    moving[row, 0] = (total if np.isfinite(total) else moving[row, 0]) / count[row]
 
 
 @njit(cache=True, nogil=True)
@@ -400,8 +411,12 @@ def _merge_floats(
             delta = moving[row, 0] - merged[n, 0]
             share = counts[row] / total
             merged[n, 1] += moving[row, 1] + delta * delta * count[n] * share
-            # The first rows are taken over as they are; share is then 1.
-            merged[n, 0] = moving[row, 0] if count[n] == 0 else merged[n, 0] + delta * share
+            if count[n] == 0:
+                merged[n, 0] = moving[row, 0]
+            elif np.isfinite(delta):
+                merged[n, 0] += delta * share
+            else:
+                merged[n, 0] += moving[row, 0]  # inf stays inf, unless -inf meets it
             merged[n, 2] = min(merged[n, 2], moving[row, 2])
             merged[n, 3] = max(merged[n, 3], moving[row, 3])
             count[n] = total

@@ -59,7 +59,7 @@ def make_image(tmp_path: Path) -> Maker:
         shards: tuple[int, ...] | None = None,
         separator: str = "/",
         unit: str | None = "micrometer",
-        change: Callable[[dict[str, Any]], None] = lambda attributes: None,
+        change: Callable[[dict[str, Any]], None] | None = None,
         is_consolidated: bool = False,
     ) -> str:
         path = tmp_path / name
@@ -83,7 +83,8 @@ def make_image(tmp_path: Path) -> Maker:
             )
             array[...] = level
         attributes = metadata(axes, shapes, version, unit)
-        change(attributes)
+        if change:
+            change(attributes)
         group.attrs.update(attributes)
         if is_consolidated:
             with warnings.catch_warnings():

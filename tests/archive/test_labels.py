@@ -48,6 +48,10 @@ def publish_one(source: ImageSource, place, token: str = "a1", seed: int = 3, **
     return labels.publish(place, spec, token, provenance)
 
 
+def names(path: str | Path) -> list[str]:
+    return [entry.name for entry in Path(path).iterdir()]
+
+
 def tree(path: str | Path) -> dict[str, bytes]:
     root = Path(path)
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
@@ -148,9 +152,11 @@ def test_what_is_written_is_read_back(make_image, axes, version):
     assert np.array_equal(stored[-1].T if "t" in axes else stored, found)
 
 
-@pytest.mark.parametrize("shards", [None, (16, 16, 16)])
+@pytest.mark.parametrize("shards", [None, (100, 100, 100)])
 def test_bytes_depend_on_the_labels_alone(make_image, shards):
-    source = store.read_image(make_image(np.ones((150, 70, 130), "u1"), shards=shards, steps=(1,)))
+    source = store.read_image(
+        make_image(np.ones((150, 70, 130), "u1"), chunks=(50,) * 3, shards=shards, steps=(1,))
+    )
     spec = labels.label_spec(source)
     assert (spec.arrays[0].shards is None) == (shards is None)
     rng = np.random.default_rng(8)
@@ -176,7 +182,9 @@ def test_bytes_depend_on_the_labels_alone(make_image, shards):
 
 
 def test_boxes_that_cut_write_units_are_refused(make_image):
-    source = store.read_image(make_image(np.ones((150, 70, 130), "u1"), steps=(1,)))
+    source = store.read_image(
+        make_image(np.ones((150, 70, 130), "u1"), chunks=(50,) * 3, steps=(1,))
+    )
     spec = labels.label_spec(source)
     writer = LabelWriter(labels.create_label(labels.in_image(source.path, "n"), spec, "a"), spec)
     for start, stop in (
@@ -261,7 +269,7 @@ def test_label_is_listed_last_and_described(make_image, version):
     assert labels.published_attributes(place) is None
     path = labels.publish(place, spec, "a1", {"model": "m"})
     assert path == f"{source.path}/labels/anystar"
-    assert sorted(os.listdir(f"{source.path}/labels")) == sorted(
+    assert sorted(names(f"{source.path}/labels")) == sorted(
         [".zattrs", ".zgroup", "anystar"] if version == "0.4" else ["anystar", "zarr.json"]
     )
     assert not list(Path(path).rglob("*.partial"))
@@ -346,7 +354,7 @@ def test_standalone_label_is_a_root_that_points_to_its_image(make_image, tmp_pat
     before = tree(source.path)
     path = publish_one(source, place, model="m")
     assert path == f"{tmp_path}/out/a.b.anystar.ome.zarr"
-    assert os.listdir(tmp_path / "out") == ["a.b.anystar.ome.zarr"]
+    assert names(tmp_path / "out") == ["a.b.anystar.ome.zarr"]
     assert tree(source.path) == before
     node = store.read_node(path)
     ome = node.attributes if version == "0.4" else node.attributes["ome"]
@@ -357,7 +365,7 @@ def test_standalone_label_is_a_root_that_points_to_its_image(make_image, tmp_pat
     assert ome["multiscales"][0]["name"] == "anystar"
     publish_one(source, place, model="two")
     labels.recover(place)
-    assert os.listdir(tmp_path / "out") == ["a.b.anystar.ome.zarr"]
+    assert names(tmp_path / "out") == ["a.b.anystar.ome.zarr"]
     assert labels.published_attributes(place)["anystar-batch"] == {"model": "two"}
 
 
@@ -382,7 +390,7 @@ def test_discard_removes_the_hidden_label_only(make_image):
     labels.create_label(place, labels.label_spec(source), "b2")
     labels.discard(place, "b2")
     labels.discard(place, "b2")
-    assert sorted(os.listdir(f"{source.path}/labels")) == ["n", "zarr.json"]
+    assert sorted(names(f"{source.path}/labels")) == ["n", "zarr.json"]
 
 
 # --- killed at any point -------------------------------------------------------------------------
@@ -427,7 +435,7 @@ def state(source: ImageSource, place) -> tuple[str, dict[str, bytes]]:
         if source.was_consolidated:
             group = zarr.open_group(source.path, mode="r", use_consolidated=True)
             assert group[f"labels/{place.name}"].attrs["anystar-batch"]["model"] == model
-    leftovers = [n for n in os.listdir(place.parent) if n.startswith(f".{place.name}.")]
+    leftovers = [n for n in names(place.parent) if n.startswith(f".{place.name}.")]
     assert not [n for n in leftovers if n.endswith((".old", ".trash"))]
     return model, tree(place.path)
 
@@ -547,10 +555,10 @@ def test_failing_exchange_names_the_place(make_image, monkeypatch):
     spec = labels.label_spec(source)
     labels.create_label(place, spec, "a")
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(OutputError, match="cannot be written .Permission denied"):
+    with pytest.raises(OutputError, match=r"cannot be written \(Permission denied"):
         labels.publish(place, spec, "a", {})
     Path(place.parent, ".n.old").mkdir()
-    with pytest.raises(OutputError, match="cannot be written .Permission denied"):
+    with pytest.raises(OutputError, match=r"cannot be written \(Permission denied"):
         labels.recover(place)
 
 

@@ -122,7 +122,7 @@ def test_other_errors_of_flock_are_not_hidden(tmp_path, monkeypatch):
 
 def test_unwritable_place_is_named():
     with (
-        pytest.raises(OutputError, match="the lock cannot be made .*--output DIR"),
+        pytest.raises(OutputError, match=r"the lock cannot be made .*--output DIR"),
         lock.hold("/proc/none/run.lock"),
     ):
         pass
