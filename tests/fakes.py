@@ -204,7 +204,7 @@ def write_image(path, levels, *, version="0.5", scale=(1.0, 1.0, 1.0), unit="mic
         options = {"dimension_names": list(axes)} if version != "0.4" else {}
         if version == "0.4":
             options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
-        if shards:
+        if shards and all(s % c == 0 for s, c in zip(shards, chunk, strict=True)):
             options["shards"] = shards
         array = group.create_array(
             str(k), shape=data.shape, dtype=data.dtype, chunks=chunk, **options

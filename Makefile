@@ -1,0 +1,40 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/installed ## segment a 3D volume and draw what was found
+	$(BIN)/anystar-batch demo demo
+
+test: $(VENV)/installed-dev ## the whole suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev ## style, types, rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev ## geometry against StarDist, one run
+	$(BIN)/python -m bench.stars
+
+clean: ## everything that these commands made
+	rm -rf $(VENV) .bootstrap demo
+
+# A Debian python3 may lack ensurepip; virtualenv brings its own.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV) 2>/dev/null || { \
+	  rm -rf $(VENV); \
+	  $(PYTHON) -m pip install --quiet --target .bootstrap virtualenv && \
+	  PYTHONPATH=.bootstrap $(PYTHON) -m virtualenv --quiet $(VENV); }
+
+$(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[cpu]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) -e '.[cpu,s3,dev]'
+	touch $@
