@@ -1,20 +1,15 @@
-"""The one door to Zarr: find and read images, make arrays, write files that are whole or absent.
+"""The one door to Zarr: read images box by box, make arrays.
 
-Metadata documents are read as the JSON files they are: it names the truncated one, sees the root
-attributes past any consolidated copy and costs no import. Arrays go through zarr-python. Boxes and
-chunk indices are (z, y, x); the order of a stored array's axes does not leave this module.
+Boxes and chunk indices are (z, y, x); the order of a stored array's axes stays in here. Metadata
+documents are read as files, in `nodes`; whole-or-absent writing is in `files`.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import secrets
 import warnings
-import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,206 +20,55 @@ import zarr.codecs
 from numpy.typing import NDArray
 
 from anystar_batch.archive import ngff
+from anystar_batch.archive.files import (
+    PARTIAL,
+    check_writable,
+    output_error,
+    sync_directory,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from anystar_batch.archive.ngff import JSON, ArrayInfo, ImageSource
-from anystar_batch.errors import ImageError, OutputError
+from anystar_batch.archive.nodes import (
+    Node,
+    find_images,
+    is_consolidated,
+    local_path,
+    read_node,
+    read_object,
+    read_root,
+    write_attributes,
+)
+from anystar_batch.errors import ImageError
 from anystar_batch.geometry import ZYX, Box, grid_box, grid_range, grid_shape
+
+__all__ = [
+    "PARTIAL",
+    "ImageReader",
+    "Node",
+    "array_info",
+    "axis_index",
+    "check_writable",
+    "consolidate",
+    "create_array",
+    "find_images",
+    "from_zyx",
+    "is_consolidated",
+    "local_path",
+    "metadata_fingerprint",
+    "open_array",
+    "output_error",
+    "read_image",
+    "read_node",
+    "sync_directory",
+    "to_zyx",
+    "write_attributes",
+    "write_bytes_atomic",
+    "write_json_atomic",
+]
 
 # Blosc splits its blocks by the number of threads: without this, bytes depend on the machine.
 numcodecs.blosc.use_threads = False
-
-PARTIAL = ".partial"
-"""Suffix of files being written, ours and zarr-python's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A Zarr group or array, as its metadata files describe it.
-
-    Parameters
-    ----------
-    zarr_format : {2, 3}
-        Format of the metadata files.
-    kind : {"group", "array"}
-        What the node is.
-    attributes : dict
-        User attributes, from the node's own files.
-    was_consolidated : bool
-        Whether the node carries a consolidated copy of the metadata below it.
-    """
-
-    zarr_format: Literal[2, 3]
-    kind: str
-    attributes: JSON
-    was_consolidated: bool
-
-
-def local_path(path: str) -> str:
-    """Return a path of the local file system, without `file://` and trailing slashes.
-
-    zarr-python opens `file://` through fsspec, which writes in place: a killed writer would leave
-    half a chunk.
-
-    Raises
-    ------
-    ImageError
-        If the path is the address of a remote store.
-    """
-    if path.startswith("file://"):
-        path = path.removeprefix("file://")
-    if "://" in path:
-        message = f"{path}: remote stores cannot be read yet; copy the image to a local disk"
-        raise ImageError(message)
-    return path.rstrip("/") or "/"
-
-
-def read_node(path: str) -> Node | None:
-    """Read the metadata files of a Zarr node.
-
-    Parameters
-    ----------
-    path : str
-        Local directory.
-
-    Returns
-    -------
-    Node or None
-        None if the directory is no Zarr node.
-
-    Raises
-    ------
-    ImageError
-        If a metadata file is truncated or no JSON object.
-    """
-    root = Path(path)
-    document = _read_object(root / "zarr.json")
-    if document is not None:
-        attributes = document.get("attributes")
-        return Node(
-            zarr_format=3,
-            kind=str(document.get("node_type")),
-            attributes=attributes if isinstance(attributes, dict) else {},
-            was_consolidated=document.get("consolidated_metadata") is not None,
-        )
-    attributes = _read_object(root / ".zattrs")
-    is_array = (root / ".zarray").exists()
-    group = _read_object(root / ".zgroup")
-    if attributes is None and group is None and not is_array:
-        return None
-    return Node(
-        zarr_format=2,
-        kind="array" if is_array else "group",
-        attributes=attributes or {},
-        was_consolidated=(root / ".zmetadata").exists(),
-    )
-
-
-def _read_object(path: Path) -> JSON | None:
-    """Read a JSON object, None if there is no such file."""
-    try:
-        document = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        message = f"{path}: the metadata cannot be read: {error.strerror}"
-        raise ImageError(message) from error
-    except ValueError as error:
-        message = f"{path}: truncated or invalid JSON ({error}); restore the file from the source"
-        raise ImageError(message) from error
-    if not isinstance(document, dict):
-        message = f"{path}: invalid metadata: expected a JSON object"
-        raise ImageError(message)
-    return document
-
-
-def find_images(path: str) -> list[str]:
-    """Return the images at a path: itself, or the series of a bioformats2raw container.
-
-    Parameters
-    ----------
-    path : str
-        Local path of an OME-Zarr group.
-
-    Returns
-    -------
-    list of str
-        At least one path. They are not checked further; `read_image` does.
-
-    Raises
-    ------
-    ImageError
-        If there is no image at the path; the message names what is there and the way out.
-    """
-    path = local_path(path)
-    node = _read_root(path)
-    keys = {**node.attributes, **ngff.ome_attributes(node.attributes, node.zarr_format)}
-    if node.kind == "array":
-        message = f"{path}: a bare Zarr array without OME metadata; give the group that holds it"
-        raise ImageError(message)
-    if "multiscales" in keys:
-        return [path]
-    if "plate" in keys:
-        message = f"{path}: a plate (HCS); give its fields one by one, e.g. {path}/A/1/0"
-        raise ImageError(message)
-    if "well" in keys:
-        message = f"{path}: a well of a plate; give its fields one by one, e.g. {path}/0"
-        raise ImageError(message)
-    if "bioformats2raw.layout" in keys:
-        return _series(path, keys["bioformats2raw.layout"])
-    if "labels" in keys:
-        message = (
-            f"{path}: a list of labels, not an image; give the image above it, or one label, "
-            f"e.g. {path}/{(keys['labels'] or ['NAME'])[0]}"
-        )
-        raise ImageError(message)
-    message = f"{path}: a Zarr group without OME-Zarr `multiscales`; give the path of an image"
-    raise ImageError(message)
-
-
-def _read_root(path: str) -> Node:
-    """Read the node at a path the user named, or say what is there instead."""
-    place = Path(path)
-    if not place.exists():
-        message = f"{path}: no such file or directory"
-        raise ImageError(message)
-    if place.is_file():
-        if place.suffix in {".zip", ".ozx"} or zipfile.is_zipfile(place):
-            message = f"{path}: a zipped OME-Zarr cannot hold new labels; unzip it first"
-        else:
-            message = f"{path}: not a Zarr: expected a directory; convert it with bioformats2raw"
-        raise ImageError(message)
-    node = read_node(path)
-    if node is None:
-        message = (
-            f"{path}: not a Zarr: no zarr.json, .zgroup, .zattrs or .zarray in the directory; "
-            "give the path of an OME-Zarr image"
-        )
-        raise ImageError(message)
-    return node
-
-
-def _series(path: str, layout: object) -> list[str]:
-    """Return the images of a bioformats2raw container in the order of its series."""
-    if layout != 3:
-        message = f"{path}: bioformats2raw layout {layout!r} is unknown; expected 3"
-        raise ImageError(message)
-    container = read_node(f"{path}/OME")
-    listed: object = None
-    if container is not None:
-        ome = ngff.ome_attributes(container.attributes, container.zarr_format)
-        listed = ome.get("series")
-    if isinstance(listed, list):
-        names = [str(name) for name in listed]
-        if any(".." in name.split("/") or name.startswith("/") for name in names):
-            message = f"{path}: OME/series names an image outside the container: {names}"
-            raise ImageError(message)
-    else:
-        names = []
-        while (Path(path) / str(len(names))).is_dir():
-            names.append(str(len(names)))
-    if not names:
-        message = f"{path}: the bioformats2raw container holds no series; expected {path}/0"
-        raise ImageError(message)
-    return [f"{path}/{name}" for name in names]
 
 
 def read_image(path: str) -> ImageSource:
@@ -245,7 +89,7 @@ def read_image(path: str) -> ImageSource:
         If it is not an image that can be segmented.
     """
     path = local_path(path)
-    node = _read_root(path)
+    node = read_root(path)
     _, multiscales = ngff.multiscales_of(path, node.attributes, node.zarr_format)
     arrays = [
         array_info(path, relative, node.zarr_format)
@@ -280,7 +124,7 @@ def array_info(path: str, relative: str, zarr_format: Literal[2, 3]) -> ArrayInf
         If the array is missing or cannot be opened.
     """
     name = ".zarray" if zarr_format == 2 else "zarr.json"
-    document = _read_object(Path(path) / relative / name)
+    document = read_object(Path(path) / relative / name)
     if document is None or document.get("node_type", "array") != "array":
         message = f"{path}: dataset {relative} is listed but its array is missing"
         raise ImageError(message)
@@ -565,97 +409,6 @@ def metadata_fingerprint(source: ImageSource) -> JSON:
     }
 
 
-def write_bytes_atomic(path: str | Path, data: bytes) -> None:
-    """Write a file so that it is whole or absent, whenever the process or the machine stops.
-
-    Parameters
-    ----------
-    path : path
-        The file; its directory exists. An older file is replaced.
-    data : bytes
-        Content.
-
-    Raises
-    ------
-    OutputError
-        If the place cannot be written or is full; nothing is left behind.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise output_error(path, error) from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def write_json_atomic(path: str | Path, document: object) -> None:
-    """Write a JSON file so that it is whole or absent; equal documents give equal bytes.
-
-    Parameters
-    ----------
-    path : path
-        The file; its directory exists. An older file is replaced.
-    document : JSON-able
-        Content; keys keep their order.
-
-    Raises
-    ------
-    OutputError
-        If the place cannot be written or is full; nothing is left behind.
-    """
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    write_bytes_atomic(path, f"{text}\n".encode())
-
-
-def sync_directory(path: str | Path) -> None:
-    """Make renames in a directory survive a power loss, where the file system can."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EROFS}:
-            raise
-    finally:
-        os.close(handle)
-
-
-def output_error(path: str | Path, error: OSError) -> OutputError:
-    """Return the error that tells the user why a place cannot be written and what to do."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        message = f"{path}: no space left to write; free some, or use --output DIR elsewhere"
-    else:
-        message = (
-            f"{path}: cannot be written ({error.strerror or error}); give --output DIR to keep "
-            "results elsewhere"
-        )
-    return OutputError(error.errno, message)
-
-
-def write_attributes(path: str, zarr_format: Literal[2, 3], attributes: JSON) -> None:
-    """Create a group with these attributes, or replace those of an existing one, atomically."""
-    root = Path(path)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(root, error) from error
-    if zarr_format == 2:
-        if not (root / ".zgroup").exists():
-            write_json_atomic(root / ".zgroup", {"zarr_format": 2})
-        write_json_atomic(root / ".zattrs", attributes)
-        return
-    document = _read_object(root / "zarr.json") or {"zarr_format": 3, "node_type": "group"}
-    write_json_atomic(root / "zarr.json", {**document, "attributes": attributes})
-
-
 def create_array(
     path: str, zarr_format: Literal[2, 3], info: ArrayInfo, dimension_names: tuple[str, ...]
 ) -> None:
@@ -705,57 +458,32 @@ def create_array(
         raise output_error(path, error) from error
 
 
-def is_consolidated(path: str, below: str) -> bool:
-    """Return whether the consolidated metadata of a group describes what is below it as it is.
-
-    Parameters
-    ----------
-    path, below : str
-        A consolidated group, and another group's path below it; those between are compared too.
-    """
-    document = _read_object(Path(path) / "zarr.json")
-    if document is None:
-        document = _read_object(Path(path) / ".zmetadata") or {}
-        known = {k.removesuffix("/.zattrs"): v for k, v in (document.get("metadata") or {}).items()}
-    else:
-        metadata = (document.get("consolidated_metadata") or {}).get("metadata") or {}
-        known = {key: value.get("attributes") for key, value in metadata.items()}
-    parts = below.split("/")
-    for count in range(1, len(parts) + 1):
-        name = "/".join(parts[:count])
-        node = read_node(f"{path}/{name}")
-        if node is not None and known.get(name) != node.attributes:
-            return False
-    return True
-
-
 def consolidate(path: str, zarr_format: Literal[2, 3]) -> None:
-    """Rewrite the consolidated metadata of a group, so that readers who trust it see new labels."""
-    with warnings.catch_warnings():
-        # Consolidated metadata is outside the v3 specification; here it was there already.
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(path, zarr_format=zarr_format)
+    """Rewrite the consolidated metadata of a group, so that readers who trust it see new labels.
 
-
-def check_writable(path: str) -> None:
-    """Check that files can be made in a directory, or in the nearest one that exists above it.
+    Hidden groups of runs that are not finished are left out, as they are from every other list.
 
     Parameters
     ----------
     path : str
-        Directory that will hold results.
-
-    Raises
-    ------
-    OutputError
-        If not; the message names `--output`.
+        The group.
+    zarr_format : {2, 3}
+        Its format.
     """
-    place = Path(path).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    probe = place / f".anystar-batch.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
-    try:
-        probe.mkdir()
-        probe.rmdir()
-    except OSError as error:
-        raise output_error(path, error) from error
+    with warnings.catch_warnings():
+        # Consolidated metadata is outside the v3 specification; here it was there already.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(path, zarr_format=zarr_format)
+    file = Path(path, ".zmetadata" if zarr_format == 2 else "zarr.json")
+    document = json.loads(file.read_bytes())
+    holder = document if zarr_format == 2 else document["consolidated_metadata"]
+    shown = {
+        key: value
+        for key, value in holder["metadata"].items()
+        if not any(
+            part.startswith(".") for part in key.split("/")[: -1 if zarr_format == 2 else None]
+        )
+    }
+    if shown != holder["metadata"]:
+        holder["metadata"] = shown
+        write_json_atomic(file, document)

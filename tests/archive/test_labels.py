@@ -347,6 +347,36 @@ def test_consolidated_images_show_the_new_label(make_image, version):
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_consolidated_images_do_not_show_unfinished_labels(make_image, version):
+    source = image(make_image, version=version, is_consolidated=True)
+    labels.create_label(labels.in_image(source.path, "b"), labels.label_spec(source), "b2")
+    publish_one(source, labels.in_image(source.path, "a"))
+    group = zarr.open_group(source.path, mode="r", use_consolidated=True)
+    assert list(group["labels"].group_keys()) == ["a"]
+    assert sorted(group.array_keys()) == ["0", "1"]
+    group = zarr.open_group(source.path, mode="r", use_consolidated=False)
+    assert list(group["labels/.b.b2"].array_keys()) != []
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_torn_lists_of_labels_are_swept(make_image, version, monkeypatch):
+    source = image(make_image, version=version)
+    place = labels.in_image(source.path, "a")
+    publish_one(source, place)
+    before = tree(source.path)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    monkeypatch.setattr(Path, "replace", lambda *_: None)
+    store.write_attributes(place.parent, source.zarr_format, {})
+    monkeypatch.undo()
+    theirs = Path(place.parent, ".other.12-34.partial")
+    theirs.write_bytes(b"")
+    assert len(tree(source.path)) == len(before) + 2
+    labels.recover(place)
+    theirs.unlink()
+    assert tree(source.path) == before
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_standalone_label_is_a_root_that_points_to_its_image(make_image, tmp_path, version):
     source = image(make_image, "czyx", version)
     place = labels.standalone(str(tmp_path / "out"), "a.b", "anystar", source.path)
@@ -560,6 +590,9 @@ def test_failing_exchange_names_the_place(make_image, monkeypatch):
     Path(place.parent, ".n.old").mkdir()
     with pytest.raises(OutputError, match=r"cannot be written \(Permission denied"):
         labels.recover(place)
+    nowhere = labels.standalone("/proc/none", "a", "n", source.path)
+    with pytest.raises(OutputError, match="--output DIR"):
+        labels.create_label(nowhere, spec, "a")
 
 
 def test_listed_but_missing_label_takes_the_name(make_image):

@@ -83,6 +83,14 @@ def test_dataset_transforms_come_before_those_of_the_multiscale():
     assert level.has_translation
 
 
+def test_transforms_apply_in_the_order_listed():
+    e = entry()
+    e["datasets"][0]["coordinateTransformations"].insert(
+        0, {"type": "translation", "translation": [3.0, 0.0, 0.0]}
+    )
+    assert parse(e).levels[0].translation == (6.0, 0.0, 0.0)
+
+
 def test_translation_of_the_multiscale_alone_is_not_the_datasets():
     moved = [{"type": "translation", "translation": [5.0, 0.0, 0.0]}, {"type": "identity"}]
     level = parse(entry(coordinateTransformations=moved)).levels[0]

@@ -1,0 +1,249 @@
+"""Zarr groups and arrays as the JSON files they are: find images, read and write attributes.
+
+Reading the files themselves names the truncated one, sees a group's attributes past any
+consolidated copy of them, and costs no import.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from anystar_batch.archive import ngff
+from anystar_batch.archive.files import output_error, write_json_atomic
+from anystar_batch.archive.ngff import JSON
+from anystar_batch.errors import ImageError
+
+
+def local_path(path: str) -> str:
+    """Return a path of the local file system, without `file://` and trailing slashes.
+
+    zarr-python opens `file://` through fsspec, which writes in place: a killed writer would leave
+    half a chunk.
+
+    Raises
+    ------
+    ImageError
+        If the path is the address of a remote store.
+    """
+    if path.startswith("file://"):
+        path = path.removeprefix("file://")
+    if "://" in path:
+        message = f"{path}: remote stores cannot be read yet; copy the image to a local disk"
+        raise ImageError(message)
+    return path.rstrip("/") or "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Zarr group or array, as its metadata files describe it.
+
+    Parameters
+    ----------
+    zarr_format : {2, 3}
+        Format of the metadata files.
+    kind : {"group", "array"}
+        What the node is.
+    attributes : dict
+        User attributes, from the node's own files.
+    was_consolidated : bool
+        Whether the node carries a consolidated copy of the metadata below it.
+    """
+
+    zarr_format: Literal[2, 3]
+    kind: str
+    attributes: JSON
+    was_consolidated: bool
+
+
+def read_node(path: str) -> Node | None:
+    """Read the metadata files of a Zarr node.
+
+    Parameters
+    ----------
+    path : str
+        Local directory.
+
+    Returns
+    -------
+    Node or None
+        None if the directory is no Zarr node.
+
+    Raises
+    ------
+    ImageError
+        If a metadata file is truncated or no JSON object.
+    """
+    root = Path(path)
+    document = read_object(root / "zarr.json")
+    if document is not None:
+        attributes = document.get("attributes")
+        return Node(
+            zarr_format=3,
+            kind=str(document.get("node_type")),
+            attributes=attributes if isinstance(attributes, dict) else {},
+            was_consolidated=document.get("consolidated_metadata") is not None,
+        )
+    attributes = read_object(root / ".zattrs")
+    is_array = (root / ".zarray").exists()
+    group = read_object(root / ".zgroup")
+    if attributes is None and group is None and not is_array:
+        return None
+    return Node(
+        zarr_format=2,
+        kind="array" if is_array else "group",
+        attributes=attributes or {},
+        was_consolidated=(root / ".zmetadata").exists(),
+    )
+
+
+def read_object(path: Path) -> JSON | None:
+    """Read a JSON object, None if there is no such file."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        message = f"{path}: the metadata cannot be read: {error.strerror}"
+        raise ImageError(message) from error
+    except ValueError as error:
+        message = f"{path}: truncated or invalid JSON ({error}); restore the file from the source"
+        raise ImageError(message) from error
+    if not isinstance(document, dict):
+        message = f"{path}: invalid metadata: expected a JSON object"
+        raise ImageError(message)
+    return document
+
+
+def find_images(path: str) -> list[str]:
+    """Return the images at a path: itself, or the series of a bioformats2raw container.
+
+    Parameters
+    ----------
+    path : str
+        Local path of an OME-Zarr group.
+
+    Returns
+    -------
+    list of str
+        At least one path. They are not checked further; `read_image` does.
+
+    Raises
+    ------
+    ImageError
+        If there is no image at the path; the message names what is there and the way out.
+    """
+    path = local_path(path)
+    node = read_root(path)
+    keys = {**node.attributes, **ngff.ome_attributes(node.attributes, node.zarr_format)}
+    if node.kind == "array":
+        message = f"{path}: a bare Zarr array without OME metadata; give the group that holds it"
+        raise ImageError(message)
+    if "multiscales" in keys:
+        return [path]
+    if "plate" in keys:
+        message = f"{path}: a plate (HCS); give its fields one by one, e.g. {path}/A/1/0"
+        raise ImageError(message)
+    if "well" in keys:
+        message = f"{path}: a well of a plate; give its fields one by one, e.g. {path}/0"
+        raise ImageError(message)
+    if "bioformats2raw.layout" in keys:
+        return _series(path, keys["bioformats2raw.layout"])
+    if "labels" in keys:
+        message = (
+            f"{path}: a list of labels, not an image; give the image above it, or one label, "
+            f"e.g. {path}/{(keys['labels'] or ['NAME'])[0]}"
+        )
+        raise ImageError(message)
+    message = f"{path}: a Zarr group without OME-Zarr `multiscales`; give the path of an image"
+    raise ImageError(message)
+
+
+def read_root(path: str) -> Node:
+    """Read the node at a path the user named, or say what is there instead."""
+    place = Path(path)
+    if not place.exists():
+        message = f"{path}: no such file or directory"
+        raise ImageError(message)
+    if place.is_file():
+        if place.suffix in {".zip", ".ozx"} or zipfile.is_zipfile(place):
+            message = f"{path}: a zipped OME-Zarr cannot hold new labels; unzip it first"
+        else:
+            message = f"{path}: not a Zarr: expected a directory; convert it with bioformats2raw"
+        raise ImageError(message)
+    node = read_node(path)
+    if node is None:
+        message = (
+            f"{path}: not a Zarr: no zarr.json, .zgroup, .zattrs or .zarray in the directory; "
+            "give the path of an OME-Zarr image"
+        )
+        raise ImageError(message)
+    return node
+
+
+def _series(path: str, layout: object) -> list[str]:
+    """Return the images of a bioformats2raw container in the order of its series."""
+    if layout != 3:
+        message = f"{path}: bioformats2raw layout {layout!r} is unknown; expected 3"
+        raise ImageError(message)
+    container = read_node(f"{path}/OME")
+    listed: object = None
+    if container is not None:
+        ome = ngff.ome_attributes(container.attributes, container.zarr_format)
+        listed = ome.get("series")
+    if isinstance(listed, list):
+        names = [str(name) for name in listed]
+        if any(".." in name.split("/") or name.startswith("/") for name in names):
+            message = f"{path}: OME/series names an image outside the container: {names}"
+            raise ImageError(message)
+    else:
+        names = []
+        while (Path(path) / str(len(names))).is_dir():
+            names.append(str(len(names)))
+    if not names:
+        message = f"{path}: the bioformats2raw container holds no series; expected {path}/0"
+        raise ImageError(message)
+    return [f"{path}/{name}" for name in names]
+
+
+def write_attributes(path: str, zarr_format: Literal[2, 3], attributes: JSON) -> None:
+    """Create a group with these attributes, or replace those of an existing one, atomically."""
+    root = Path(path)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(root, error) from error
+    if zarr_format == 2:
+        if not (root / ".zgroup").exists():
+            write_json_atomic(root / ".zgroup", {"zarr_format": 2})
+        write_json_atomic(root / ".zattrs", attributes)
+        return
+    document = read_object(root / "zarr.json") or {"zarr_format": 3, "node_type": "group"}
+    write_json_atomic(root / "zarr.json", {**document, "attributes": attributes})
+
+
+def is_consolidated(path: str, below: str) -> bool:
+    """Return whether the consolidated metadata of a group describes what is below it as it is.
+
+    Parameters
+    ----------
+    path, below : str
+        A consolidated group, and another group's path below it; those between are compared too.
+    """
+    document = read_object(Path(path) / "zarr.json")
+    if document is None:
+        document = read_object(Path(path) / ".zmetadata") or {}
+        known = {k.removesuffix("/.zattrs"): v for k, v in (document.get("metadata") or {}).items()}
+    else:
+        metadata = (document.get("consolidated_metadata") or {}).get("metadata") or {}
+        known = {key: value.get("attributes") for key, value in metadata.items()}
+    parts = below.split("/")
+    for count in range(1, len(parts) + 1):
+        name = "/".join(parts[:count])
+        node = read_node(f"{path}/{name}")
+        if node is not None and known.get(name) != node.attributes:
+            return False
+    return True
