@@ -115,7 +115,8 @@ def in_image(image: str, label: str) -> LabelPlace:
         If the name cannot be that of a Zarr group.
     """
     _check_name(label)
-    return LabelPlace(f"{store.local_path(image)}/labels", label, label, image, is_standalone=False)
+    image = store.local_path(image)
+    return LabelPlace(f"{image}/labels", label, label, image, is_standalone=False)
 
 
 def standalone(directory: str, stem: str, label: str, image: str) -> LabelPlace:
@@ -140,7 +141,8 @@ def standalone(directory: str, stem: str, label: str, image: str) -> LabelPlace:
     _check_name(label)
     name = f"{stem}.{label}.ome.zarr"
     _check_name(name)
-    return LabelPlace(store.local_path(directory), name, label, image, is_standalone=True)
+    directory, image = store.local_path(directory), store.local_path(image)
+    return LabelPlace(directory, name, label, image, is_standalone=True)
 
 
 def _check_name(name: str) -> None:
@@ -233,7 +235,7 @@ def _listed(root: str) -> list[str]:
 def published_attributes(place: LabelPlace) -> JSON | None:
     """Return the attributes of whatever has the label's final name, None if the name is free."""
     if not Path(place.path).exists() and (
-        place.is_standalone or place.name not in _listed(store.local_path(place.image))
+        place.is_standalone or place.name not in _listed(place.image)
     ):
         return None
     node = store.read_node(place.path)
@@ -262,9 +264,14 @@ def publish(place: LabelPlace, spec: LabelSpec, token: str, provenance: JSON) ->
     Raises
     ------
     OutputError
-        If the place cannot be written; an older label is then still there or `recover` restores it.
+        If a level is missing, or the place cannot be written; an older label is then still there
+        or `recover` restores it.
     """
     hidden = place.hidden_path(token)
+    for relative in spec.paths:
+        if store.read_node(f"{hidden}/{relative}") is None:
+            message = f"{hidden}: level {relative} is missing; nothing is published, run again"
+            raise OutputError(message)
     sweep_partials(hidden)
     attributes = _attributes(place, spec, provenance)
     store.write_attributes(hidden, spec.zarr_format, attributes)
@@ -330,7 +337,7 @@ def _list_label(place: LabelPlace, zarr_format: Literal[2, 3]) -> None:
     labels = place.parent
     node = store.read_node(labels)
     attributes = {} if node is None else node.attributes
-    names = list(dict.fromkeys([*_listed(store.local_path(place.image)), place.name]))
+    names = list(dict.fromkeys([*_listed(place.image), place.name]))
     if zarr_format == 2:
         wanted = {**attributes, "labels": names}
     else:

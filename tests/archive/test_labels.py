@@ -595,6 +595,19 @@ def test_failing_exchange_names_the_place(make_image, monkeypatch):
         labels.create_label(nowhere, spec, "a")
 
 
+def test_label_without_all_its_levels_replaces_nothing(make_image):
+    source = image(make_image)
+    place = labels.in_image(source.path, "n")
+    before = tree(publish_one(source, place))
+    spec = labels.label_spec(source)
+    with pytest.raises(OutputError, match="level 0 is missing; nothing is published"):
+        labels.publish(place, spec, "gone", {})
+    shutil.rmtree(Path(labels.create_label(place, spec, "torn"), "1"))
+    with pytest.raises(OutputError, match="level 1 is missing"):
+        labels.publish(place, spec, "torn", {})
+    assert tree(place.path) == before
+
+
 def test_listed_but_missing_label_takes_the_name(make_image):
     source = image(make_image)
     store.write_attributes(

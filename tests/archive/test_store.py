@@ -320,7 +320,7 @@ def test_an_edited_chunk_changes_its_identity(make_image):
 # --- fingerprint ---------------------------------------------------------------------------------
 
 
-def test_fingerprint_knows_content_not_place(make_image, edit_attributes):
+def test_fingerprint_knows_content_not_place(make_image):
     data = noise(8, 9, 10)
     one = make_image(data, name="a.zarr")
     two = make_image(data, name="b.zarr")
@@ -328,16 +328,37 @@ def test_fingerprint_knows_content_not_place(make_image, edit_attributes):
     assert fingerprints[0] == fingerprints[1]
     assert json.loads(json.dumps(fingerprints[0])) == fingerprints[0]
 
-    def move(attributes):
-        datasets = attributes["ome"]["multiscales"][0]["datasets"]
-        datasets[1]["coordinateTransformations"].append(
-            {"type": "translation", "translation": [0.0, 0.0, 0.5]}
-        )
 
-    edit_attributes(two, move)
-    assert store.metadata_fingerprint(store.read_image(two)) != fingerprints[0]
-    three = make_image(data, name="c.zarr", chunks=(4, 4, 4))
-    assert store.metadata_fingerprint(store.read_image(three)) != fingerprints[0]
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["coordinateTransformations"][0]["scale"].__setitem__(0, 3.0),
+        lambda d: d["coordinateTransformations"][1]["translation"].__setitem__(0, 3.0),
+        lambda d: d["coordinateTransformations"].pop(),
+        lambda d: d.__setitem__("path", "0"),
+    ],
+)
+def test_fingerprint_knows_every_transform(make_image, edit_attributes, change):
+    def datasets(attributes):
+        return attributes["ome"]["multiscales"][0]["datasets"]
+
+    def move(attributes):
+        shift = {"type": "translation", "translation": [0.0, 0.0, 0.0]}
+        datasets(attributes)[1]["coordinateTransformations"].append(shift)
+        datasets(attributes).pop(0)
+
+    path = make_image(noise(8, 9, 10), change=move)
+    before = store.metadata_fingerprint(store.read_image(path))
+    edit_attributes(path, lambda attributes: change(datasets(attributes)[0]))
+    assert store.metadata_fingerprint(store.read_image(path)) != before
+
+
+@pytest.mark.parametrize("more", [{"chunks": (4, 4, 4)}, {"shards": (16, 16, 16)}, {"unit": None}])
+def test_fingerprint_knows_storage_and_unit(make_image, more):
+    data = noise(8, 9, 10)
+    paths = make_image(data), make_image(data, name="b.zarr", **more)
+    one, two = (store.metadata_fingerprint(store.read_image(p)) for p in paths)
+    assert one != two
 
 
 # --- writing -------------------------------------------------------------------------------------
