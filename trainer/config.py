@@ -80,7 +80,7 @@ class ShapesConfig:
         Pieces below this share of a mean sphere's volume are erased, unless the border cut them.
     """
 
-    radius: Range = (3.0, 14.0)
+    radius: Range = (3.0, 12.0)
     radius_spread: Range = (0.6, 1.2)
     spacing: Range = (1.5, 2.2)
     jitter: float = 0.5
@@ -97,7 +97,7 @@ class ShapesConfig:
     empty_border: float = 0.1
     smallest: float = 0.08
 
-    def __post_init__(self) -> None:  # noqa: D105
+    def __post_init__(self) -> None:
         _check(
             2.0 <= self.radius[0] <= self.radius[1],
             f"shapes: got radius {self.radius}; expected 2 or more, smallest first",
@@ -156,14 +156,14 @@ class AppearanceConfig:
     mean: Range = (25.0, 225.0)
     std: Range = (5.0, 25.0)
     plain_std: Range = (0.0, 5.0)
-    alike: float = 0.3
-    contrast: float = 35.0
+    alike: float = 0.5
+    contrast: float = 45.0
     textured: float = 0.7
     profiled: float = 0.35
     classes: tuple[int, int] = (1, 20)
     class_scales: tuple[float, ...] = (12.0, 24.0)
 
-    def __post_init__(self) -> None:  # noqa: D105
+    def __post_init__(self) -> None:
         unknown = sorted(set(self.backgrounds) - set(BACKGROUNDS))
         _check(
             self.backgrounds and not unknown,
@@ -187,7 +187,7 @@ class Step:
     probability: float = 1.0
     ranges: tuple[tuple[str, Range], ...] = ()
 
-    def __post_init__(self) -> None:  # noqa: D105
+    def __post_init__(self) -> None:
         _check(
             0.0 <= self.probability <= 1.0,
             f"step {self.name}: got probability {self.probability}; expected 0 to 1",
@@ -218,8 +218,8 @@ OUR_STEPS = (
     Step("gamma", 0.6, (("gamma", (0.5, 2.5)),)),
     Step("blur", 0.8, (("sigma", (0.0, 1.2)),)),
     Step("stack", 0.4),
-    Step("shot_noise", 0.35),
-    Step("gaussian_noise", 0.3, (("std", (0.0, 0.1)),)),
+    Step("shot_noise", 0.3, (("log_photons", (1.0, 2.5)),)),
+    Step("gaussian_noise", 0.3, (("std", (0.0, 0.08)),)),
     Step("rician_noise", 0.1, (("std", (0.0, 0.05)),)),
     Step("spikes", 0.05),
     Step("gibbs", 0.15),
@@ -266,7 +266,7 @@ class SampleConfig:
     dimmed: float = 0.5
     clipped: float = 0.3
 
-    def __post_init__(self) -> None:  # noqa: D105
+    def __post_init__(self) -> None:
         _check(
             len(set(self.shape)) == 1,
             f"sample: got shape {self.shape}; expected a cube, axes are swapped at random",
@@ -368,17 +368,17 @@ class TrainConfig:
     seed: int = 7
     validation_seed: int = 1_000_003
     batch: int = 4
-    learning_rate: float = 4e-4
+    learning_rate: float = 5e-4
     minutes: float = 60.0
     steps: int = 0
     dist_weight: float = 0.2
-    relative_dist: bool = False
+    relative_dist: bool = True
     average_from: float = 0.85
     workers: int = 1
     precision: str = "bfloat16"
     checkpoint_minutes: float = 3.0
 
-    def __post_init__(self) -> None:  # noqa: D105
+    def __post_init__(self) -> None:
         _check(
             self.seed != self.validation_seed,
             f"train: got seed {self.seed} for training and validation; expected two",

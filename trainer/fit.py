@@ -123,6 +123,7 @@ def fit(  # noqa: PLR0915  (the whole of a run, in its order)
 
     keras.utils.set_random_seed(config.seed)
     model = build(config.network, config.precision)
+    start_heads(model, config)
     compile_model(model, config)
     progress = Progress()
     if (folder / "checkpoint.npz").exists():
@@ -186,6 +187,20 @@ def use_two_pools() -> None:
     """
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def start_heads(model: keras.Model, config: TrainConfig) -> None:
+    """Let a fresh network answer the mean: a fifth of the points inside, a middling radius.
+
+    Parameters
+    ----------
+    model : keras.Model
+    config : TrainConfig
+    """
+    low, high = config.sample.shapes.radius
+    for name, value in (("prob", -1.4), ("dist", 0.8 * float(np.sqrt(low * high)))):
+        kernel, bias = model.get_layer(name).get_weights()
+        model.get_layer(name).set_weights([kernel, np.full_like(bias, value)])
 
 
 def compile_model(model: keras.Model, config: TrainConfig) -> None:

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import dataclasses
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from anystar_batch.errors import AnyStarBatchError
+from trainer import feed as module
+from trainer.feed import feed, make_batch
+
+
+def target(config):
+    return config.network.grid, config.network.n_rays
+
+
+def alone(config, index):
+    return make_batch(config.seed, index, config.batch, config.sample, target(config))
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a.image, b.image)
+    np.testing.assert_array_equal(a.prob, b.prob)
+    np.testing.assert_array_equal(a.dist, b.dist)
+
+
+def test_a_batch_holds_images_targets_and_weights(tiny):
+    batch = alone(tiny, 3)
+    assert batch.image.shape == (2, 16, 16, 16, 1)
+    assert batch.prob.shape == (2, 8, 8, 8, 1)
+    assert batch.dist.shape == (2, 8, 8, 8, 17)
+    np.testing.assert_array_equal(batch.dist[..., -1:], batch.prob.astype(np.float16))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_do_not_change_the_sequence(tiny, workers):
+    config = dataclasses.replace(tiny, workers=workers)
+    with feed(config, 4) as batches:
+        for index, batch in enumerate(islice(batches, 3), start=4):
+            assert_same(batch, alone(config, index))
+
+
+def test_a_dead_worker_is_reported(tiny, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    impossible = dataclasses.replace(tiny.network, n_rays=3)
+    with (
+        feed(dataclasses.replace(tiny, network=impossible), 0) as batches,
+        pytest.raises(AnyStarBatchError, match="worker 0 sent no batch"),
+    ):
+        next(batches)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anystar_batch.errors import ConfigError
+from anystar_batch.network import unet
+from trainer import fit as module
+from trainer.config import TrainConfig
+from trainer.figures import learning_curve
+from trainer.fit import COLUMNS, Progress, fit, learning_rate
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_the_learning_rate_falls_linearly_to_0_whichever_budget_ends_first():
+    config = TrainConfig(minutes=10.0, steps=1000, learning_rate=1e-3)
+    assert learning_rate(config, Progress(step=500, minutes=2.0)) == pytest.approx(5e-4)
+    assert learning_rate(config, Progress(step=500, minutes=7.5)) == pytest.approx(2.5e-4)
+    assert learning_rate(config, Progress(step=999, minutes=10.0)) == 0.0
+    assert learning_rate(config, Progress(step=0)) < 5e-5
+
+
+@pytest.mark.network
+def test_a_run_leaves_curve_checkpoint_and_weights(tiny, tmp_path):
+    rows = []
+    model = fit(tiny, tmp_path, rows.append)
+    with (tmp_path / "curve.csv").open() as file:
+        curve = list(csv.DictReader(file))
+    assert list(curve[0]) == list(COLUMNS)
+    assert len(curve) == len(rows) == 1
+    assert rows[0]["step"] == 6
+    assert rows[0]["learning_rate"] == 0
+    assert 0.0 <= rows[0]["waiting_share"] <= 1.0
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "train.json", "curve.csv", "checkpoint.npz", "weights_last.h5", "weights_best.h5"
+    }  # fmt: skip
+    again = unet.build(tiny.network)
+    unet.load_weights(again, tmp_path / "weights_best.h5")
+    for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    learning_curve(tmp_path, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 5_000
+
+
+@pytest.mark.network
+def test_a_run_cut_in_two_ends_where_a_whole_one_does(tiny, tmp_path, monkeypatch):
+    # A budget of time in the background keeps the learning rate the same in both.
+    config = dataclasses.replace(tiny, average_from=0.0)
+    monkeypatch.setattr(module, "AVERAGE", 1)
+    monkeypatch.setattr(module, "learning_rate", lambda _config, _progress: 1e-3)
+    whole = fit(config, tmp_path / "whole")
+    fit(dataclasses.replace(config, steps=3), tmp_path / "cut")
+    cut = fit(config, tmp_path / "cut")
+    for a, b in zip(whole.get_weights(), cut.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.network
+def test_training_lowers_the_loss(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "REPORT", 20)
+    monkeypatch.setattr(module, "WARM_UP", 5)
+    rows = []
+    config = dataclasses.replace(tiny, steps=120, learning_rate=5e-3)
+    fit(config, tmp_path, rows.append)
+    assert rows[-1]["loss_dist"] < 0.9 * rows[0]["loss_dist"]
+    assert rows[-1]["samples"] == 240
+
+
+@pytest.mark.network
+def test_a_folder_of_another_run_is_refused(tiny, tmp_path):
+    fit(dataclasses.replace(tiny, steps=1), tmp_path)
+    with pytest.raises(ConfigError, match="differs in batch, seed"):
+        fit(dataclasses.replace(tiny, batch=1, seed=8), tmp_path)
+
+
+JAX_RUN = """
+import sys
+from pathlib import Path
+import numpy as np
+from trainer.config import TrainConfig
+from trainer.fit import fit
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    config = TrainConfig.from_json((folder / "config.json").read_text())
+    model = fit(config, folder / "run")
+    import keras
+    assert keras.backend.backend() == "jax"
+    image = np.load(folder / "image.npy")
+    prob, dist = model(image, training=False)
+    np.savez(folder / "jax.npz", prob=np.asarray(prob), dist=np.asarray(dist))
+"""
+
+
+@pytest.mark.network
+def test_jax_trains_and_tensorflow_computes_the_same(tiny, tmp_path):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip('jax is not installed (pip install "jax[cpu]")')
+    (tmp_path / "config.json").write_text(tiny.to_json())
+    (tmp_path / "run_jax.py").write_text(JAX_RUN)
+    image = np.random.default_rng(0).uniform(size=(1, 16, 16, 16, 1)).astype(np.float32)
+    np.save(tmp_path / "image.npy", image)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "run_jax.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(root)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    model = unet.build(tiny.network)
+    unet.load_weights(model, tmp_path / "run" / "weights_best.h5")
+    prob, dist = model(image, training=False)
+    with np.load(tmp_path / "jax.npz") as expected:
+        np.testing.assert_allclose(np.asarray(prob), expected["prob"], atol=1e-5)
+        np.testing.assert_allclose(np.asarray(dist), expected["dist"], atol=1e-5)
