@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.stars.kernel import inlined, kernel, leaf, ready
+from anystar_batch.stars.kernel import inlined, kernel, leaf
 from anystar_batch.stars.rays import Rays
 
 CELLS = 64
@@ -33,9 +33,6 @@ CELLS = 64
 
 RADII = (16, 24, 32, 48, 64)
 """Table radii in voxels; 64 takes 32 MB. Larger offsets are looked up by direction."""
-
-ZONE_SLACK = 1e-4
-"""Relative margin of the balls that are surely inside or outside: 300 float32 roundings."""
 
 
 class Directions(NamedTuple):
@@ -53,6 +50,9 @@ class Directions(NamedTuple):
         Faces whose cone may touch the cell, ascending.
     inner, outer : float
         gauge(q) <= inner * |q| / min(d) and gauge(q) >= |q| / (outer * max(d)) for every q.
+    octant_rays : bool [8, n_rays]
+        The rays whose d these bounds need if q lies in an octant: the corners of all faces that
+        may touch it. Octant 4 (z >= 0) + 2 (y >= 0) + (x >= 0).
     """
 
     faces: NDArray[np.int64]
@@ -61,6 +61,7 @@ class Directions(NamedTuple):
     listed: NDArray[np.int32]
     inner: float
     outer: float
+    octant_rays: NDArray[np.bool_]
 
 
 class Gauge(NamedTuple):
@@ -140,7 +141,20 @@ def _directions(vertex_bytes: bytes, face_bytes: bytes) -> Directions:
         np.concatenate(listed).astype(np.int32),
         inner,
         outer,
+        _octant_rays(len(vertices), faces, inverse),
     )
+
+
+def _octant_rays(
+    n_rays: int, faces: NDArray[np.int64], inverse: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Find the rays of each octant, as the faces of a cell are found."""
+    rays = np.zeros((8, n_rays), np.bool_)
+    for octant in range(8):
+        axes = np.diag([1.0 if octant & bit else -1.0 for bit in (4, 2, 1)])
+        weights = np.einsum("fkj,aj->fka", inverse, axes)
+        rays[octant, faces[(weights.max(axis=2) > -1e-9).all(axis=1)]] = True
+    return rays
 
 
 @lru_cache(maxsize=8)
@@ -339,47 +353,7 @@ def mark(row: Row, first: int, last: int) -> None:
 
 
 @inlined
-def half_widths(across: float, inner: float, outer: float) -> tuple[int, int]:
-    """How far along a row, at squared distance `across`, the outer and the sure ball reach."""
-    if across > outer:
-        return -1, -1
-    sure = int(np.sqrt(inner - across)) if across <= inner else -1
-    return int(np.sqrt(outer - across)), sure
-
-
-@inlined
 def invert(i: int, dist: NDArray[np.float32], row: Row) -> None:
     """Ask about polyhedron i from now on: write its 1/d, rounded to float32."""
     for k in range(dist.shape[1]):
         row.inverse_dist[k] = np.float32(1.0) / dist[i, k]
-
-
-def zones(dist: NDArray[np.float32], directions: Directions) -> NDArray[np.float64]:
-    """Return the balls that decide most voxels without the gauge.
-
-    Parameters
-    ----------
-    dist : float32 [n, n_rays]
-        Working voxels.
-    directions : Directions
-
-    Returns
-    -------
-    float64 [n, 2]
-        Squared radius up to which everything is inside; squared radius from which nothing is.
-    """
-    return _zones(ready(dist, np.float32), directions.inner, directions.outer)
-
-
-@kernel
-def _zones(dist: NDArray[np.float32], inner: float, outer: float) -> NDArray[np.float64]:
-    """Squares of the two radii, pulled apart by the slack."""
-    result = np.empty((len(dist), 2), np.float64)
-    for i in range(len(dist)):
-        low, high = np.float64(dist[i, 0]), np.float64(dist[i, 0])
-        for k in range(1, dist.shape[1]):
-            d = np.float64(dist[i, k])
-            low, high = min(low, d), max(high, d)
-        result[i, 0] = (low / inner * (1.0 - ZONE_SLACK)) ** 2
-        result[i, 1] = (high * outer * (1.0 + ZONE_SLACK)) ** 2
-    return result

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.stars.gauge import Gauge, Row, gauge, half_widths, judge_integer, mark, zones
+from anystar_batch.stars.gauge import Gauge, Row, gauge, judge_integer, mark
 from anystar_batch.stars.kernel import inlined, leaf, popcount, ready
 from anystar_batch.stars.polyhedra import IDENTITY, bounding_boxes, volumes
 from anystar_batch.stars.rays import Rays
+from anystar_batch.stars.zones import span, zones
 
 
 class Stars(NamedTuple):
@@ -39,8 +40,8 @@ class Stars(NamedTuple):
         Working voxels.
     volume : float64 [n]
         Continuous volume, cubic working voxels.
-    zones : float64 [n, 2]
-        Squared radii surely inside and surely outside.
+    zones : float64 [n, 8, 2]
+        Balls surely inside and surely holding it, from `zones.zones`.
     """
 
     points: NDArray[np.int64]
@@ -116,20 +117,16 @@ def render(
         words[k] = np.uint64(0)
     for z in range(stars.low[i, 0], stars.high[i, 0]):
         for y in range(stars.low[i, 1], stars.high[i, 1]):
-            across = np.float64((z - cz) * (z - cz) + (y - cy) * (y - cy))
-            half, sure = half_widths(across, stars.zones[i, 0], stars.zones[i, 1])
-            first = max(stars.low[i, 2], cx - half)
-            last = min(stars.high[i, 2], cx + half + 1)
-            if half < 0 or last <= first:
+            low, high = stars.low[i, 2] - cx, stars.high[i, 2] - cx
+            first, left, right, last = span(i, z - cz, y - cy, stars.zones, low, high)
+            if last <= first:
                 continue
-            left = min(max(first, cx - sure), last)
-            right = max(min(last, cx + sure + 1), left)
-            judge_integer(z - cz, y - cy, first - cx, left - first, table, row, 0)
+            judge_integer(z - cz, y - cy, first, left - first, table, row, 0)
             mark(row, left - first, right - first)
-            judge_integer(z - cz, y - cy, right - cx, last - right, table, row, right - first)
+            judge_integer(z - cz, y - cy, right, last - right, table, row, right - first)
             at = ((z - stars.low[i, 0]) * height + (y - stars.low[i, 1])) * n_words
             for x in range(first, last):
-                bit = x - stars.low[i, 2]
+                bit = x - low
                 value = np.uint64(row.inside[x - first])
                 words[np.uint64(at + (bit >> 6))] |= value << np.uint64(bit & 63)
 
@@ -140,11 +137,9 @@ class Shared(NamedTuple):
     Parameters
     ----------
     z0, z1, y0, y1, x0, x1 : int
-        The box, working voxels, half-open.
-    cz, cy, cx : int
-        Centre of the later star.
+        The box, half-open, as offsets from the centre of the later star, voxels.
     left, words, stride : int
-        First voxel of a row of bits; words a row; words a plane.
+        First offset of a row of bits; words a row; words a plane.
     at : int
         First word of the row at (z0, y0).
     """
@@ -155,9 +150,6 @@ class Shared(NamedTuple):
     y1: int
     x0: int
     x1: int
-    cz: int
-    cy: int
-    cx: int
     left: int
     words: int
     stride: int
@@ -174,21 +166,8 @@ def _shared(i: int, j: int, stars: Stars) -> Shared:
     words = words_per_row(i, stars)
     stride = words * (high[i, 1] - low[i, 1])
     at = (z0 - low[i, 0]) * stride + (y0 - low[i, 1]) * words
-    return Shared(
-        z0,
-        z1,
-        y0,
-        y1,
-        x0,
-        x1,
-        points[j, 0],
-        points[j, 1],
-        points[j, 2],
-        low[i, 2],
-        words,
-        stride,
-        at,
-    )
+    z, y, x = points[j, 0], points[j, 1], points[j, 2]
+    return Shared(z0 - z, z1 - z, y0 - y, y1 - y, x0 - x, x1 - x, low[i, 2] - x, words, stride, at)
 
 
 @inlined
@@ -210,24 +189,20 @@ def _count_row(bits: NDArray[np.uint64], at: int, first: int, last: int) -> int:
 
 @leaf
 def _bounds(
-    box: Shared, inner: float, outer: float, bits: NDArray[np.uint64], limit: float
+    j: int, box: Shared, zones: NDArray[np.float64], bits: NDArray[np.uint64], limit: float
 ) -> tuple[int, int]:
     """Count the bits surely inside j and those open; early if the former pass the limit."""
     sure_bits, open_bits = 0, 0
     for k in range(box.z1 - box.z0):
         z = _middle_out(k, box.z1 - box.z0)
-        dz = box.z0 + z - box.cz
         for y in range(box.y0, box.y1):
-            dy = y - box.cy
-            half, sure = half_widths(np.float64(dz * dz + dy * dy), inner, outer)
-            if half < 0:
+            first, left, right, last = span(j, box.z0 + z, y, zones, box.x0, box.x1)
+            if last <= first:
                 continue
             at = box.at + z * box.stride + (y - box.y0) * box.words
-            first, last = max(box.x0, box.cx - half), min(box.x1 - 1, box.cx + half)
-            every = _count_row(bits, at, first - box.left, last - box.left)
-            if sure >= 0 and every > 0:
-                first, last = max(box.x0, box.cx - sure), min(box.x1 - 1, box.cx + sure)
-                ball = _count_row(bits, at, first - box.left, last - box.left)
+            every = _count_row(bits, at, first - box.left, last - 1 - box.left)
+            if right > left and every > 0:
+                ball = _count_row(bits, at, left - box.left, right - 1 - box.left)
                 sure_bits += ball
                 every -= ball
             open_bits += every
@@ -252,7 +227,7 @@ def _ask(  # noqa: PLR0913
     there = _count_row(bits, at, first - box.left, last - 1 - box.left)
     if there == 0:
         return 0, 0
-    judge_integer(z - box.cz, y - box.cy, first - box.cx, last - first, table, row, 0)
+    judge_integer(z, y, first, last - first, table, row, 0)
     inside = 0
     for x in range(first, last):
         bit = x - box.left
@@ -272,8 +247,8 @@ def is_overlapping(  # noqa: PLR0913
     limit: float,
 ) -> bool:
     """Whether more than `limit` voxels lie in both; i as bits, j as `row.inverse_dist`."""
-    box, inner, outer = _shared(i, j, stars), stars.zones[j, 0], stars.zones[j, 1]
-    sure_bits, open_bits = _bounds(box, inner, outer, bits, limit)
+    box = _shared(i, j, stars)
+    sure_bits, open_bits = _bounds(j, box, stars.zones, bits, limit)
     if sure_bits > limit:
         return True
     if sure_bits + open_bits <= limit:
@@ -281,13 +256,9 @@ def is_overlapping(  # noqa: PLR0913
     for k in range(box.z1 - box.z0):
         z = box.z0 + _middle_out(k, box.z1 - box.z0)
         for y in range(box.y0, box.y1):
-            across = np.float64((z - box.cz) * (z - box.cz) + (y - box.cy) * (y - box.cy))
-            half, sure = half_widths(across, inner, outer)
-            first, last = max(box.x0, box.cx - half), min(box.x1, box.cx + half + 1)
-            if half < 0 or last <= first:
+            first, left, right, last = span(j, z, y, stars.zones, box.x0, box.x1)
+            if last <= first:
                 continue
-            left = min(max(first, box.cx - sure), last)
-            right = max(min(last, box.cx + sure + 1), left)
             there, inside = _ask(box, z, y, first, left, bits, table, row)
             sure_bits, open_bits = sure_bits + inside, open_bits - there
             there, inside = _ask(box, z, y, right, last, bits, table, row)

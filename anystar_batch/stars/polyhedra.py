@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.stars.gauge import Gauge, gauge, zones
+from anystar_batch.stars.gauge import Gauge, gauge
 from anystar_batch.stars.kernel import kernel, ready
 from anystar_batch.stars.rays import Rays
+from anystar_batch.stars.zones import zones
 
 FRACTION = float(1 << 24)
 """Steps per level-0 voxel in which the fractional part of a centre is held."""
@@ -93,8 +94,8 @@ class Placed(NamedTuple):
         Bounding boxes, level-0 voxels, half-open.
     dist : float32 [n, n_rays]
         Working voxels.
-    zones : float64 [n, 2]
-        Squared radii surely inside and surely outside, working voxels.
+    zones : float64 [n, 8, 2]
+        Balls surely inside and surely holding it, from `zones.zones`.
     scale : float64 [3]
         Level-0 voxels per working voxel.
     """

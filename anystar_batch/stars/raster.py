@@ -7,11 +7,6 @@ A voxel of level 0 shows the label of the highest-priority survivor that contain
 The right-hand side knows nothing of boxes, so a block painted alone equals the same voxels of the
 volume painted whole. Where the working lattice is level 0 up to an integer shift, offsets are
 integers and the table decides; elsewhere the same gauge is evaluated at the real offset.
-
-One row of one polyhedron::
-
-        first      left              right     last
-          |  gauge  |  sure: inside    |  gauge  |
 """
 
 from __future__ import annotations
@@ -24,7 +19,6 @@ from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.gauge import (
     Gauge,
     Row,
-    half_widths,
     invert,
     judge_between,
     judge_integer,
@@ -35,6 +29,7 @@ from anystar_batch.stars.kernel import inlined, kernel, leaf, ready
 from anystar_batch.stars.neighbours import Grid, insert, make_grid, query
 from anystar_batch.stars.polyhedra import LatticeMap, Placed, bounding_boxes, place, volumes
 from anystar_batch.stars.rays import Rays
+from anystar_batch.stars.zones import span, span_between
 
 __all__ = ["LatticeMap", "bounding_boxes", "owns_voxel", "paint", "volumes"]
 
@@ -186,17 +181,14 @@ def _paint_integer(  # noqa: PLR0913
         z0, z1, y0, y1, x0, x1 = _clip(placed, i, start[0], start[1], start[2], shape)
         for z in range(z0, z1):
             for y in range(y0, y1):
-                across = np.float64((z - cz) * (z - cz) + (y - cy) * (y - cy))
-                half, sure = half_widths(across, placed.zones[i, 0], placed.zones[i, 1])
-                first, last = max(x0, cx - half), min(x1, cx + half + 1)
-                if half < 0 or last <= first:
+                qz, qy = z - cz, y - cy
+                first, left, right, last = span(i, qz, qy, placed.zones, x0 - cx, x1 - cx)
+                if last <= first:
                     continue
-                left = min(max(first, cx - sure), last)
-                right = max(min(last, cx + sure + 1), left)
-                judge_integer(z - cz, y - cy, first - cx, left - first, table, row, 0)
+                judge_integer(qz, qy, first, left - first, table, row, 0)
                 mark(row, left - first, right - first)
-                judge_integer(z - cz, y - cy, right - cx, last - right, table, row, right - first)
-                at = ((z - start[0]) * height + (y - start[1])) * width + first - start[2]
+                judge_integer(qz, qy, right, last - right, table, row, right - first)
+                at = ((z - start[0]) * height + (y - start[1])) * width + cx + first - start[2]
                 _write(flat, at, last - first, labels[i], row.inside)
 
 
@@ -220,26 +212,17 @@ def _paint_between(
             qz = (np.float64(z - cz) - fz) / placed.scale[0]
             for y in range(y0, y1):
                 qy = (np.float64(y - cy) - fy) / placed.scale[1]
-                inner = placed.zones[i, 0] - qz * qz - qy * qy
-                outer = placed.zones[i, 1] - qz * qz - qy * qy
-                if outer < 0.0:
-                    continue
-                half = np.sqrt(outer) * placed.scale[2]
-                first = max(x0, cx + np.int64(np.ceil(fx - half)))
-                last = min(x1, cx + np.int64(np.floor(fx + half)) + 1)
+                first, left, right, last = span_between(
+                    i, qz, qy, placed.zones, x0 - cx, x1 - cx, fx, placed.scale[2]
+                )
                 if last <= first:
                     continue
-                left = right = last
-                if inner >= 0.0:
-                    half = np.sqrt(inner) * placed.scale[2]
-                    left = min(max(first, cx + np.int64(np.ceil(fx - half))), last)
-                    right = max(min(last, cx + np.int64(np.floor(fx + half)) + 1), left)
-                _offsets(row, first - cx, left - first, fx, placed.scale[2])
+                _offsets(row, first, left - first, fx, placed.scale[2])
                 judge_between(qz, qy, left - first, row, 0)
                 mark(row, left - first, right - first)
-                _offsets(row, right - cx, last - right, fx, placed.scale[2])
+                _offsets(row, right, last - right, fx, placed.scale[2])
                 judge_between(qz, qy, last - right, row, right - first)
-                at = ((z - start[0]) * height + (y - start[1])) * width + first - start[2]
+                at = ((z - start[0]) * height + (y - start[1])) * width + cx + first - start[2]
                 _write(flat, at, last - first, labels[i], row.inside)
 
 
@@ -262,9 +245,10 @@ def _contains(
     qy = (np.float64(voxel[1] - placed.whole[i, 1]) - placed.fraction[i, 1]) / placed.scale[1]
     qx = (np.float64(voxel[2] - placed.whole[i, 2]) - placed.fraction[i, 2]) / placed.scale[2]
     square = qz * qz + qy * qy + qx * qx
-    if square <= placed.zones[i, 0]:
+    octant = (4 if qz >= 0.0 else 0) + (2 if qy >= 0.0 else 0) + (1 if qx >= 0.0 else 0)
+    if square <= placed.zones[i, octant, 0]:
         return True
-    if square > placed.zones[i, 1]:
+    if square > placed.zones[i, octant, 1]:
         return False
     invert(i, placed.dist, row)
     row.x[0] = qx

@@ -12,9 +12,9 @@ from anystar_batch.stars.gauge import (
     judge_integer,
     look_up,
     make_row,
-    zones,
 )
 from anystar_batch.stars.rays import golden_spiral, rays_from_config
+from anystar_batch.stars.zones import zones
 
 KINDS = {
     "golden 96": golden_spiral(96),
@@ -114,17 +114,19 @@ def test_sure_balls_are_sure(kind):
     rays = KINDS[kind]
     rng = np.random.default_rng(0)
     dist = rng.uniform(4, 12, (5, len(rays))).astype(np.float32)
-    inner, outer = np.sqrt(zones(dist, gauge(rays, 1).directions)).T
+    balls = np.sqrt(zones(dist, gauge(rays, 1).directions))
     direction = rng.normal(size=(4000, 3))
     direction = np.concatenate([direction, rays.vertices, rays.vertices[rays.faces].sum(1)])
+    direction = np.concatenate([direction, np.eye(3), -np.eye(3)])
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     per_voxel = true_weights(rays, direction) @ (1 / dist.T.astype(np.float64))
-    assert (per_voxel * inner < 1).all()
-    assert (per_voxel * outer > 1).all()
+    octant = (direction >= 0) @ [4, 2, 1]
+    assert (per_voxel * balls[:, octant, 0].T < 1).all()
+    assert (per_voxel * balls[:, octant, 1].T > 1).all()
     # And not idle: within a few per cent of the best possible for a ball.
-    ball = np.sqrt(zones(np.full((1, len(rays)), 10, np.float32), gauge(rays, 1).directions))[0]
-    assert ball[0] > 6
-    assert ball[1] < 10.01
+    ball = np.sqrt(zones(np.full((1, len(rays)), 10, np.float32), gauge(rays, 1).directions))
+    assert (ball[..., 0] > 6).all()
+    assert (ball[..., 1] < 10.01).all()
 
 
 def test_products_and_sums_are_rounded_one_by_one():
