@@ -8,6 +8,7 @@ Bounded: a coarse level is read where level 0 is larger than a screen. Four pane
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +83,7 @@ def overlay(
     """
     grey = _grey(image)
     z, y = image.shape[0] // 2, image.shape[1] // 2
-    nearest = _front_labels(grey, labels, axis=0)
-    side = _front_labels(grey, labels, axis=1)
+    nearest, side = _front_labels(labels, axis=0), _front_labels(labels, axis=1)
     zoom = max(1, MAX_EDGE // max(image.shape[1:]))
     tall = max(1, round(zoom * aspect))
     rows = [
@@ -101,8 +101,6 @@ def overlay(
 
 def write_png(picture: NDArray[np.uint8], path: Path) -> None:
     """Write a picture (rows, columns, 3) so that the file is whole or absent."""
-    from io import BytesIO  # noqa: PLC0415
-
     stream = BytesIO()
     Image.fromarray(picture).save(stream, format="PNG", optimize=True)
     write_bytes_atomic(path, stream.getvalue())
@@ -122,12 +120,9 @@ def _grey(image: NDArray[np.number]) -> NDArray[np.uint8]:
     return (np.clip(scaled, 0.0, 1.0) ** 0.7 * 255).astype(np.uint8)
 
 
-def _front_labels(
-    grey: NDArray[np.uint8], labels: NDArray[np.uint32], axis: int
-) -> NDArray[np.uint32]:
-    """Label of the brightest labelled voxel along an axis: what a projection shows."""
-    bright = np.where(labels > 0, grey.astype(np.int16), -1)
-    where = np.expand_dims(bright.argmax(axis=axis), axis)
+def _front_labels(labels: NDArray[np.uint32], axis: int) -> NDArray[np.uint32]:
+    """Label met first along an axis: whole outlines, where the brightest voxel's would be ragged."""
+    where = np.expand_dims((labels > 0).argmax(axis=axis), axis)
     return np.take_along_axis(labels, where, axis).squeeze(axis)
 
 
