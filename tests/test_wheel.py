@@ -1,0 +1,63 @@
+"""What users install: sdist, then wheel, then the command from an otherwise empty directory."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODEL = ("config.json", "provenance.json", "thresholds.json", "weights_best.h5")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = folder.glob("*.whl")
+    (sdist,) = folder.glob("*.tar.gz")
+    return wheel, sdist
+
+
+def test_the_wheel_has_one_import_name_and_the_model(built):
+    names = zipfile.ZipFile(built[0]).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {"anystar_batch"}
+    models = {n.removeprefix("anystar_batch/_models/") for n in names if "/_models/" in n}
+    assert models == {f"anystar-mix/{file}" for file in MODEL}
+
+
+def test_the_sdist_has_trainer_and_weights(built):
+    names = tarfile.open(built[1]).getnames()
+    assert any(name.endswith("trainer/__main__.py") for name in names)
+    assert any(name.endswith("models/anystar-mix/weights_best.h5") for name in names)
+
+
+def test_the_installed_wheel_runs_and_finds_its_model(built, tmp_path):
+    target = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--target", str(target), str(built[0])], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(target)}
+
+    def run(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "anystar_batch", *arguments],
+            cwd="/",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run("--version").startswith("anystar-batch ")
+    model = json.loads(run("models", "--json").splitlines()[0])
+    assert model["name"] == "anystar-mix"
+    assert Path(model["folder"]).is_relative_to(target)
