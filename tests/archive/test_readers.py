@@ -14,11 +14,6 @@ from anystar_batch.archive import labels, store
 from anystar_batch.archive.labels import LabelWriter
 from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
 
-pytestmark = pytest.mark.filterwarnings(
-    # napari 0.9 defines its models in the way of pydantic 1 (2026-11-22).
-    "ignore:`json_encoders` is deprecated",
-)
-
 LENGTHS = {"t": 2, "c": 3, "z": 11, "y": 21, "x": 30}
 CASES = [
     pytest.param(("0.4", "zyx", None, False), id="0.4"),

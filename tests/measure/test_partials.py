@@ -120,6 +120,13 @@ def test_float_mean_keeps_its_digits_far_from_zero():
     assert row["m2"] / row["count"] == pytest.approx(image.var(), rel=1e-9)
 
 
+def test_float_sum_loses_no_small_value_beside_a_large_one():
+    image = np.array([1e16, 1.0, -1e16, 1.0]).reshape(1, 2, 2)
+    for values in (image, image[..., ::-1]):
+        row = partials(np.ones((1, 2, 2), np.uint32), [values], (0, 0, 0), 0).intensity[0, 0]
+        assert row["mean"] == 0.5
+
+
 def test_labels_that_are_nan_throughout_have_no_values():
     labels = np.zeros((2, 2, 4), np.uint32)
     labels[..., :2], labels[..., 2:] = 1, 2
