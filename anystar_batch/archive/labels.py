@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from anystar_batch.archive import ngff, store
+from anystar_batch.archive import documents, store
 from anystar_batch.archive.lock import hold_directory
 from anystar_batch.archive.mirror import LabelSpec, LabelWriter, label_spec
 from anystar_batch.archive.ngff import JSON
@@ -228,7 +228,7 @@ def _listed(root: str) -> list[str]:
     node = store.read_node(f"{root}/labels")
     if node is None:
         return []
-    listed = ngff.ome_attributes(node.attributes, node.zarr_format).get("labels")
+    listed = documents.ome_attributes(node.attributes, node.zarr_format).get("labels")
     return list(map(str, listed)) if isinstance(listed, list) else []
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from anystar_batch.archive import ngff
+from anystar_batch.archive import documents
 from anystar_batch.archive.files import output_error, write_json_atomic
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.errors import ImageError
@@ -138,7 +138,7 @@ def find_images(path: str) -> list[str]:
     """
     path = local_path(path)
     node = read_root(path)
-    keys = {**node.attributes, **ngff.ome_attributes(node.attributes, node.zarr_format)}
+    keys = {**node.attributes, **documents.ome_attributes(node.attributes, node.zarr_format)}
     if node.kind == "array":
         message = f"{path}: a bare Zarr array without OME metadata; give the group that holds it"
         raise ImageError(message)
@@ -192,7 +192,7 @@ def _series(path: str, layout: object) -> list[str]:
     container = read_node(f"{path}/OME")
     listed: object = None
     if container is not None:
-        ome = ngff.ome_attributes(container.attributes, container.zarr_format)
+        ome = documents.ome_attributes(container.attributes, container.zarr_format)
         listed = ome.get("series")
     if isinstance(listed, list):
         names = [str(name) for name in listed]

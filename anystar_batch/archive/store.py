@@ -19,7 +19,7 @@ import zarr
 import zarr.codecs
 from numpy.typing import NDArray
 
-from anystar_batch.archive import ngff
+from anystar_batch.archive import documents
 from anystar_batch.archive.files import (
     PARTIAL,
     check_writable,
@@ -28,7 +28,7 @@ from anystar_batch.archive.files import (
     write_bytes_atomic,
     write_json_atomic,
 )
-from anystar_batch.archive.ngff import JSON, ArrayInfo, ImageSource
+from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource
 from anystar_batch.archive.nodes import (
     Node,
     find_images,
@@ -39,7 +39,7 @@ from anystar_batch.archive.nodes import (
     read_root,
     write_attributes,
 )
-from anystar_batch.errors import ImageError
+from anystar_batch.errors import DataError, ImageError
 from anystar_batch.geometry import ZYX, Box, grid_box, grid_range, grid_shape
 
 __all__ = [
@@ -90,12 +90,12 @@ def read_image(path: str) -> ImageSource:
     """
     path = local_path(path)
     node = read_root(path)
-    _, multiscales = ngff.multiscales_of(path, node.attributes, node.zarr_format)
+    _, multiscales = documents.multiscales_of(path, node.attributes, node.zarr_format)
     arrays = [
         array_info(path, relative, node.zarr_format)
-        for relative in ngff.dataset_paths(path, multiscales)
+        for relative in documents.dataset_paths(path, multiscales)
     ]
-    return ngff.image_source(
+    return documents.image_source(
         path,
         node.attributes,
         node.zarr_format,
@@ -191,7 +191,7 @@ class ImageReader:
 
         Raises
         ------
-        ImageError
+        DataError
             If a stored chunk cannot be decoded.
         ValueError
             If the box is not inside the level.
@@ -207,9 +207,10 @@ class ImageReader:
         except Exception as error:
             message = (
                 f"{source.path}: level {source.levels[level].path}, t {t}, channel {c}, {box}: "
-                f"the stored data cannot be read ({type(error).__name__}: {error})"
+                f"the stored data cannot be read ({type(error).__name__}: {error}); restore it "
+                "from its source and run again"
             )
-            raise ImageError(message) from error
+            raise DataError(message) from error
         values = to_zyx(values, source.space_axes)
         return np.ascontiguousarray(values, dtype=np.dtype(source.levels[level].dtype))
 
@@ -355,7 +356,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def axis_index(
-    axes: tuple[ngff.Axis, ...], space_axes: ZYX, t: int, c: int, box: Box
+    axes: tuple[Axis, ...], space_axes: ZYX, t: int, c: int, box: Box
 ) -> tuple[int | slice, ...]:
     """Return the index of a box in an array whose axes are in any order."""
     index: list[int | slice] = [t if a.type == "time" else c for a in axes]

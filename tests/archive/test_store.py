@@ -14,7 +14,7 @@ import zarr
 
 from anystar_batch.archive import store
 from anystar_batch.archive.ngff import ArrayInfo
-from anystar_batch.errors import ImageError, OutputError
+from anystar_batch.errors import DataError, ImageError, OutputError
 from anystar_batch.geometry import Box
 
 RNG = np.random.default_rng(5)
@@ -251,7 +251,7 @@ def test_boxes_outside_the_image_and_torn_chunks_are_errors(make_image):
         reader.read_box(0, 0, 0, Box((-1, 0, 0), (8, 8, 8)))
     chunk = Path(path, "0/c/0/0/0")
     chunk.write_bytes(chunk.read_bytes()[:20])
-    with pytest.raises(ImageError, match="the stored data cannot be read"):
+    with pytest.raises(DataError, match="the stored data cannot be read .*; restore it"):
         reader.read_box(0, 0, 0, Box((0, 0, 0), (8, 8, 8)))
 
 

@@ -1,0 +1,346 @@
+"""OME-NGFF metadata documents, versions 0.4 and 0.5: dictionaries in, checked values out, no I/O.
+
+What a document claims is checked here, once, and never allocated: a claim of 10^15 voxels is a
+valid plan. Nothing is repaired: what the specification demands and the file lacks is an error that
+says what was found, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Level, Version
+from anystar_batch.errors import ImageError
+
+_OLD_VERSIONS = ("0.1", "0.2", "0.3")
+
+
+def ome_attributes(attributes: JSON, zarr_format: int) -> JSON:
+    """Return the dictionary that holds the OME keys of a group: below `ome` in Zarr v3."""
+    if zarr_format == 2:
+        return attributes
+    ome = attributes.get("ome")
+    return ome if isinstance(ome, dict) else {}
+
+
+def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Version, JSON]:
+    """Return the NGFF version of an image and the first entry of its `multiscales`.
+
+    Parameters
+    ----------
+    path : str
+        Where the image lies; for messages.
+    attributes : dict
+        Attributes of its root group.
+    zarr_format : int
+        2 or 3.
+
+    Returns
+    -------
+    version : {"0.4", "0.5"}
+    multiscales : dict
+
+    Raises
+    ------
+    ImageError
+        If there is no `multiscales` entry, or its version is not 0.4 (Zarr v2) or 0.5 (Zarr v3).
+    """
+    ome = ome_attributes(attributes, zarr_format)
+    entries = ome.get("multiscales", attributes.get("multiscales"))
+    if not (isinstance(entries, list) and entries and isinstance(entries[0], dict)):
+        message = f"{path}: the group has no OME-Zarr `multiscales`; give the path of an image"
+        raise ImageError(message)
+    entry: JSON = entries[0]
+    version = ome.get("version") if zarr_format == 3 else entry.get("version")
+    if version is None and zarr_format == 2:
+        # The version is only recommended in 0.4; axes as objects are what 0.4 brought.
+        axes = entry.get("axes")
+        is_new = isinstance(axes, list) and all(isinstance(a, dict) for a in axes)
+        version = "0.4" if is_new else "0.3"
+    minor = re.sub(r"^(\d+\.\d+)\.\d+$", r"\1", str(version))
+    if minor in _OLD_VERSIONS:
+        message = (
+            f"{path}: OME-NGFF {version} (or older) has no voxel size that can be trusted; "
+            "rewrite the image as 0.4 or 0.5, e.g. with bioformats2raw or ome-zarr"
+        )
+        raise ImageError(message)
+    if zarr_format == 2 and minor == "0.4":
+        return "0.4", entry
+    if zarr_format == 3 and minor == "0.5":
+        return "0.5", entry
+    message = (
+        f"{path}: OME-NGFF version {version} in Zarr v{zarr_format} is unknown here; "
+        "expected 0.4 in Zarr v2 or 0.5 in Zarr v3"
+    )
+    raise ImageError(message)
+
+
+def dataset_paths(path: str, multiscales: JSON) -> tuple[str, ...]:
+    """Return the paths of the levels, each below the image.
+
+    Parameters
+    ----------
+    path : str
+        Where the image lies; for messages.
+    multiscales : dict
+        Entry of `multiscales`.
+
+    Returns
+    -------
+    tuple of str
+        Relative, with `/`, unique.
+
+    Raises
+    ------
+    ImageError
+        If there is no dataset, a path leads outside the image, or two are equal.
+    """
+    datasets = multiscales.get("datasets")
+    if not (isinstance(datasets, list) and datasets and all(isinstance(d, dict) for d in datasets)):
+        message = f"{path}: `multiscales` lists no datasets; the image is incomplete"
+        raise ImageError(message)
+    found: list[str] = []
+    for dataset in datasets:
+        relative = dataset.get("path")
+        parts = relative.split("/") if isinstance(relative, str) else [""]
+        if "" in parts or ".." in parts or "." in parts or "\\" in str(relative):
+            message = f"{path}: dataset path {relative!r} does not name an array inside the image"
+            raise ImageError(message)
+        found.append(str(relative))
+    if len(set(found)) != len(found):
+        message = f"{path}: two datasets have the same path: {', '.join(found)}"
+        raise ImageError(message)
+    return tuple(found)
+
+
+def image_source(
+    path: str,
+    attributes: JSON,
+    zarr_format: int,
+    arrays: Sequence[ArrayInfo],
+    *,
+    was_consolidated: bool,
+) -> ImageSource:
+    """Build and check the description of an image.
+
+    Parameters
+    ----------
+    path : str
+        Where the image lies.
+    attributes : dict
+        Attributes of its root group.
+    zarr_format : int
+        2 or 3.
+    arrays : sequence of ArrayInfo
+        One for every dataset, in the order of `dataset_paths`.
+    was_consolidated : bool
+        Whether the root group carries consolidated metadata.
+
+    Returns
+    -------
+    ImageSource
+
+    Raises
+    ------
+    ImageError
+        If the axes, shapes, types or transforms cannot be used as a 3D image.
+
+    Examples
+    --------
+    >>> scale = {"type": "scale", "scale": [500.0, 100.0, 100.0]}
+    >>> entry = {"version": "0.4",
+    ...          "axes": [{"name": n, "type": "space", "unit": "nanometer"} for n in "zyx"],
+    ...          "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}
+    >>> info = ArrayInfo((9, 64, 64), (9, 64, 64), None, "uint16")
+    >>> source = image_source("a.zarr", {"multiscales": [entry]}, 2, [info], was_consolidated=False)
+    >>> source.scale_um()
+    (0.5, 0.1, 0.1)
+    """
+    version, multiscales = multiscales_of(path, attributes, zarr_format)
+    paths = dataset_paths(path, multiscales)
+    axes = _axes(path, multiscales)
+    outer = _transforms(path, "multiscales", multiscales, len(axes), needs_scale=False)
+    levels = tuple(
+        _level(path, axes, dataset, info, outer)
+        for dataset, info in zip(multiscales["datasets"], arrays, strict=True)
+    )
+    name = multiscales.get("name")
+    source = ImageSource(
+        path=path,
+        name=name if isinstance(name, str) and name else PurePosixPath(path).name,
+        version=version,
+        axes=axes,
+        levels=levels,
+        channels=(),
+        multiscales=multiscales,
+        was_consolidated=was_consolidated,
+    )
+    _check_shapes(source, paths)
+    channels = _channel_names(ome_attributes(attributes, zarr_format), source.num_channels)
+    return replace(source, channels=channels)
+
+
+_TYPE_OF_NAME = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+
+
+def _axes(path: str, multiscales: JSON) -> tuple[Axis, ...]:
+    """Read the axes: three of space, at most one of time and one other."""
+    raw = multiscales.get("axes")
+    if not (isinstance(raw, list) and all(isinstance(a, dict) and "name" in a for a in raw)):
+        message = f"{path}: `multiscales` has no usable axes; expected objects with a name"
+        raise ImageError(message)
+    axes = []
+    for a in raw:
+        name, unit = str(a["name"]), a.get("unit")
+        # The type is only recommended; without one, the five customary names are clear.
+        kind = str(a.get("type") or _TYPE_OF_NAME.get(name, "custom"))
+        axes.append(Axis(name, kind, unit if isinstance(unit, str) and unit else None))
+    listed = ", ".join(a.name for a in axes)
+    num_space = sum(a.type == "space" for a in axes)
+    if num_space == 0:
+        message = f"{path}: no spatial axes among {listed}; expected z, y and x of type space"
+        raise ImageError(message)
+    if num_space < 3:
+        message = (
+            f"{path}: the image is 2D (axes {listed}); anystar-batch segments 3D volumes: "
+            "use StarDist 2D for planes"
+        )
+        raise ImageError(message)
+    num_time = sum(a.type == "time" for a in axes)
+    if num_space > 3 or num_time > 1 or len(axes) - num_space - num_time > 1:
+        message = (
+            f"{path}: axes {listed} are not an NGFF image's; expected three of space, at most "
+            "one of time and at most one other"
+        )
+        raise ImageError(message)
+    if len({a.name for a in axes}) != len(axes):
+        message = f"{path}: two axes have the same name: {listed}"
+        raise ImageError(message)
+    return tuple(axes)
+
+
+def _transforms(
+    path: str, where: str, holder: JSON, ndim: int, *, needs_scale: bool
+) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
+    """Compose `coordinateTransformations` into (scale, translation, declares a translation)."""
+    scale, translation = [1.0] * ndim, [0.0] * ndim
+    has_scale = has_translation = False
+    transforms = holder.get("coordinateTransformations") or []
+    for t in transforms if isinstance(transforms, list) else [transforms]:
+        kind = t.get("type") if isinstance(t, dict) else None
+        if kind == "identity":
+            continue
+        values = t.get(kind) if kind in {"scale", "translation"} else None
+        if not (isinstance(values, list) and len(values) == ndim and all(map(_is_finite, values))):
+            message = (
+                f"{path}: {where} has a coordinate transformation that cannot be used: {t!r}; "
+                f"expected a scale or translation of {ndim} finite numbers"
+            )
+            raise ImageError(message)
+        if kind == "scale":
+            has_scale = True
+            scale = [s * v for s, v in zip(scale, values, strict=True)]
+            translation = [s * v for s, v in zip(translation, values, strict=True)]
+        else:
+            has_translation = True
+            translation = [s + v for s, v in zip(translation, values, strict=True)]
+    if needs_scale and not has_scale:
+        message = f"{path}: {where} declares no scale; write one (NGFF demands it)"
+        raise ImageError(message)
+    return tuple(scale), tuple(translation), has_translation
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _level(
+    path: str,
+    axes: tuple[Axis, ...],
+    dataset: JSON,
+    info: ArrayInfo,
+    outer: tuple[tuple[float, ...], tuple[float, ...], bool],
+) -> Level:
+    """Check one dataset against its array and compose its transforms."""
+    where = f"dataset {dataset['path']}"
+    if len(info.shape) != len(axes):
+        message = f"{path}: {where} has {len(info.shape)} axes, the metadata {len(axes)}"
+        raise ImageError(message)
+    if 0 in info.shape:
+        message = f"{path}: the image is empty: {where} has shape {info.shape}"
+        raise ImageError(message)
+    inner = _transforms(path, where, dataset, len(axes), needs_scale=True)
+    scale = tuple(a * b for a, b in zip(inner[0], outer[0], strict=True))
+    moved = tuple(a * b + c for a, b, c in zip(inner[1], outer[0], outer[1], strict=True))
+    if any(s <= 0 for s, a in zip(scale, axes, strict=True) if a.type == "space"):
+        message = f"{path}: {where} has scale {scale}; expected positive voxel sizes"
+        raise ImageError(message)
+    return Level(
+        path=dataset["path"],
+        shape=info.shape,
+        chunks=info.chunks,
+        shards=info.shards,
+        dtype=_value_dtype(path, where, info.dtype),
+        scale=scale,
+        translation=moved,
+        has_translation=inner[2],
+    )
+
+
+def _value_dtype(path: str, where: str, name: str) -> str:
+    """Return the type that reading gives, refusing what is not a real number."""
+    try:
+        dtype = np.dtype(name)
+    except TypeError:
+        dtype = np.dtype("V")
+    if dtype.kind == "b":
+        return "uint8"
+    if dtype.kind not in "uif" or dtype.itemsize > 8:
+        message = (
+            f"{path}: {where} has the unsupported type {name}; "
+            "expected integers, floats (to 64 bits) or bool"
+        )
+        raise ImageError(message)
+    return dtype.name
+
+
+def _check_shapes(source: ImageSource, paths: tuple[str, ...]) -> None:
+    """Refuse single planes, and levels that differ in time or channel."""
+    shape = source.shape_zyx()
+    if 1 in shape:
+        message = (
+            f"{source.path}: the image is 2D (one plane, (z, y, x) = {shape}); anystar-batch "
+            "segments 3D volumes: use StarDist 2D for planes"
+        )
+        raise ImageError(message)
+    for axis in (source.t_axis, source.c_axis):
+        lengths = [] if axis is None else [level.shape[axis] for level in source.levels]
+        if len(set(lengths)) > 1:
+            message = (
+                f"{source.path}: levels {', '.join(paths)} differ in their number of times or "
+                f"channels: {lengths}"
+            )
+            raise ImageError(message)
+
+
+def _channel_names(ome: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """Return unique names: `omero` labels, doubles and gaps told apart by their index."""
+    omero = ome.get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    found = [
+        str(c["label"]).strip() if isinstance(c, dict) and c.get("label") is not None else ""
+        for c in (channels if isinstance(channels, list) else [])
+    ]
+    if len(found) != count:
+        return tuple(map(str, range(count)))
+    names = [
+        (n if found.count(n) == 1 else f"{n}_{i}") if n else str(i) for i, n in enumerate(found)
+    ]
+    return tuple(names) if len(set(names)) == count else tuple(map(str, range(count)))
