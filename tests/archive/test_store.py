@@ -251,7 +251,7 @@ def test_boxes_outside_the_image_and_torn_chunks_are_errors(make_image):
         reader.read_box(0, 0, 0, Box((-1, 0, 0), (8, 8, 8)))
     chunk = Path(path, "0/c/0/0/0")
     chunk.write_bytes(chunk.read_bytes()[:20])
-    with pytest.raises(DataError, match="the stored data cannot be read .*; restore it"):
+    with pytest.raises(DataError, match=r"the stored data cannot be read .*; restore it"):
         reader.read_box(0, 0, 0, Box((0, 0, 0), (8, 8, 8)))
 
 

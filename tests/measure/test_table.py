@@ -120,6 +120,17 @@ def test_objects_at_any_face_touch_the_border():
     assert found["touches_border"].tolist() == [True] * 6 + [False]
 
 
+def test_lines_in_any_direction_have_no_width():
+    labels = np.zeros((40, 40, 600), np.uint32)
+    for n, (z, y, x) in enumerate(np.random.default_rng(0).integers(-4, 5, (50, 3)), 1):
+        steps = np.arange(5)
+        labels[20 + z * steps, 20 + y * steps, 12 * n - 6 + np.sign(x) * steps] = n
+    found = columns(measured(labels, []), Frame(labels.shape, (0.3, 0.1, 0.7), MOVED, ()))
+    for a in ("minor", "middle"):
+        assert np.isfinite(found[f"axis_{a}_um"]).all()
+        assert found[f"axis_{a}_um"].max() < 1e-6
+
+
 def test_integer_variance_has_no_rounding_error_at_all():
     labels = np.ones((4, 4, 4), np.uint32)
     image = np.full((4, 4, 4), 2**32 - 2, np.uint32)
