@@ -19,7 +19,8 @@ from pathlib import Path
 
 from anystar_batch.errors import LockedError, OutputError
 
-_NO_FLOCK = {errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL}
+# EBADF: NFS locks only what is open for writing, which no directory is.
+_NO_FLOCK = {errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EBADF}
 
 
 @contextmanager

@@ -85,9 +85,10 @@ def test_lock_that_is_just_being_signed_is_respected(tmp_path):
             pass
 
 
-def test_without_flock_a_living_process_keeps_its_lock(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EBADF])
+def test_without_flock_a_living_process_keeps_its_lock(tmp_path, monkeypatch, number):
     def refuse(handle: int, operation: int) -> None:
-        raise OSError(errno.ENOTSUP, "no locks here")
+        raise OSError(number, "no locks here")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     path = tmp_path / "run.lock"
