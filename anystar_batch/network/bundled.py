@@ -168,8 +168,8 @@ def _check_digests(folder: Path, digests: object) -> None:
         found = _digest(path) if path.is_file() else "missing"
         if found != expected:
             message = (
-                f"model: {path} has SHA-256 {found[:12]}, provenance.json says {str(expected)[:12]}; "
-                "the model is damaged or was changed: install it again"
+                f"model: {path} has SHA-256 {found[:12]}, provenance.json says "
+                f"{str(expected)[:12]}; the model is damaged or was changed: install it again"
             )
             raise ModelError(message)
 

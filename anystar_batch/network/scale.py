@@ -128,8 +128,8 @@ def working_scale(
         extent = [n * s for n, s in zip(shapes[0], finest, strict=True)]
         message = (
             f"diameter: a working voxel of {voxel_um:.3g} um leaves the volume of "
-            f"{extent[0]:.3g} x {extent[1]:.3g} x {extent[2]:.3g} um (z, y, x) only {shape} voxels; "
-            "give a smaller --diameter, or check --voxel-size"
+            f"{extent[0]:.3g} x {extent[1]:.3g} x {extent[2]:.3g} um (z, y, x) only {shape} "
+            "voxels; give a smaller --diameter, or check --voxel-size"
         )
         raise ConfigError(message)
     return WorkingScale(level, _triple(zoom), _triple(voxel), shape)
@@ -156,7 +156,9 @@ def choose_offset(
     str
         `area average` or `stride`, whichever explains `coarse` better; equal: `area average`.
     """
-    exact = fine.astype(np.float64)
+    # One undefined voxel must not spread through the running sums.
+    exact = np.where(np.isfinite(fine), fine, 0).astype(np.float64)
+    known = np.isfinite(coarse)
     mean, stride = exact, exact
     for axis in range(3):
         index = start[axis] + np.arange(coarse.shape[axis])
@@ -170,8 +172,8 @@ def choose_offset(
         width = (stop - first).reshape(shape)
         mean = (np.take(total, stop, axis=axis) - np.take(total, first, axis=axis)) / width
         stride = np.take(stride, first, axis=axis)
-    error_mean = float(np.abs(mean - coarse).sum())
-    error_stride = float(np.abs(stride - coarse).sum())
+    error_mean = float(np.abs(mean - coarse)[known].sum())
+    error_stride = float(np.abs(stride - coarse)[known].sum())
     return "stride" if error_stride < error_mean else "area average"
 
 
