@@ -18,6 +18,7 @@ import copy
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -384,7 +385,7 @@ def recover(place: LabelPlace) -> None:
 
 
 def discard(place: LabelPlace, token: str) -> None:
-    """Delete an unfinished hidden label; none there is as well.
+    """Delete an unfinished hidden label, and the image's `labels` if nothing else is in there.
 
     Parameters
     ----------
@@ -394,6 +395,9 @@ def discard(place: LabelPlace, token: str) -> None:
         That of `create_label`.
     """
     shutil.rmtree(place.hidden_path(token), ignore_errors=True)
+    if not place.is_standalone:
+        with suppress(OSError):  # not empty, or never made
+            Path(place.parent).rmdir()
 
 
 def sweep_partials(path: str) -> None:

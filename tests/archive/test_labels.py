@@ -423,6 +423,19 @@ def test_discard_removes_the_hidden_label_only(make_image):
     assert sorted(names(f"{source.path}/labels")) == ["n", "zarr.json"]
 
 
+def test_discard_leaves_an_image_as_it_was(make_image, tmp_path):
+    source = image(make_image)
+    before = tree(source.path)
+    place = labels.in_image(source.path, "n")
+    labels.create_label(place, labels.label_spec(source), "b2")
+    labels.discard(place, "b2")
+    assert tree(source.path) == before
+    assert not Path(place.parent).exists()
+    (tmp_path / "out").mkdir()
+    labels.discard(labels.standalone(str(tmp_path / "out"), "a", "n", source.path), "b2")
+    assert (tmp_path / "out").exists()
+
+
 # --- killed at any point -------------------------------------------------------------------------
 
 
