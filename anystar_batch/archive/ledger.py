@@ -40,7 +40,7 @@ class Ledger:
     Raises
     ------
     LedgerMismatchError
-        If the work directory holds the work of another fingerprint.
+        If the work directory holds the work of another fingerprint, or the file is damaged.
     """
 
     def __init__(self, folder: Path, fingerprint: str, parts: dict[str, object]) -> None:
@@ -66,6 +66,15 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+    @staticmethod
+    def fingerprint_in(folder: Path) -> str | None:
+        """Return the fingerprint of the work that a directory holds, None if there is none."""
+        try:
+            with (folder / NAME).open(encoding="utf-8") as stream:
+                return str(json.loads(stream.readline())["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def entry(self, stage: str, key: str) -> dict[str, Any] | None:
         """Return what was noted of a piece, None if it is not done."""
@@ -107,12 +116,26 @@ class Ledger:
         lines = whole.splitlines()
         if not lines:
             return
-        header = json.loads(lines[0])
+        header, *entries = [_parse(self.path, n, line) for n, line in enumerate(lines, 1)]
         if header.get("format") != FORMAT or header.get("fingerprint") != fingerprint:
             raise LedgerMismatchError(_difference(self.path.parent, header, parts))
-        for line in lines[1:]:
-            entry = json.loads(line)
+        for entry in entries:
             self._entries.setdefault(entry.pop("stage"), {})[entry.pop("key")] = entry
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """One line of the file: the header, or an entry with stage and key."""
+    try:
+        document = json.loads(line)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or (number > 1 and not {"stage", "key"} <= document.keys()):
+        message = (
+            f"{path}, line {number}: damaged, and not by a run that was cut short; give --restart "
+            "to throw the unfinished run away"
+        )
+        raise LedgerMismatchError(message)
+    return document
 
 
 def _difference(folder: Path, header: dict[str, Any], parts: dict[str, object]) -> str:
