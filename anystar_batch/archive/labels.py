@@ -190,6 +190,10 @@ def create_label(place: LabelPlace, spec: LabelSpec, token: str) -> str:
         elif (found := store.array_info(path, relative, spec.zarr_format)) != info:
             message = f"{path}/{relative}: found {found}, expected {info}; delete the hidden label"
             raise OutputError(message)
+        attributes = Path(path, relative, ".zattrs")
+        if spec.zarr_format == 2 and not attributes.exists():
+            # The second file that zarr writes for an array: a kill may have come between.
+            store.write_bytes_atomic(attributes, b"{}")
     return path
 
 
