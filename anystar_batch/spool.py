@@ -38,7 +38,7 @@ class Slice:
 
 
 def record_type(n_rays: int) -> np.dtype[np.void]:
-    """Return the type of a stored candidate: 21 bytes and two a ray."""
+    """Return the type of a stored candidate: 17 bytes and two a ray."""
     return np.dtype(
         [
             ("points", "<i4", 3),

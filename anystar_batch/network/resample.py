@@ -113,7 +113,8 @@ def _centred(weights: NDArray[np.float64], offsets: NDArray[np.float64]) -> NDAr
     spread = (weights * (offsets - mean) ** 2).sum(axis=1, keepdims=True)
     # Where one voxel has all the weight there is nothing to tilt.
     tilt = np.where(spread > 0.0, mean / np.where(spread > 0.0, spread, 1.0), 0.0)
-    return weights * (1.0 - tilt * (offsets - mean))
+    tilted: NDArray[np.float64] = weights * (1.0 - tilt * (offsets - mean))
+    return tilted
 
 
 def tile_taps(window: Box, shape: ZYX, level_shape: ZYX, zoom: ZYXFloat) -> tuple[Taps, Taps, Taps]:
