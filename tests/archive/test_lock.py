@@ -102,6 +102,43 @@ def test_without_flock_a_living_process_keeps_its_lock(tmp_path, monkeypatch, nu
         pass
 
 
+def test_with_flock_a_reused_process_number_does_not_matter(tmp_path):
+    path = tmp_path / "run.lock"
+    sign(path, pid=os.getppid())
+    with lock.hold(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_file_is_removed_before_it_is_unlocked(tmp_path, monkeypatch):
+    path = tmp_path / "run.lock"
+    close, seen = os.close, []
+
+    def look(handle: int) -> None:
+        seen.append(path.exists())
+        close(handle)
+
+    with lock.hold(path):
+        monkeypatch.setattr(os, "close", look)
+    assert seen == [False]
+
+
+def test_file_that_its_holder_removes_meanwhile_is_made_anew(tmp_path, monkeypatch):
+    path = tmp_path / "run.lock"
+    path.write_text("")
+    try_flock, calls = lock._try_flock, []
+
+    def late(handle: int) -> bool:
+        calls.append(handle)
+        if len(calls) == 1:
+            path.unlink()
+        return try_flock(handle)
+
+    monkeypatch.setattr(lock, "_try_flock", late)
+    with lock.hold(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert not path.exists()
+
+
 def test_a_process_of_another_user_counts_as_living(monkeypatch):
     def refuse(pid: int, number: int) -> None:
         raise PermissionError
