@@ -4,16 +4,19 @@ stdout carries the result, stderr everything else. Heavy imports wait until they
 `--help` answers at once.
 
 Exit codes: 0 done or nothing to do; 1 something failed (nothing of it is published, a rerun
-resumes); 2 wrong usage or input; 3 published, with warnings made fatal; 75 locked or out of time.
-Over several images 1 beats 2 beats 75 beats 3.
+resumes); 2 wrong usage or input; 3 published, with warnings made fatal; 75 locked or out of time;
+130 interrupted. Over several images 1 beats 2 beats 75 beats 3.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +26,8 @@ from anystar_batch import __version__
 from anystar_batch.errors import (
     AnyStarBatchError,
     BlockError,
+    ConfigError,
+    DataError,
     LockedError,
     OutOfTimeError,
     OutputError,
@@ -30,16 +35,20 @@ from anystar_batch.errors import (
 
 if TYPE_CHECKING:
     from anystar_batch.config import SegmentConfig
-    from anystar_batch.pipeline import Preview, Summary
+    from anystar_batch.engine import Engine
     from anystar_batch.progress import Listener
+    from anystar_batch.record import Preview, Summary
 
 logger = logging.getLogger(__name__)
 
-DONE, FAILED, USAGE, WARNED, LATER = 0, 1, 2, 3, 75
+DONE, FAILED, USAGE, WARNED, LATER, INTERRUPTED = 0, 1, 2, 3, 75, 130
 """Exit codes, see the module's docstring."""
 
 SEVERITY = (FAILED, USAGE, LATER, WARNED, DONE)
-"""Exit codes from the one that counts most."""
+"""Exit codes of images from the one that counts most."""
+
+PLACE_FAILED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE}
+"""What a place that was fit to be written may say later: a failure, not a wrong option."""
 
 app = typer.Typer(
     name="anystar-batch",
@@ -135,6 +144,8 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     ] = False,
 ) -> None:
     """Find every star-convex object in IMAGE and write labels and statistics."""
+    if quiet and verbose:
+        raise typer.Exit(_report(ConfigError("-q and -v contradict each other; give one of them")))
     _start_log(log_file)
 
     def configs() -> list[SegmentConfig]:
@@ -161,7 +172,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
         named = name_images(images, with_output=output is not None)
         if stats is not None and len(named) > 1:
             message = f"--stats names one table, but there are {len(named)} images; leave it out"
-            raise c.ConfigError(message)
+            raise ConfigError(message)
         return [
             c.SegmentConfig(
                 image=image.path,
@@ -182,9 +193,11 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     except AnyStarBatchError as error:
         raise typer.Exit(_report(error)) from None
     if dry_run:
-        raise typer.Exit(_preview_all(todo, as_json=as_json))
-    listener = _listener(quiet=quiet, verbose=verbose)
-    code = _segment_all(todo, listener, as_json=as_json, fail_on_warning=fail_on_warning)
+        code = _preview_all(todo, as_json=as_json)
+    else:
+        listener = _listener(quiet=quiet, verbose=verbose)
+        with _interruptible(listener.close):
+            code = _segment_all(todo, listener, as_json=as_json, fail_on_warning=fail_on_warning)
     raise typer.Exit(code)
 
 
@@ -243,53 +256,77 @@ def _segment_all(
 ) -> int:
     """Segment one image after another with one engine; return the exit code that counts most."""
     from anystar_batch.engine import open_engine  # noqa: PLC0415
-    from anystar_batch.events import Event  # noqa: PLC0415
     from anystar_batch.memory import available_memory  # noqa: PLC0415
-    from anystar_batch.pipeline import segment as run  # noqa: PLC0415
+
+    shared = configs[0].run
+    memory = shared.memory if shared.memory is not None else available_memory()
+
+    def run(config: SegmentConfig, engine: Engine) -> int:
+        try:
+            summary = _segment_one(config, engine, listener)
+        finally:
+            listener.close()
+        _print_summary(summary, as_json=as_json)
+        return WARNED if fail_on_warning and summary.warnings else DONE
+
+    try:
+        with open_engine(shared.workers, memory) as engine:
+            return _each(configs, lambda config: run(config, engine), as_json=as_json)
+    except AnyStarBatchError as error:
+        return _report(error)
+
+
+def _segment_one(config: SegmentConfig, engine: Engine, listener: Listener) -> Summary:
+    from anystar_batch import pipeline  # noqa: PLC0415
+    from anystar_batch.events import Event  # noqa: PLC0415
     from anystar_batch.progress import log_event  # noqa: PLC0415
 
     def listen(event: Event) -> None:
         log_event(event)
         listener(event)
 
-    codes = [DONE]
-    shared = configs[0].run
-    memory = shared.memory if shared.memory is not None else available_memory()
-    try:
-        with open_engine(shared.workers, memory) as engine:
-            for config in configs:
-                try:
-                    summary = run(config, listen, engine=engine)
-                except Exception as error:  # noqa: BLE001  (one broken image never stops the others)
-                    listener.close()
-                    codes.append(_report(error, config.image if len(configs) > 1 else None))
-                    if as_json:
-                        document = {"image": config.image, "error": str(error), "exit": codes[-1]}
-                        typer.echo(json.dumps(document))
-                    continue
-                listener.close()
-                _print_summary(summary, as_json=as_json)
-                codes.append(WARNED if fail_on_warning and summary.warnings else DONE)
-    except KeyboardInterrupt:
-        listener.close()
-        typer.echo("interrupted; nothing is published, a rerun continues", err=True)
-        raise typer.Exit(130) from None
-    return min(codes, key=SEVERITY.index)
+    return pipeline.segment(config, listen, engine=engine)
 
 
 def _preview_all(configs: list[SegmentConfig], *, as_json: bool) -> int:
-    """Print the plan of every image."""
-    from anystar_batch.pipeline import preview  # noqa: PLC0415
+    """Print the plan of every image; return the exit code that counts most."""
+    from anystar_batch import pipeline  # noqa: PLC0415
 
+    def run(config: SegmentConfig) -> int:
+        found = pipeline.preview(config)
+        typer.echo(json.dumps(found.to_json()) if as_json else _preview_text(found))
+        return DONE
+
+    with _interruptible(lambda: None):
+        return _each(configs, run, as_json=as_json)
+
+
+def _each(
+    configs: list[SegmentConfig], run: Callable[[SegmentConfig], int], *, as_json: bool
+) -> int:
+    """Do every image, whatever becomes of the others; return the exit code that counts most."""
     codes = [DONE]
     for config in configs:
         try:
-            found = preview(config)
+            codes.append(run(config))
         except Exception as error:  # noqa: BLE001  (one broken image never stops the others)
             codes.append(_report(error, config.image if len(configs) > 1 else None))
-            continue
-        typer.echo(json.dumps(found.to_json()) if as_json else _preview_text(found))
+            if as_json:
+                document = {"image": config.image, "error": str(error), "exit": codes[-1]}
+                typer.echo(json.dumps(document))
     return min(codes, key=SEVERITY.index)
+
+
+@contextlib.contextmanager
+def _interruptible(close: Callable[[], None]) -> Iterator[None]:
+    """Say what Ctrl-C means, and exit as the shell expects."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        close()
+        text = "interrupted; what was not published yet is continued by the same command"
+        typer.echo(text, err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _preview_text(preview: Preview) -> str:
@@ -310,7 +347,7 @@ def _preview_text(preview: Preview) -> str:
             f"  blocks      {preview.blocks} of {preview.block_shape} level-0 voxels",
             f"  memory      {document['memory_per_worker'] / 1e9:.2f} GB a worker",
             f"  output      {preview.label_bytes / 1e9:.3f} GB of labels before compression",
-            f"label         {preview.places.label.path}",
+            f"label         {preview.places.label.path} ({preview.status})",
             f"table         {preview.places.stats}",
         ]
     )
@@ -349,37 +386,45 @@ def _report(error: Exception, image: str | None = None) -> int:
     else:
         logger.critical("unexpected", exc_info=error)
         typer.echo(
-            f"error: {where}unexpected {type(error).__name__}: {error}; this is a bug: run again "
-            "with --log-file F and report what F says",
+            f"error: {where}unexpected {type(error).__name__}: {error}; this is a bug: please "
+            "report it with the file that --log-file F writes",
             err=True,
         )
     return exit_code(error)
 
 
 def exit_code(error: Exception) -> int:
-    """Return the exit code of an error."""
+    """Return the exit code of an error.
+
+    Examples
+    --------
+    >>> exit_code(LockedError("held")), exit_code(ConfigError("--tile: got 0"))
+    (75, 2)
+    """
     if isinstance(error, LockedError | OutOfTimeError):
         return LATER
-    if isinstance(error, BlockError) or not isinstance(error, AnyStarBatchError):
-        return FAILED
-    if isinstance(error, OutputError) and "no space" in str(error):
+    if isinstance(error, OutputError):
+        return FAILED if error.errno in PLACE_FAILED else USAGE
+    if isinstance(error, BlockError | DataError) or not isinstance(error, AnyStarBatchError):
         return FAILED
     return USAGE
 
 
 def _start_log(log_file: str | None) -> None:
     """Send the log to a file; without one, what listeners do not show is dropped."""
-    root = logging.getLogger("anystar_batch")
-    root.setLevel(logging.DEBUG)
     handler: logging.Handler = logging.NullHandler()
     if log_file is not None:
         try:
             Path(log_file).absolute().parent.mkdir(parents=True, exist_ok=True)
             handler = logging.FileHandler(log_file, encoding="utf-8")
         except OSError as error:
-            typer.echo(f"error: --log-file {log_file}: {error.strerror}", err=True)
-            raise typer.Exit(USAGE) from None
+            message = f"--log-file: {log_file} cannot be written ({error.strerror})"
+            raise typer.Exit(_report(ConfigError(message))) from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger("anystar_batch")
+    for old in root.handlers:
+        old.close()
+    root.setLevel(logging.DEBUG)
     root.handlers = [handler]
     root.propagate = False
 

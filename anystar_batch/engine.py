@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from anystar_batch.errors import AnyStarBatchError
+from anystar_batch.errors import AnyStarBatchError, ConfigError, OutputError
+
+logger = logging.getLogger(__name__)
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 WINDOW = 4
 """Tasks in flight per worker."""
+
+RETRIES = 2
+"""Times that a task is tried again after an error that may pass, as a file server's may."""
+
+WORKER_BYTES = 600_000_000
+"""Least memory of a worker process: below, it is killed before it has loaded anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,7 @@ class InlineEngine:
             try:
                 result: Result | Failure = function(task)
             except Exception as error:  # noqa: BLE001  (named in the events, the others go on)
-                result = _failure(error)
+                result = failure_of(error)
             yield task, result
 
 
@@ -96,19 +105,38 @@ class DaskEngine:
         def submit(count: int) -> list[Any]:
             futures = []
             for task in itertools.islice(waiting, count):
-                future = self._client.submit(function, task, pure=False, retries=2)
+                future = self._client.submit(attempt, function, task, pure=False, retries=RETRIES)
                 running[future] = task
                 futures.append(future)
             return futures
 
-        completed = as_completed(submit(WINDOW * self.workers))
+        completed: Any = as_completed(submit(WINDOW * self.workers))  # type: ignore[no-untyped-call]
         for future in completed:
             task = running.pop(future)
             error = future.exception()
-            yield task, _failure(error) if error is not None else future.result()
+            yield task, failure_of(error) if error is not None else future.result()
             future.release()
             for extra in submit(1):
                 completed.add(extra)
+
+
+def attempt(function: Callable[[Task], Result], task: Task) -> Result | Failure:
+    """Run a task in a worker; what cannot pass is returned, so that nobody tries it again.
+
+    Parameters
+    ----------
+    function : callable
+        A module-level function.
+    task : object
+        Its argument.
+    """
+    try:
+        return function(task)
+    except AnyStarBatchError as error:
+        # Raised on purpose: as true the second time, unless the file system had a weak moment.
+        if isinstance(error.__cause__, OSError) and not isinstance(error, OutputError):
+            raise
+        return failure_of(error)
 
 
 @contextlib.contextmanager
@@ -121,40 +149,85 @@ def open_engine(workers: int, memory: int) -> Iterator[Engine]:
         1 works in this process.
     memory : int
         Bytes that all workers together may take.
+
+    Raises
+    ------
+    ConfigError
+        If a worker's share of the memory is too small to start with.
     """
     if workers == 1:
         yield InlineEngine()
         return
+    if memory // workers < WORKER_BYTES:
+        message = (
+            f"--workers: {workers} share {memory / 1e9:.1f} GB; expected at least "
+            f"{WORKER_BYTES / 1e9:.1f} GB for each; give fewer --workers or more --memory"
+        )
+        raise ConfigError(message)
     import dask  # noqa: PLC0415
     from distributed import Client, LocalCluster  # noqa: PLC0415
 
-    threads = threads_per_worker(workers)
-    # Dask sets OMP_NUM_THREADS=1 in the parent too, and leaves it there.
-    saved = dict(os.environ)
-    environment = {
-        "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": threads,
-        "distributed.nanny.pre-spawn-environ.TF_CPP_MIN_LOG_LEVEL": "3",
-        "distributed.admin.large-graph-warning-threshold": "100MB",
+    names = {
+        "OMP_NUM_THREADS": str(threads_per_worker(workers)),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        # What goes wrong in a worker is told by its task; Python's own warnings are the tests'.
+        "PYTHONWARNINGS": "ignore",
     }
-    with dask.config.set(environment), warnings.catch_warnings():
+    settings = {f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in names.items()} | {
+        "distributed.admin.large-graph-warning-threshold": "100MB",
+        "distributed.logging": {"distributed": "critical", "distributed.client": "critical"},
+    }
+    with (
+        dask.config.set(settings),
+        _own_environment(),
+        _quiet(),
+        LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=memory // workers,
+            # Any free port: the usual one may belong to another run.
+            dashboard_address="127.0.0.1:0",
+            host="127.0.0.1",
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,  # type: ignore[no-untyped-call]
+    ):
+        yield DaskEngine(client, workers)
+
+
+@contextlib.contextmanager
+def _own_environment() -> Iterator[None]:
+    """Undo what Dask sets for its workers in this process too, and leaves there."""
+    import dask  # noqa: PLC0415
+
+    names = [
+        *dask.config.get("distributed.nanny.pre-spawn-environ", {}),
+        *dask.config.get("distributed.nanny.environ", {}),
+    ]
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what Dask logs off the terminal, and what closing a cluster leaves open unmentioned."""
+    dasks = logging.getLogger("distributed")
+    before = dasks.level
+    with warnings.catch_warnings():
         # Sockets of a cluster that closes are collected late; nothing of ours is open.
         warnings.simplefilter("ignore", ResourceWarning)
-        with (
-            LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=memory // workers,
-                dashboard_address=None,
-                host="127.0.0.1",
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            try:
-                yield DaskEngine(client, workers)
-            finally:
-                os.environ.clear()
-                os.environ.update(saved)
+        try:
+            yield
+        finally:
+            dasks.setLevel(before)
 
 
 def threads_per_worker(workers: int) -> int:
@@ -162,12 +235,17 @@ def threads_per_worker(workers: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // workers)
 
 
-def _failure(error: BaseException) -> Failure:
+def failure_of(error: BaseException) -> Failure:
+    """Return what to tell of an error, and log the rest."""
     name = type(error).__name__
     if name == "KilledWorker":
-        reason = "its worker was killed repeatedly, most likely for memory; give a smaller --tile"
+        reason = (
+            "its worker process was killed repeatedly, most likely for lack of memory; give more "
+            "--memory, fewer --workers, a smaller --block-shape or a smaller --tile"
+        )
         return Failure(reason, is_expected=True)
     text = " ".join(str(error).split()) or name
     if isinstance(error, AnyStarBatchError):
         return Failure(text, is_expected=True)
-    return Failure(f"{name}: {text}", is_expected=False)
+    logger.error("a block failed unexpectedly", exc_info=error)
+    return Failure(f"unexpected {name}: {text}", is_expected=False)

@@ -1,4 +1,4 @@
-"""The errors that anystar-batch raises on purpose: each message says what, found, expected, cure."""
+"""The errors raised on purpose: each message says what, found, expected, cure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ class AnyStarBatchError(Exception):
 
 class ImageError(AnyStarBatchError, ValueError):
     """The input image cannot be used as it is."""
+
+
+class DataError(ImageError):
+    """Voxels that should be there cannot be read; once they can, a rerun continues."""
 
 
 class ConfigError(AnyStarBatchError, ValueError):
@@ -29,6 +33,10 @@ class OutputExistsError(AnyStarBatchError, FileExistsError):
 
 class OutputError(AnyStarBatchError, OSError):
     """The result cannot be written where it was asked for."""
+
+    def __str__(self) -> str:
+        # An OSError with a number shows it; the message alone is for the user.
+        return self.strerror or super().__str__()
 
 
 class LedgerMismatchError(AnyStarBatchError):

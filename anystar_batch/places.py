@@ -5,7 +5,10 @@ Without `--output` everything lies in and beside the image; with it, in that dir
     embryo.ome.zarr/labels/anystar                OUT/embryo.anystar.ome.zarr
     embryo.anystar.csv                            OUT/embryo.anystar.csv
     embryo.anystar.run.json                       OUT/embryo.anystar.run.json
-    embryo.anystar.work/, .work.lock              OUT/embryo.anystar.work/, .work.lock
+    embryo.anystar.work/, embryo.anystar.lock     OUT/embryo.anystar.work/, embryo.anystar.lock
+
+An image inside another Zarr hierarchy (a series of a container, a field of a plate) is named by its
+path from the outermost one, and its files lie beside that.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from pathlib import Path
 from anystar_batch.archive.labels import LabelPlace, in_image, standalone
 from anystar_batch.archive.store import find_images, local_path, output_error
 from anystar_batch.config import SegmentConfig, image_stem
-from anystar_batch.errors import ConfigError
+from anystar_batch.errors import ConfigError, ImageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +74,15 @@ class Places:
         return f"{self.folder}/{self.base}.run.json"
 
     @property
-    def lock(self) -> str:
-        """The lock file, beside the work directory."""
-        return f"{self.work}.lock"
+    def locks(self) -> tuple[str, ...]:
+        """The lock files: of the results, and of a work directory that lies elsewhere."""
+        results, work = f"{self.folder}/{self.base}.lock", f"{Path(self.work).with_suffix('')}.lock"
+        return (results,) if results == work else (results, work)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Directories in which the run writes."""
+        return (self.label.parent, self.folder, self.work, str(Path(self.stats).parent))
 
 
 def run_places(config: SegmentConfig) -> Places:
@@ -135,33 +144,56 @@ def name_images(paths: Sequence[str], *, with_output: bool) -> list[NamedImage]:
     Returns
     -------
     list of NamedImage
+        A path without an image is among them as it is: whoever opens it says what is wrong, and the
+        other images are segmented all the same.
 
     Raises
     ------
     ConfigError
         If two images would write files of the same name.
     ImageError
-        If a path holds no image.
+        If a path is the address of a remote store.
     """
     absolute = [os.path.abspath(local_path(p)) for p in paths]  # noqa: PTH100  (keeps links)
-    parents = [str(Path(p).parent) for p in absolute]
-    root = os.path.commonpath(parents) if with_output else None
+    outermost = [_outermost(p) for p in absolute]
+    root = os.path.commonpath([str(Path(p).parent) for p in outermost]) if with_output else None
     named: list[NamedImage] = []
-    for path, parent in zip(absolute, parents, strict=True):
-        below = os.path.relpath(path, root) if root is not None else Path(path).name
-        stem = image_stem(below.replace("/", "."))
-        for image in find_images(path):
-            series = os.path.relpath(image, path)
-            name = stem if series == "." else f"{stem}.{series.replace('/', '.')}"
-            named.append(NamedImage(image, parent, name))
+    for path, top in zip(absolute, outermost, strict=True):
+        home = str(Path(top).parent)
+        stem = image_stem(
+            os.path.relpath(top, root if root is not None else home).replace("/", ".")
+        )
+        for image in _images(path):
+            below = os.path.relpath(image, top)
+            name = stem if below == "." else f"{stem}.{below.replace('/', '.')}"
+            named.append(NamedImage(image, home, name))
     taken: dict[tuple[str, str], str] = {}
-    for image in named:
-        key = ("" if with_output else image.home, image.stem)
+    for one in named:
+        key = ("" if with_output else one.home, one.stem)
         if key in taken:
             message = (
-                f"{taken[key]} and {image.path} would both write files named {image.stem}.*; "
+                f"{taken[key]} and {one.path} would both write files named {one.stem}.*; "
                 "segment them in two runs with different --output"
+                if taken[key] != one.path
+                else f"{one.path} is named twice; name every image once"
             )
             raise ConfigError(message)
-        taken[key] = image.path
+        taken[key] = one.path
     return named
+
+
+def _outermost(path: str) -> str:
+    """The outermost Zarr group that holds a path; the path itself without one."""
+    found = path
+    for above in Path(path).parents:
+        if not any((above / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
+            break
+        found = str(above)
+    return found
+
+
+def _images(path: str) -> list[str]:
+    try:
+        return find_images(path)
+    except ImageError:
+        return [path]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,7 @@ from anystar_batch.archive.store import ImageReader, metadata_fingerprint
 from anystar_batch.config import ResultConfig, parse_times
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import (
+    ZYX,
     Box,
     ZYXFloat,
     as_zyx,
@@ -49,6 +52,12 @@ LIMITS_MAX_VOXELS = 32 * 10**6
 
 CROP = 24
 """Edge of the crops that tell how an undeclared level was made, voxels of the level."""
+
+FINE_CROP = 192
+"""Most level-0 voxels along an edge of such a crop, as far as 4 voxels of the level allow."""
+
+FEW_CHUNKS = 8
+"""A lattice that meets fewer stored chunks says too little; all that is stored is listed then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +183,7 @@ def channel_index(source: ImageSource, channel: str) -> int:
     """
     if channel in source.channels:
         return source.channels.index(channel)
-    if channel.isdigit() and int(channel) < source.num_channels:
+    if channel.isdecimal() and int(channel) < source.num_channels:
         return int(channel)
     names = ", ".join(f"{i} ({n})" for i, n in enumerate(source.channels))
     message = f"--channel: got {channel!r}; the image has {names}"
@@ -218,7 +227,7 @@ def level_position(reader: ImageReader, level: int, time: int, channel: int) -> 
             for a, b in zip(source.translation_um(0), source.translation_um(level), strict=True)
         ]
         return level_map(step, _divided(shift, finest), None)
-    crop = _textured_crop(reader, level, time, channel)
+    crop = _textured_crop(reader, level, time, channel, step)
     start = as_zyx(round(a * s) for a, s in zip(crop.start, step, strict=True))
     stop = as_zyx(
         min(n, round(b * s)) for b, s, n in zip(crop.stop, step, source.shape_zyx(0), strict=True)
@@ -274,6 +283,7 @@ def make_plan(
     config: ResultConfig,
     diameter_um: float | None,
     limits: tuple[tuple[float, float] | None, ...],
+    reference: int | None = None,
 ) -> Plan:
     """Decide everything.
 
@@ -287,6 +297,8 @@ def make_plan(
         Diameter of the objects, micrometres, given or probed; None: native scale.
     limits : tuple of (low, high) or None
         Intensity limits of the selected times, at least one of them known; see `all_limits`.
+    reference : int, optional
+        Time where to look for texture, see `reference_time`; None is the first with limits.
 
     Raises
     ------
@@ -308,7 +320,8 @@ def make_plan(
         model.context,
         model.divisor,
     )
-    first = next(t for t, pair in zip(times, limits, strict=True) if pair is not None)
+    if reference is None:
+        reference = next(t for t, pair in zip(times, limits, strict=True) if pair is not None)
     return Plan(
         source=source,
         model=model,
@@ -319,7 +332,7 @@ def make_plan(
         translation_um=translation,
         diameter_um=diameter_um,
         working=working,
-        level=level_position(reader, working.level, first, channel),
+        level=level_position(reader, working.level, reference, channel),
         tiles=tiles,
         prob_thresh=config.prob_thresh if config.prob_thresh is not None else model.prob_thresh,
         nms_thresh=config.nms_thresh if config.nms_thresh is not None else model.nms_thresh,
@@ -349,6 +362,38 @@ def all_limits(
     return found
 
 
+def reference_time(
+    reader: ImageReader,
+    model: Model,
+    channel: int,
+    known: Mapping[int, tuple[float, float] | None],
+) -> tuple[int, tuple[float, float]]:
+    """Return the first time of the whole series with any contrast, and its intensity limits.
+
+    What is decided once for a series (the probed scale, how a level was made) is decided there,
+    whichever times are selected: a time gives the same instances alone as with the others.
+
+    Parameters
+    ----------
+    reader : ImageReader
+        The image.
+    model : Model
+    channel : int
+        Channel that is segmented.
+    known : mapping of int to (low, high) or None
+        Limits of the selected times; at least one has contrast.
+    """
+    percentiles = (model.low_percentile, model.high_percentile)
+    for time in range(reader.source.num_times):
+        pair = (
+            known[time] if time in known else intensity_limits(reader, time, channel, percentiles)
+        )
+        if pair is not None:
+            return time, pair
+    message = f"{reader.source.path}: no time of the series has any contrast"
+    raise ImageError(message)
+
+
 def _limits_level(source: ImageSource) -> int:
     """The coarsest level with at least `LIMITS_MIN_VOXELS`, or level 0."""
     sizes = [np.prod(source.shape_zyx(k), dtype=np.float64) for k in range(len(source.levels))]
@@ -358,22 +403,29 @@ def _limits_level(source: ImageSource) -> int:
 def _sample_boxes(reader: ImageReader, level: int, time: int, channel: int) -> list[Box]:
     """Stored chunks to take the limits from: all, or of a large level a fixed lattice of them."""
     shape, step = reader.source.shape_zyx(level), reader.source.storage_zyx(level)
-    stride = 1
-    while np.prod(shape, dtype=np.float64) / stride**3 > LIMITS_MAX_VOXELS:
-        stride += 1
     counts = grid_shape(shape, step)
-    # An axis with fewer chunks than the stride still gives its middle one.
-    axes = [range(min(stride, n) // 2, n, stride) for n in counts]
+    most = max(1, LIMITS_MAX_VOXELS // _middle(Box.of_shape(step)).size)
+    stride = 1
+    while math.prod(len(axis) for axis in _every(counts, stride)) > most:
+        stride += 1
+    axes = _every(counts, stride)
     boxes = []
     for picks in iter_grid(as_zyx(len(axis) for axis in axes)):
         index = as_zyx(axis[i] for axis, i in zip(axes, picks, strict=True))
         if reader.chunk_exists(level, time, channel, index):
             boxes.append(_middle(grid_box(index, step, shape)))
-    if not boxes:
+    if stride > 1 and len(boxes) < FEW_CHUNKS:
         # A sparse volume that the lattice misses.
-        stored = itertools.islice(reader.existing_chunks(level, time, channel), 64)
-        boxes = [_middle(box) for _, box in stored]
+        stored = [box for _, box in reader.existing_chunks(level, time, channel)]
+        wanted = min(len(stored), most)
+        boxes = [_middle(stored[k * len(stored) // wanted]) for k in range(wanted)]
     return boxes
+
+
+def _every(counts: ZYX, stride: int) -> tuple[range, range, range]:
+    """Every `stride`-th chunk of each axis; of an axis with fewer, the middle one."""
+    z, y, x = (range(min(stride, n) // 2, n, stride) for n in counts)
+    return z, y, x
 
 
 def _middle(box: Box) -> Box:
@@ -384,20 +436,31 @@ def _middle(box: Box) -> Box:
     return Box(start, stop)
 
 
-def _textured_crop(reader: ImageReader, level: int, time: int, channel: int) -> Box:
+def _textured_crop(reader: ImageReader, level: int, time: int, channel: int, step: ZYXFloat) -> Box:
     """The crop of a level with the largest variance, among up to 5 an axis on a fixed lattice."""
     shape = reader.source.shape_zyx(level)
-    edge = as_zyx(min(CROP, n) for n in shape)
-    best, most = Box((0, 0, 0), edge), -1.0
+    edge = as_zyx(
+        min(n, max(4, min(CROP, int(FINE_CROP / s)))) for n, s in zip(shape, step, strict=True)
+    )
+    best, most = Box((0, 0, 0), edge), 0.0
     starts: list[list[int]] = [
         sorted({round(k * (n - e) / 4) for k in range(5)}) for n, e in zip(shape, edge, strict=True)
     ]
-    for index in iter_grid(as_zyx(len(s) for s in starts)):
-        start = as_zyx(s[i] for s, i in zip(starts, index, strict=True))
-        box = Box(start, as_zyx(a + e for a, e in zip(start, edge, strict=True)))
-        variance = _variance(reader.read_box(level, time, channel, box))
-        if variance > most:
-            best, most = box, variance
+    lattice = (
+        as_zyx(s[i] for s, i in zip(starts, index, strict=True))
+        for index in iter_grid(as_zyx(len(s) for s in starts))
+    )
+    # Where the lattice sees nothing, as in a sparse volume, the first stored chunks.
+    stored = (box.start for _, box in reader.existing_chunks(level, time, channel))
+    for places in (lattice, itertools.islice(stored, 64)):
+        for place in places:
+            start = as_zyx(min(a, n - e) for a, n, e in zip(place, shape, edge, strict=True))
+            box = Box(start, as_zyx(a + e for a, e in zip(start, edge, strict=True)))
+            variance = _variance(reader.read_box(level, time, channel, box))
+            if variance > most:
+                best, most = box, variance
+        if most > 0.0:
+            break
     return best
 
 

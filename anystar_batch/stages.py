@@ -124,7 +124,7 @@ def suppress(run: Run) -> None:
                 continue
             # Twice the reach: what lies on the core's border is then mostly certain.
             known = tasks.near_box(block.box, 2 * reach).intersect(volume)
-            near = _slices(run, "predict", time, known)
+            near = slices(run, "predict", time, known)
             todo.append(tasks.SuppressTask(run.work, time, block, near, known, reach))
     _run_tasks(run, "suppress", tasks.suppress, todo, len(blocks) * len(run.plan.times) - len(todo))
     for time in run.plan.times:
@@ -144,7 +144,7 @@ def number(run: Run) -> None:
     for time in times:
         for block in blocks:
             known = tasks.near_box(block.box, 2 * reach + 1).intersect(volume)
-            near = _slices(run, "suppress", time, known)
+            near = slices(run, "suppress", time, known)
             if any(piece.stop > piece.start for piece in near):
                 todo.append(tasks.OwnTask(run.work, time, block, near))
     keys: dict[int, list[NDArray[np.int64]]] = {time: [] for time in times}
@@ -172,9 +172,7 @@ def paint(run: Run) -> None:
         for block in blocks:
             units = tuple(u for u in block.units if render.unit_key(time, u) not in done)
             if units:
-                near = _slices(
-                    run, "suppress", time, render.working_box(run.plan, block.box, reach)
-                )
+                near = slices(run, "suppress", time, render.working_box(run.plan, block.box, reach))
                 todo.append(render.PaintTask(run.work, time, block, units, near, first))
     _run_tasks(
         run, "paint", render.paint_block, todo, len(blocks) * len(run.plan.times) - len(todo)
@@ -195,18 +193,6 @@ def pyramid(run: Run) -> None:
                     todo.append(render.PyramidTask(run.work, time, level, block, units))
         already = len(blocks) * len(run.plan.times) - len(todo)
         _run_tasks(run, stage, render.pyramid_block, todo, already)
-
-
-def probabilities(run: Run) -> NDArray[np.float32]:
-    """Return the object probability of every label, label 1 first."""
-    found = np.zeros(instance_count(run), np.float32)
-    for time in run.plan.times:
-        first = first_label(run, time)
-        for block in tile_blocks(run):
-            near = _slices(run, "suppress", time, block.box)
-            survivors, labels = render.instances(run.work, time, near, first)
-            found[labels.astype(np.int64) - 1] = survivors.prob
-    return found
 
 
 def check_content(run: Run) -> None:
@@ -289,7 +275,8 @@ def _run_tasks(
     if failed:
         names = ", ".join(name for name, _ in failed[:20])
         more = f" and {len(failed) - 20} more" if len(failed) > 20 else ""
-        reason = f"{failed[0][1].reason} (failed: {names}{more})"
+        all_of = f" ({len(failed)} blocks failed: {names}{more})" if len(failed) > 1 else ""
+        reason = f"{failed[0][1].reason}{all_of}; nothing is published, a rerun does what is left"
         raise BlockError(stage, failed[0][0], reason)
     return results
 
@@ -324,8 +311,14 @@ def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:
     return np.sort(tasks.position_keys(doubtful.points[survives], plan.working.shape))
 
 
-def _slices(run: Run, stage: str, time: int, box: Box) -> tuple[Slice, ...]:
-    """Where the candidates of every tile lie that meets a box."""
+def slices(run: Run, stage: str, time: int, box: Box) -> tuple[Slice, ...]:
+    """Return where the candidates of every tile lie that meets a box.
+
+    Raises
+    ------
+    LedgerMismatchError
+        If a tile is not done.
+    """
     tiles = run.plan.tiles.tiles_near(box)
     found = []
     for tile in tiles:

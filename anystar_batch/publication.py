@@ -1,0 +1,208 @@
+"""How a run meets what is there already: who may write, what is published, what was cut short.
+
+A finished run leaves table and record in the work directory, publishes the label, and only then
+moves the two to their places. A run that finds a record waiting beside a published label of its own
+fingerprint was cut short in between, and finishes that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from anystar_batch import render, tasks
+from anystar_batch.archive.labels import KEY, discard, published_attributes
+from anystar_batch.archive.ledger import Ledger
+from anystar_batch.archive.lock import hold
+from anystar_batch.archive.ngff import JSON
+from anystar_batch.archive.store import check_writable, output_error
+from anystar_batch.config import SegmentConfig
+from anystar_batch.errors import (
+    AnyStarBatchError,
+    ConfigError,
+    LedgerMismatchError,
+    OutputError,
+    OutputExistsError,
+)
+from anystar_batch.places import Places, move_atomic
+
+PENDING_RECORD = "run.json"
+"""The run record in the work directory, until the label is published."""
+
+PENDING_TABLE = "table.csv"
+"""The finished table in the work directory, until the label is published."""
+
+
+def token(digest: str) -> str:
+    """Return what tells the hidden label of this result from that of another."""
+    return digest[:12]
+
+
+@contextlib.contextmanager
+def named_errors(places: Places) -> Iterator[None]:
+    """Turn what the system says of files of the run into an error that names the cure.
+
+    Raises
+    ------
+    LedgerMismatchError
+        If a file of the work directory is missing.
+    OutputError
+        If a file cannot be written.
+    """
+    try:
+        yield
+    except AnyStarBatchError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            message = (
+                f"{error.filename} is missing: the work directory {places.work} is damaged; give "
+                "--restart"
+            )
+            raise LedgerMismatchError(message) from error
+        raise output_error(error.filename or places.work, error) from error
+
+
+def check_places(places: Places) -> None:
+    """Check before work that everything can be written, by writing.
+
+    Raises
+    ------
+    OutputError
+        If something cannot.
+    ConfigError
+        If the table would take the place of a directory.
+    """
+    _check_table(places)
+    for folder in places.folders:
+        check_writable(folder)
+
+
+def check_permissions(places: Places) -> None:
+    """Check the same as `check_places`, without writing: for a dry run.
+
+    Raises
+    ------
+    OutputError
+        If something cannot be written.
+    ConfigError
+        If the table would take the place of a directory.
+    """
+    _check_table(places)
+    for folder in places.folders:
+        place = Path(folder).absolute()
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+            message = (
+                f"{folder}: cannot be written (no permission, or {place} is no directory); give "
+                "--output DIR to keep results elsewhere"
+            )
+            raise OutputError(message)
+
+
+def _check_table(places: Places) -> None:
+    if Path(places.stats).is_dir():
+        message = f"--stats: {places.stats} is a directory; expected the name of a CSV file"
+        raise ConfigError(message)
+
+
+@contextlib.contextmanager
+def hold_places(places: Places) -> Iterator[None]:
+    """Hold the run's locks: of its results, and of its work directory where that lies elsewhere."""
+    with contextlib.ExitStack() as stack:
+        for lock in places.locks:
+            Path(lock).parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(lock))
+        yield
+
+
+def make_folders(places: Places) -> None:
+    """Make the directories that work needs."""
+    for name in (tasks.CANDIDATES, tasks.SURVIVORS, render.PARTIALS):
+        (Path(places.work) / name).mkdir(parents=True, exist_ok=True)
+    Path(places.stats).parent.mkdir(parents=True, exist_ok=True)
+
+
+def throw_away(places: Places, digest: str) -> None:
+    """Delete the work directory and the hidden label of the unfinished run, whatever its options.
+
+    Parameters
+    ----------
+    places : Places
+    digest : str
+        Fingerprint of the run that begins.
+    """
+    for old in {Ledger.fingerprint_in(Path(places.work)), digest} - {None}:
+        discard(places.label, token(str(old)))
+    if Path(places.work).exists():
+        shutil.rmtree(places.work)
+
+
+def published(config: SegmentConfig, places: Places, digest: str) -> JSON | None:
+    """Return the provenance of this very result if it is published; None if it must be made.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+    places : Places
+    digest : str
+        Fingerprint of the run.
+
+    Raises
+    ------
+    OutputExistsError
+        If another result has the place and may not be overwritten.
+    """
+    attributes = published_attributes(places.label)
+    if attributes is None:
+        if Path(places.stats).exists() and not config.run.overwrite:
+            message = (
+                f"{places.stats} exists already and belongs to no label here; give another "
+                "--stats, or --overwrite to replace it"
+            )
+            raise OutputExistsError(message)
+        return None
+    found = attributes.get(KEY)
+    ours: JSON = found if isinstance(found, dict) else {}
+    is_same = ours.get("fingerprint") == digest
+    if config.run.overwrite:
+        return ours if is_same and is_cut_short(places) else None
+    if not is_same:
+        what = "by another model, image or options" if ours else "by another program"
+        message = (
+            f"{places.label.path} exists already, made {what}; give another --label, or "
+            "--overwrite to replace it once the new one is complete"
+        )
+        raise OutputExistsError(message)
+    return ours
+
+
+def is_cut_short(places: Places) -> bool:
+    """Return whether a finished run left its table and record in the work directory."""
+    return (Path(places.work) / PENDING_RECORD).exists()
+
+
+def is_spent(places: Places, digest: str) -> bool:
+    """Return whether the work directory is what a run left that has published this very result."""
+    attributes = published_attributes(places.label) or {}
+    ours = attributes.get(KEY)
+    return (
+        isinstance(ours, dict)
+        and ours.get("fingerprint") == digest == Ledger.fingerprint_in(Path(places.work))
+        and not Path(places.label.hidden_path(token(digest))).exists()
+    )
+
+
+def finish(config: SegmentConfig, places: Places) -> None:
+    """Bring table and record to their places after the label is published; tidy up."""
+    work = Path(places.work)
+    for pending, final in ((PENDING_TABLE, places.stats), (PENDING_RECORD, places.record)):
+        if (work / pending).exists():
+            move_atomic(work / pending, Path(final))
+    if not config.run.keep_work:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,171 @@
+"""What a run says of itself: to the caller, in the label's attributes, in the run record.
+
+The label's attributes are equal for equal results; when, where and with how many workers they were
+made stands in the run record only.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from anystar_batch import __version__
+from anystar_batch.config import SegmentConfig
+from anystar_batch.geometry import ZYX
+from anystar_batch.memory import PROCESS_BYTES
+from anystar_batch.places import Places
+from anystar_batch.plan import Plan
+from anystar_batch.stages import Run, instance_count
+
+DONE = "done"
+"""Status of a run that published its label."""
+
+NOTHING_TO_DO = "nothing to do"
+"""Status of a run that found its very result published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run has to show.
+
+    Parameters
+    ----------
+    image, label, stats : str
+        Paths of image, published label and table.
+    status : str
+        `done`, or `nothing to do` where the same result was there already.
+    instances : int
+        Number of labels.
+    voxels : int
+        Level-0 voxels of the segmented channel and times.
+    seconds : dict
+        Wall time by stage.
+    peak_memory : int
+        Largest memory of this process and its workers, bytes.
+    fingerprint : str
+        Digest of what decides the result.
+    warnings : tuple of str
+        What may not be as wanted.
+    """
+
+    image: str
+    label: str
+    stats: str
+    status: str
+    instances: int
+    voxels: int
+    seconds: Mapping[str, float]
+    peak_memory: int
+    fingerprint: str
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a run would do: the answer of a dry run.
+
+    Parameters
+    ----------
+    plan : Plan
+        What was decided.
+    status : str
+        `new`, `replace` where a published label would make room, or `nothing to do`.
+    block_shape : (z, y, x)
+        Level-0 voxels of a block.
+    blocks : int
+        Blocks of tiles over all times.
+    tiles : int
+        Tiles over all times.
+    label_bytes : int
+        Uncompressed size of the label's levels.
+    tile_bytes, block_bytes : int
+        Memory of the network for one tile, and of a block besides.
+    places : Places
+        Where results would go.
+    """
+
+    plan: Plan
+    status: str
+    block_shape: ZYX
+    blocks: int
+    tiles: int
+    label_bytes: int
+    tile_bytes: int
+    block_bytes: int
+    places: Places
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the preview as plain JSON values."""
+        return {
+            "image": self.plan.source.path,
+            "label": self.places.label.path,
+            "stats": self.places.stats,
+            "status": self.status,
+            "plan": self.plan.to_json(),
+            "block_shape": list(self.block_shape),
+            "blocks": self.blocks,
+            "tiles": self.tiles,
+            "label_bytes_uncompressed": self.label_bytes,
+            "memory_per_worker": self.tile_bytes + self.block_bytes + PROCESS_BYTES,
+        }
+
+
+def provenance(run: Run, parts: Mapping[str, object]) -> dict[str, object]:
+    """Return what the label says of its making: the same for equal runs, whenever made.
+
+    Parameters
+    ----------
+    run : Run
+        Its label is finished.
+    parts : mapping
+        What the fingerprint was made of.
+    """
+    counted = run.ledger.entries("number").values()
+    known = run.ledger.entry("plan", "") or {}
+    times = run.plan.times
+    return {
+        "fingerprint": run.ledger.fingerprint,
+        "instances": instance_count(run),
+        "hidden": sum(int(e["hidden"]) for e in counted),
+        "model": {"name": run.plan.model.name, "version": run.plan.model.version},
+        "options": {k: v for k, v in parts.items() if k != "image"},
+        "decided": run.plan.to_json(),
+        "probe": known.get("probe"),
+        "times_segmented": list(times),
+        "times_left_empty": sorted({*range(run.plan.source.num_times)} - {*times}),
+    }
+
+
+def run_record(config: SegmentConfig, run: Run, summary: Summary) -> dict[str, object]:
+    """Return what the run was: with time, host, workers and blocks, which no label mentions.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+        Every option of the user's.
+    run : Run
+    summary : Summary
+    """
+    known = run.ledger.entry("plan", "") or {}
+    predicted = run.ledger.entries("predict").values()
+    return {
+        "anystar_batch": __version__,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "config": config.to_json(),
+        "workers": run.engine.workers,
+        "block_shape": list(run.block_shape),
+        "model": {"name": run.plan.model.name, "sha256": run.plan.model.sha256},
+        "plan": run.plan.to_json(),
+        "probe": known.get("probe"),
+        "candidates_too_large": sum(int(e["too_large"]) for e in predicted),
+        "survivors_hidden": sum(int(e["hidden"]) for e in run.ledger.entries("number").values()),
+        "summary": summary.to_json(),
+    }

@@ -1,0 +1,75 @@
+"""The last stage: merge the sums of all painted blocks and write the table."""
+
+from __future__ import annotations
+
+import time as clock
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch import render
+from anystar_batch.errors import LedgerMismatchError
+from anystar_batch.events import StageDone, StageStarted
+from anystar_batch.measure.partials import SHAPE, Partials, intensity_dtype, merge
+from anystar_batch.measure.table import Frame, write_csv
+from anystar_batch.stages import Run, first_label, instance_count, slices, tile_blocks
+
+
+def table(run: Run, path: Path) -> int:
+    """Write the table.
+
+    Parameters
+    ----------
+    run : Run
+        Every block is painted.
+    path : Path
+        The CSV file.
+
+    Returns
+    -------
+    int
+        Number of rows, one an instance.
+
+    Raises
+    ------
+    LedgerMismatchError
+        If the labels painted are not those numbered.
+    """
+    started = clock.perf_counter()
+    run.on_event(StageStarted("table", 1))
+    source, plan = run.plan.source, run.plan
+    parts = render.load_partials(run.folder, run.ledger.entries("paint"))
+    kind = intensity_dtype(source.dtype)
+    empty = Partials(np.zeros(0, SHAPE), np.zeros((0, source.num_channels), kind))
+    statistics = merge([empty, *parts])
+    count = instance_count(run)
+    labels = statistics.shape["label"]
+    if not np.array_equal(labels, np.arange(1, count + 1)):
+        message = (
+            f"{len(labels)} labels were painted, {count} numbered: the work directory "
+            f"{run.folder} is damaged; give --restart"
+        )
+        raise LedgerMismatchError(message)
+    times = None
+    if source.t_axis is not None:
+        numbered = run.ledger.entries("number")
+        counts = [int(numbered[str(t)]["count"]) for t in plan.times]
+        times = np.repeat(np.asarray(plan.times, np.int64), counts)
+    frame = Frame(source.shape_zyx(0), plan.scale_um, plan.translation_um, source.channels)
+    write_csv(path, statistics, frame, probabilities(run), times)
+    run.seconds["table"] = clock.perf_counter() - started
+    run.on_event(StageDone("table", run.seconds["table"]))
+    return count
+
+
+def probabilities(run: Run) -> NDArray[np.float32]:
+    """Return the object probability of every label, label 1 first."""
+    found = np.zeros(instance_count(run), np.float32)
+    for time in run.plan.times:
+        first = first_label(run, time)
+        for block in tile_blocks(run):
+            near = slices(run, "suppress", time, block.box)
+            survivors, labels = render.instances(run.work, time, near, first)
+            found[labels.astype(np.int64) - 1] = survivors.prob
+    return found
