@@ -8,6 +8,7 @@ the same answer every time.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import dask.array as da
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from anystar_batch.archive.store import ImageReader
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
-from anystar_batch.geometry import ZYX, Box, as_zyx, iter_grid
+from anystar_batch.geometry import ZYX, Box, as_zyx
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.plan import Plan, level_scales, make_plan
@@ -32,6 +33,9 @@ TRIALS = (0.75, 1.5, 3.0)
 
 TILES = 2
 """Tiles of each trial scale."""
+
+TILES_SEEN = 128
+"""Most tiles an axis among which they are chosen."""
 
 COARSE_VOXELS = 10**5
 """Texture is looked up on the coarsest level with at least so many voxels."""
@@ -176,10 +180,14 @@ def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.fl
     start = as_zyx((n - e) // 2 for n, e in zip(shape, edges, strict=True))
     box = Box(start, as_zyx(a + e for a, e in zip(start, edges, strict=True)))
     image = np.nan_to_num(reader.read_box(level, time, channel, box).astype(np.float32))
-    lazy = da.from_array(image, chunks=128)
+    # Dask refuses an axis thinner than the filter reaches.
+    reach = math.ceil(4 * TEXTURE_SIGMA)
+    margin = as_zyx(reach if n < 2 * reach else 0 for n in image.shape)
+    padded = np.pad(image, [(m, m) for m in margin], mode="symmetric")
+    lazy = da.from_array(padded, chunks=128)
     difference = da.fabs(lazy - gaussian_filter(lazy, TEXTURE_SIGMA))
     values: NDArray[np.float32] = difference.compute(scheduler="threads").astype(np.float32)
-    return values, box, level
+    return values[Box.of_shape(box.shape).shift(margin).slices], box, level
 
 
 def _trial(work: Work, voxel_um: float) -> Trial:
@@ -212,25 +220,32 @@ def _trial(work: Work, voxel_um: float) -> Trial:
 
 
 def _textured_tiles(plan: Plan, reader: ImageReader, time: int) -> list[ZYX]:
-    """The tiles with most texture, ties by position."""
-    values, box, level = texture(reader, time, plan.channel)
+    """The tiles with most texture, ties by position; of very many, from a lattice of them."""
+    sums, box, level = texture(reader, time, plan.channel)
     level_shape, shape = reader.source.shape_zyx(level), plan.working.shape
-    ratio = [a / b for a, b in zip(level_shape, shape, strict=True)]
-    scored = []
-    for tile in iter_grid(plan.tiles.counts):
-        core = plan.tiles.core_box(tile)
-        seen = Box(
-            as_zyx(int(a * r) for a, r in zip(core.start, ratio, strict=True)),
-            as_zyx(
-                max(int(a * r) + 1, int(b * r))
-                for a, b, r in zip(core.start, core.stop, ratio, strict=True)
-            ),
-        ).intersect(box)
-        if seen.size:
-            part = values[seen.relative_to(box.start).slices]
-            # The sum, so that a sliver at the volume's end does not win.
-            scored.append((-float(part.sum(dtype=np.float64)), tile))
-    if not scored:
-        message = f"{plan.source.path}: the image has no voxels to probe"
-        raise ImageError(message)
-    return [tile for _, tile in sorted(scored)[:TILES]]
+    tiles: list[NDArray[np.int64]] = []
+    for axis in range(3):
+        count, core = plan.tiles.counts[axis], plan.tiles.core[axis]
+        ratio = level_shape[axis] / shape[axis]
+        low = int(box.start[axis] / (ratio * core))
+        high = min(count, math.ceil(box.stop[axis] / (ratio * core)))
+        index = np.arange(low, high, max(1, -(-(high - low) // TILES_SEEN)))
+        first = (index * core * ratio).astype(np.int64)
+        last = (np.minimum((index + 1) * core, shape[axis]) * ratio).astype(np.int64)
+        last = np.clip(np.maximum(last, first + 1), None, box.stop[axis]) - box.start[axis]
+        first = np.maximum(first - box.start[axis], 0)
+        seen = last > first
+        tiles.append(index[seen])
+        # The sum, so that a sliver at the volume's end does not win.
+        planes = np.moveaxis(sums, axis, 0)
+        parts = [
+            planes[a:b].sum(axis=0, dtype=np.float64)
+            for a, b in zip(first[seen], last[seen], strict=True)
+        ]
+        if not parts:
+            message = f"{plan.source.path}: the image has no voxels to probe"
+            raise ImageError(message)
+        sums = np.moveaxis(np.stack(parts), 0, axis)
+    best = np.argsort(-sums, axis=None, kind="stable")[:TILES]
+    picks = np.stack(np.unravel_index(best, sums.shape), axis=1)
+    return [as_zyx(t[k] for t, k in zip(tiles, pick, strict=True)) for pick in picks]

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from anystar_batch import probe as probe_module
+from anystar_batch.archive.store import ImageReader, read_image
+from anystar_batch.config import ResultConfig
+from anystar_batch.errors import ConfigError, ImageError
+from anystar_batch.geometry import Box
+from anystar_batch.plan import all_limits, make_plan
+from anystar_batch.probe import TRIALS, probe_diameter, texture
+from tests.blobs import Blobs, soft_image
+from tests.fakes import make_model, random_ellipsoids, write_image
+from tests.test_plan import sparse_image
+
+MODEL = make_model(diameter=12.0, tile=32, context=16)
+
+
+@dataclass(frozen=True)
+class Blind:
+    """Finds nothing."""
+
+    def __call__(self, _model, _threads):
+        return self
+
+    def find(self, _image, _window, _core, _prob_thresh):
+        return np.empty((0, 3), np.int32), np.empty(0, np.float32), np.empty((0, 96), np.float32)
+
+
+def probe(path, factory=None, model=MODEL, config=None):
+    config = ResultConfig() if config is None else config
+    reader = ImageReader(read_image(str(path)))
+    limits = all_limits(reader, model, 0, tuple(range(reader.source.num_times)))
+    factory = Blobs((2, 2, 2), reach=24.0) if factory is None else factory
+    return probe_diameter(reader, model, config, limits, factory, 1)
+
+
+def write_balls(path, radius, voxel=(1.0, 1.0, 1.0), shape=(48, 96, 96), count=12):
+    truth = random_ellipsoids(
+        shape, count, 3, radius=(radius * 0.98, radius * 1.02), gap=3.0, scale=voxel
+    )
+    return write_image(path, [soft_image(truth, voxel)], chunks=(32, 32, 32), scale=voxel)
+
+
+@pytest.mark.parametrize("radius", [4.0, 8.0, 15.0])
+def test_the_diameter_is_measured_whatever_its_size(tmp_path, radius):
+    path = write_balls(tmp_path / "a.ome.zarr", radius, shape=(64, 96, 96), count=8)
+    found = probe(path)
+    assert found.is_certain
+    assert found.diameter_um == pytest.approx(2 * radius, rel=0.06)
+    assert [t.voxel_um for t in found.trials] == pytest.approx(TRIALS)
+
+
+def test_the_diameter_is_in_micrometres_on_anisotropic_voxels_too(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 3.0, (1.0, 0.4, 0.4), (24, 96, 96))
+    found = probe(path)
+    assert found.diameter_um == pytest.approx(6.0, rel=0.1)
+    halved = probe(path, config=ResultConfig(voxel_size=(0.5, 0.2, 0.2)))
+    assert halved.diameter_um == pytest.approx(found.diameter_um / 2)
+
+
+def test_the_probe_says_the_same_every_time(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 6.0)
+    assert probe(path) == probe(path)
+    assert probe(path).to_json() == probe(path).to_json()
+
+
+def test_the_first_time_with_contrast_is_looked_at(tmp_path):
+    truth = random_ellipsoids((48, 64, 64), 5, 3, radius=(5.9, 6.1), gap=3.0)
+    image = soft_image(truth, (1.0, 1.0, 1.0))
+    data = np.stack([np.full_like(image, 100), image])
+    path = write_image(tmp_path / "a.ome.zarr", [data], axes="tzyx", chunks=(1, 32, 32, 32))
+    assert probe(path).diameter_um == pytest.approx(12.0, rel=0.06)
+
+
+def test_where_nothing_is_found_the_images_own_scale_is_proposed(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 6.0, (2.0, 0.5, 0.5), (24, 64, 64), count=4)
+    found = probe(path, Blind())
+    assert not found.is_certain
+    assert found.diameter_um == 0.5 * MODEL.diameter
+    assert len(found.trials) == len(TRIALS)
+    assert {t.objects for t in found.trials} == {0}
+    assert found.to_json()["is_certain"] is False
+
+
+def test_scales_at_which_the_volume_is_too_small_are_left_out(tmp_path):
+    data = np.random.default_rng(0).integers(0, 99, (6, 5, 5)).astype(np.uint8)
+    path = write_image(tmp_path / "a.ome.zarr", [data], voxel=(1.0, 1.0, 1.0))
+    trials = probe(path, Blind(), make_model(diameter=12.0)).trials
+    assert [t.voxel_um for t in trials] == pytest.approx(TRIALS)
+    data = data[:, :3, :3]
+    path = write_image(tmp_path / "b.ome.zarr", [data])
+    trials = probe(path, Blind()).trials
+    assert [t.voxel_um for t in trials] == pytest.approx(TRIALS[:2])
+
+
+def test_a_model_without_a_size_has_nothing_to_probe_for(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 6.0)
+    with pytest.raises(ConfigError, match=r"model fake has no known diameter"):
+        probe(path, model=make_model(diameter=None))
+
+
+# Texture and tiles
+
+
+def textured_plan(path, diameter_um=12.0):
+    reader = ImageReader(read_image(str(path)))
+    limits = all_limits(reader, MODEL, 0, (0,))
+    return make_plan(reader, MODEL, ResultConfig(), diameter_um, limits), reader
+
+
+def test_texture_is_high_where_the_image_changes(tmp_path):
+    data = np.full((32, 64, 64), 10, np.float32)
+    data[10:20, 30:50, 8:24] += np.random.default_rng(0).normal(0, 5, (10, 20, 16))
+    data[0, 0, 0] = np.nan
+    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
+    values, box, level = texture(ImageReader(read_image(path)), 0, 0)
+    assert (box, level) == (Box.of_shape(data.shape), 0)
+    assert np.isfinite(values).all()
+    assert values[10:20, 30:50, 8:24].mean() > 20 * values[25:].mean()
+
+
+def test_of_a_large_level_the_middle_is_looked_at(tmp_path, monkeypatch):
+    data = np.random.default_rng(0).integers(0, 99, (20, 40, 80)).astype(np.uint8)
+    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
+    monkeypatch.setattr(probe_module, "COARSE_LIMIT", data.size // 8)
+    values, box, _ = texture(ImageReader(read_image(path)), 0, 0)
+    assert box == Box((5, 10, 20), (15, 30, 60))
+    assert values.shape == box.shape
+
+
+def test_the_most_textured_tiles_are_taken(tmp_path):
+    data = np.full((70, 120, 130), 10, np.uint16)
+    rng = np.random.default_rng(0)
+    data[40:60, 70:90, 100:120] += rng.integers(0, 90, (20, 20, 20)).astype(np.uint16)
+    data[2:8, 100:106, 2:8] += rng.integers(0, 90, (6, 6, 6)).astype(np.uint16)
+    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
+    plan, reader = textured_plan(path)
+    assert plan.tiles.core == (32, 32, 32)
+    assert probe_module._textured_tiles(plan, reader, 0) == [(1, 2, 3), (0, 3, 0)]
+    # The same tiles from a coarser working scale are other tiles, over the same voxels.
+    coarse, _ = textured_plan(path, 24.0)
+    assert coarse.tiles.counts == (1, 2, 3)
+    assert probe_module._textured_tiles(coarse, reader, 0)[0] == (0, 1, 1)
+
+
+def test_equal_tiles_are_taken_by_position(tmp_path, monkeypatch):
+    data = np.random.default_rng(0).integers(0, 99, (70, 100, 100)).astype(np.uint16)
+    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
+    plan, reader = textured_plan(path)
+    flat = (np.ones((64, 96, 96), np.float32), Box((0, 0, 0), (64, 96, 96)), 0)
+    monkeypatch.setattr(probe_module, "texture", lambda *_: flat)
+    assert probe_module._textured_tiles(plan, reader, 0) == [(0, 0, 0), (0, 0, 1)]
+
+
+def test_an_image_of_which_nothing_can_be_seen_is_refused(tmp_path, monkeypatch):
+    path = write_balls(tmp_path / "a.ome.zarr", 6.0)
+    plan, reader = textured_plan(path)
+    nothing = (np.ones((0, 0, 0), np.float32), Box((0, 0, 0), (0, 0, 0)), 0)
+    monkeypatch.setattr(probe_module, "texture", lambda *_: nothing)
+    with pytest.raises(ImageError, match=r"the image has no voxels to probe"):
+        probe_module._textured_tiles(plan, reader, 0)
+
+
+def test_a_petavoxel_claim_is_probed_in_no_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(probe_module, "COARSE_LIMIT", 64**3)
+    path = sparse_image(tmp_path / "a.ome.zarr", (100_000,) * 3, (64, 64, 64), (781, 781, 781))
+    found = probe(path, Blind())
+    assert not found.is_certain
+    assert len(found.trials) == len(TRIALS)
