@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import dataclasses
+import time as clock
+
+import numpy as np
+import psutil
+import pytest
+
+from anystar_batch import memory
+from anystar_batch.errors import ConfigError
+from anystar_batch.memory import (
+    BLOCK_EDGES,
+    PROCESS_BYTES,
+    MemoryMeter,
+    available_memory,
+    block_bytes,
+    default_block_shape,
+    network_bytes,
+)
+from tests.fakes import make_model, write_image
+from tests.test_plan import NOISE, plan_of
+
+UNIT = (32, 32, 32)
+
+
+@pytest.fixture
+def plan(tmp_path):
+    path = write_image(tmp_path / "a.ome.zarr", [NOISE], chunks=(8, 16, 16))
+    return plan_of(path, diameter_um=12.0)
+
+
+def enough_for(plan, shape, workers=1):
+    """The least memory with which a block of `shape` fits."""
+    return workers * (PROCESS_BYTES + network_bytes(plan) + block_bytes(plan, shape))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_largest_block_that_fits_is_taken(plan, workers):
+    for larger, edge in zip((None, *BLOCK_EDGES), BLOCK_EDGES, strict=False):
+        least = enough_for(plan, (edge,) * 3, workers)
+        assert default_block_shape(plan, least, workers, UNIT) == (edge,) * 3
+        if larger is not None:
+            most = enough_for(plan, (larger,) * 3, workers) - workers
+            assert default_block_shape(plan, most, workers, UNIT) == (edge,) * 3
+
+
+def test_where_no_cube_fits_a_write_unit_may(plan):
+    least = enough_for(plan, (64, 64, 64)) - 1
+    assert default_block_shape(plan, least, 1, UNIT) == UNIT
+    assert default_block_shape(plan, enough_for(plan, UNIT), 1, UNIT) == UNIT
+
+
+def test_too_little_memory_is_refused_with_what_is_needed(plan):
+    least = enough_for(plan, UNIT)
+    with pytest.raises(ConfigError, match=rf"need about {least / 1e9:.1f} GB.*fewer --workers"):
+        default_block_shape(plan, least - 1, 1, UNIT)
+    with pytest.raises(ConfigError, match=r"memory: 0.8 GB a worker \(4.0 GB for 5\); a tile of"):
+        default_block_shape(plan, 4 * 10**9, 5, UNIT)
+
+
+def test_a_block_takes_more_the_larger_it_is_and_the_more_channels(plan, tmp_path):
+    assert block_bytes(plan, (64, 64, 64)) == 8 * block_bytes(plan, (32, 32, 32))
+    stacked = np.stack([NOISE] * 40)
+    path = write_image(tmp_path / "c.ome.zarr", [stacked], axes="czyx", chunks=(1, 8, 16, 16))
+    many = plan_of(path, diameter_um=12.0)
+    assert block_bytes(many, (64, 64, 64)) > block_bytes(plan, (64, 64, 64))
+    # The image twice and the labels at least.
+    assert block_bytes(plan, (64, 64, 64)) >= 64**3 * (2 * 2 + 4)
+
+
+def test_candidates_of_finer_working_voxels_take_more(plan, tmp_path):
+    fine = plan_of(tmp_path / "a.ome.zarr", diameter_um=6.0)
+    ratio = block_bytes(fine, (64, 64, 64)) / block_bytes(plan, (64, 64, 64))
+    assert 6 < ratio <= 8
+
+
+def test_the_network_takes_more_for_larger_windows_and_finer_grids(plan):
+    wide = dataclasses.replace(plan.tiles, window=tuple(2 * n for n in plan.tiles.window))
+    assert network_bytes(dataclasses.replace(plan, tiles=wide)) == 8 * network_bytes(plan)
+    dense = dataclasses.replace(plan, model=make_model(grid=(1, 1, 1)))
+    assert network_bytes(dense) > 4 * network_bytes(plan)
+
+
+def test_a_run_takes_its_share_of_what_is_free(monkeypatch):
+    free = type("Free", (), {"available": 10**10})()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    assert available_memory() == 8 * 10**9
+
+
+def test_the_meter_sees_the_peak_and_stops():
+    with MemoryMeter(interval=0.01) as meter:
+        before = meter.peak
+        ballast = np.ones(60_000_000, np.uint8)
+        deadline = clock.monotonic() + 10
+        while meter.peak < 60_000_000 + before and clock.monotonic() < deadline:
+            clock.sleep(0.01)
+        del ballast
+    assert meter.peak > 60_000_000
+    assert not meter._thread.is_alive()
+
+
+def test_a_process_that_ends_while_it_is_measured_is_left_out(monkeypatch):
+    class Gone:
+        def memory_info(self):
+            raise psutil.NoSuchProcess(1)
+
+    monkeypatch.setattr(psutil.Process, "children", lambda *_, **__: [Gone()])
+    with MemoryMeter(interval=0.01) as meter:
+        clock.sleep(0.05)
+    assert meter.peak > 0
+    assert memory.PROCESS_BYTES > 0
