@@ -178,6 +178,7 @@ def test_a_claim_of_a_thousand_trillion_voxels_is_read_lazily(make_image):
 
 def test_a_label_is_an_image_too(make_image):
     path = make_image(noise(4, 5, 6), change=lambda a: a["ome"].update({"image-label": {}}))
+    assert store.find_images(path) == [path]
     assert store.read_image(path).shape_zyx() == (4, 5, 6)
 
 
