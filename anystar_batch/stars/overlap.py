@@ -4,12 +4,10 @@ Two stars overlap if more than `nms_thresh * min(volume_i, volume_j)` voxel cent
 an integer against a float64, strictly greater, as StarDist's last and exact test.
 
 The earlier one, i, is kept as bits, one row of its box after the other; the later one, j, is never
-rendered. Of the bits of i, those in j's sure ball count, those outside j's outer ball do not; that
-bounds the count from below and above::
-
-    sure <= count <= sure + open           stop when sure > limit, or sure + open <= limit
-
-and the gauge of j is asked about the open bits only until one of the bounds decides.
+rendered. The bits of i in j's sure balls (`zones`) are counted first, 64 at a time; often that
+passes the limit. Else the gauge of j is asked about the bits between its sure and its outer balls,
+from the middle plane outwards, until the count passes the limit. An upper bound to end hopeless
+pairs early was tried: it cost more than it saved (25 to 45 % more time on three dense sets).
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from anystar_batch.stars.gauge import Gauge, Row, gauge, judge_integer, mark
 from anystar_batch.stars.kernel import inlined, leaf, popcount, ready
 from anystar_batch.stars.polyhedra import IDENTITY, bounding_boxes, volumes
 from anystar_batch.stars.rays import Rays
-from anystar_batch.stars.zones import span, zones
+from anystar_batch.stars.zones import span, sure_span, zones
 
 
 class Stars(NamedTuple):
@@ -172,7 +170,7 @@ def _shared(i: int, j: int, stars: Stars) -> Shared:
 
 @inlined
 def _middle_out(k: int, n: int) -> int:
-    """Return 0 .. n-1 from the middle outwards: the bounds close fastest there."""
+    """Return 0 .. n-1 from the middle outwards: the most common voxels lie there."""
     step = (k + 1) // 2
     return n // 2 - step if k & 1 else n // 2 + step
 
@@ -188,27 +186,26 @@ def _count_row(bits: NDArray[np.uint64], at: int, first: int, last: int) -> int:
 
 
 @leaf
-def _bounds(
+def _count_sure(
     j: int, box: Shared, zones: NDArray[np.float64], bits: NDArray[np.uint64], limit: float
-) -> tuple[int, int]:
-    """Count the bits surely inside j and those open; early if the former pass the limit."""
-    sure_bits, open_bits = 0, 0
-    for k in range(box.z1 - box.z0):
-        z = _middle_out(k, box.z1 - box.z0)
-        for y in range(box.y0, box.y1):
-            first, left, right, last = span(j, box.z0 + z, y, zones, box.x0, box.x1)
-            if last <= first:
-                continue
-            at = box.at + z * box.stride + (y - box.y0) * box.words
-            every = _count_row(bits, at, first - box.left, last - 1 - box.left)
-            if right > left and every > 0:
-                ball = _count_row(bits, at, left - box.left, right - 1 - box.left)
-                sure_bits += ball
-                every -= ball
-            open_bits += every
-        if sure_bits > limit:
+) -> int:
+    """Count the bits in j's sure balls, until they pass the limit."""
+    count = 0
+    largest = 0.0
+    for octant in range(8):
+        largest = max(largest, zones[j, octant, 0])
+    reach = int(np.sqrt(largest))
+    y0, y1 = max(box.y0, -reach), min(box.y1, reach + 1)
+    z0, z1 = max(box.z0, -reach), min(box.z1, reach + 1)
+    for k in range(z1 - z0):
+        z = z0 + _middle_out(k, z1 - z0)
+        at = box.at + (z - box.z0) * box.stride - box.y0 * box.words
+        for y in range(y0, y1):
+            left, right = sure_span(j, z, y, zones, box.x0, box.x1)
+            count += _count_row(bits, at + y * box.words, left - box.left, right - 1 - box.left)
+        if count > limit:
             break
-    return sure_bits, open_bits
+    return count
 
 
 @inlined
@@ -221,19 +218,18 @@ def _ask(  # noqa: PLR0913
     bits: NDArray[np.uint64],
     table: Gauge,
     row: Row,
-) -> tuple[int, int]:
-    """Ask j's gauge about the bits at x in [first, last): how many there are, how many inside."""
+) -> int:
+    """Count the bits at x in [first, last) that j's gauge says are inside."""
     at = box.at + (z - box.z0) * box.stride + (y - box.y0) * box.words
-    there = _count_row(bits, at, first - box.left, last - 1 - box.left)
-    if there == 0:
-        return 0, 0
+    if _count_row(bits, at, first - box.left, last - 1 - box.left) == 0:
+        return 0
     judge_integer(z, y, first, last - first, table, row, 0)
     inside = 0
     for x in range(first, last):
         bit = x - box.left
         is_set = (bits[np.uint64(at + (bit >> 6))] >> np.uint64(bit & 63)) & np.uint64(1)
         inside += int(is_set & np.uint64(row.inside[x - first]))
-    return there, inside
+    return inside
 
 
 @leaf
@@ -248,23 +244,16 @@ def is_overlapping(  # noqa: PLR0913
 ) -> bool:
     """Whether more than `limit` voxels lie in both; i as bits, j as `row.inverse_dist`."""
     box = _shared(i, j, stars)
-    sure_bits, open_bits = _bounds(j, box, stars.zones, bits, limit)
-    if sure_bits > limit:
+    count = _count_sure(j, box, stars.zones, bits, limit)
+    if count > limit:
         return True
-    if sure_bits + open_bits <= limit:
-        return False
     for k in range(box.z1 - box.z0):
         z = box.z0 + _middle_out(k, box.z1 - box.z0)
         for y in range(box.y0, box.y1):
             first, left, right, last = span(j, z, y, stars.zones, box.x0, box.x1)
-            if last <= first:
-                continue
-            there, inside = _ask(box, z, y, first, left, bits, table, row)
-            sure_bits, open_bits = sure_bits + inside, open_bits - there
-            there, inside = _ask(box, z, y, right, last, bits, table, row)
-            sure_bits, open_bits = sure_bits + inside, open_bits - there
-            if sure_bits > limit:
-                return True
-            if sure_bits + open_bits <= limit:
-                return False
+            if last > first:
+                count += _ask(box, z, y, first, left, bits, table, row)
+                count += _ask(box, z, y, right, last, bits, table, row)
+        if count > limit:
+            return True
     return False

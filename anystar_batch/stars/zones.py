@@ -55,32 +55,35 @@ def _zones(dist: NDArray[np.float32], directions: Directions) -> NDArray[np.floa
 
 
 @inlined
-def _clip(first: int, left: int, right: int, last: int) -> tuple[int, int, int, int]:
-    """Keep the sure part inside the row."""
-    left = min(max(left, first), last)
-    return first, left, max(min(right, last), left), last
+def _octant(z: float, y: float) -> int:
+    """Octant of a row where x < 0; the next one where x >= 0."""
+    return (4 if z >= 0 else 0) + (2 if y >= 0 else 0)
+
+
+@inlined
+def sure_span(
+    i: int, z: int, y: int, zones: NDArray[np.float64], low: int, high: int
+) -> tuple[int, int]:
+    """Left and right of the row at integer offset (z, y), within [low, high), from the centre."""
+    across, octant = np.float64(z * z + y * y), _octant(z, y)
+    down, up = zones[i, octant, 0] - across, zones[i, octant + 1, 0] - across
+    left = -int(np.sqrt(down)) if down >= 0.0 else 0
+    right = int(np.sqrt(up)) + 1 if up >= 0.0 else 0
+    return max(left, low), min(right, high)
 
 
 @inlined
 def span(
     i: int, z: int, y: int, zones: NDArray[np.float64], low: int, high: int
 ) -> tuple[int, int, int, int]:
-    """First, left, right, last of the row at integer offset (z, y), within [low, high).
-
-    All are offsets from the centre; nothing of the row is inside if last <= first.
-    """
-    across = np.float64(z * z + y * y)
-    octant = (4 if z >= 0 else 0) + (2 if y >= 0 else 0)
-    inner_down, inner_up = zones[i, octant, 0] - across, zones[i, octant + 1, 0] - across
-    outer_down, outer_up = zones[i, octant, 1] - across, zones[i, octant + 1, 1] - across
-    first = -int(np.sqrt(outer_down)) if outer_down >= 0.0 else 0
-    last = int(np.sqrt(outer_up)) + 1 if outer_up >= 0.0 else 0
-    first, last = max(first, low), min(last, high)
-    if inner_down < 0.0 and inner_up < 0.0:
-        return first, last, last, last
-    left = -int(np.sqrt(inner_down)) if inner_down >= 0.0 else 0
-    right = int(np.sqrt(inner_up)) + 1 if inner_up >= 0.0 else 0
-    return _clip(first, left, right, last)
+    """First, left, right and last of that row, in order; none is inside if last <= first."""
+    across, octant = np.float64(z * z + y * y), _octant(z, y)
+    down, up = zones[i, octant, 1] - across, zones[i, octant + 1, 1] - across
+    first = max(-int(np.sqrt(down)) if down >= 0.0 else 0, low)
+    last = min(int(np.sqrt(up)) + 1 if up >= 0.0 else 0, high)
+    left, right = sure_span(i, z, y, zones, low, high)
+    left = min(max(left, first), last)
+    return first, left, max(min(right, last), left), last
 
 
 @inlined
@@ -98,8 +101,7 @@ def span_between(  # noqa: PLR0913
 
     All are offsets from that voxel. A voxel exactly at x = 0 belongs to both octants.
     """
-    across = z * z + y * y
-    octant = (4 if z >= 0.0 else 0) + (2 if y >= 0.0 else 0)
+    across, octant = z * z + y * y, _octant(z, y)
     inner_down, inner_up = zones[i, octant, 0] - across, zones[i, octant + 1, 0] - across
     outer_down, outer_up = zones[i, octant, 1] - across, zones[i, octant + 1, 1] - across
     down = np.sqrt(outer_down) * scale if outer_down >= 0.0 else 0.0
@@ -110,4 +112,6 @@ def span_between(  # noqa: PLR0913
         return first, last, last, last
     down = np.sqrt(inner_down) * scale if inner_down >= 0.0 else 0.0
     up = np.sqrt(inner_up) * scale if inner_up >= 0.0 else 0.0
-    return _clip(first, int(np.ceil(fraction - down)), int(np.floor(fraction + up)) + 1, last)
+    left = min(max(int(np.ceil(fraction - down)), first), last)
+    right = min(int(np.floor(fraction + up)) + 1, last)
+    return first, left, max(right, left), last
