@@ -251,6 +251,28 @@ def models(
             )
 
 
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to write volume, labels, table, picture.")
+    ] = Path("demo"),
+) -> None:
+    """Segment a small volume that ships with a dependency, and draw what was found."""
+    from anystar_batch.demo import run_demo  # noqa: PLC0415
+
+    _start_log(None)
+    listener = _listener(quiet=False, verbose=False)
+    try:
+        with _interruptible(listener.close):
+            made = run_demo(folder, listener)
+    except AnyStarBatchError as error:
+        raise typer.Exit(_report(error)) from None
+    finally:
+        listener.close()
+    _print_summary(made.summary, as_json=False)
+    typer.echo(f"image  {made.overlay}")
+
+
 def _segment_all(
     configs: list[SegmentConfig], listener: Listener, *, as_json: bool, fail_on_warning: bool
 ) -> int:
