@@ -127,6 +127,7 @@ class Plan:
             "diameter_um": self.diameter_um,
             "level": self.working.level,
             "level_origin": self.level.origin,
+            "level_offset": list(self.level.offset),
             "zoom": list(self.working.zoom),
             "working_voxel_um": list(self.working.voxel_um),
             "working_shape": list(self.working.shape),
@@ -234,7 +235,7 @@ def level_position(reader: ImageReader, level: int, time: int, channel: int) -> 
     )
     fine = reader.read_box(0, time, channel, Box(start, stop))
     coarse = reader.read_box(level, time, channel, crop)
-    return level_map(step, None, choose_offset(fine, coarse, crop.start, step))
+    return level_map(step, None, *choose_offset(fine, coarse, crop.start, step))
 
 
 def intensity_limits(

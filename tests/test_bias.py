@@ -7,7 +7,7 @@ shows: it goes wrong if the image that the network sees lies elsewhere than its 
 The map from working voxels to level 0 is written down here from first principles::
 
     area average by F     voxel v shows level-0 voxels v F .. v F + F - 1: centre v F + (F - 1) / 2
-    stride by F           voxel v is level-0 voxel v F
+    stride by F           voxel v is level-0 voxel v F, or v F + F - 1
     working voxels        edges of the volumes coincide: v = (u + 1 / 2) zoom - 1 / 2
 """
 
@@ -58,7 +58,8 @@ class Case:
     level : int
         Level that must be read.
     made : str
-        `average` or `stride`.
+        `average`; `stride` takes the first voxel of each window, `last` the last, as old writers
+        that resize to the nearest neighbour do.
     is_declared : bool
         Whether the levels declare their translation.
     grid : (z, y, x)
@@ -104,6 +105,8 @@ class Case:
         """Level-0 coordinate of the centre of voxel 0 of a level."""
         if self.made == "stride":
             return np.zeros(3)
+        if self.made == "last":
+            return np.asarray(self.factors, float) ** level - 1
         return (np.asarray(self.factors, float) ** level - 1) / 2
 
     def to_level0(self):
@@ -116,9 +119,11 @@ class Case:
         """Every level, level 0 first."""
         levels = [image]
         for _ in range(1, self.levels):
+            z, y, x = self.factors
             if self.made == "stride":
-                z, y, x = self.factors
                 levels.append(levels[-1][::z, ::y, ::x])
+            elif self.made == "last":
+                levels.append(levels[-1][z - 1 :: z, y - 1 :: y, x - 1 :: x])
             else:
                 levels.append(mean_level(levels[-1], self.factors))
         return levels
@@ -224,10 +229,12 @@ TRUTH_CASES = {
     "within 10 %": Case((45, 61, 67), working=1.08, count=8),
     "level 1, average": Case(**FAR, origin="area average"),
     "level 1, stride": Case(**FAR, made="stride", origin="stride"),
+    "level 1, nearest": Case(**FAR, made="last", origin="stride"),
     "level 1, declared average": Case(**FAR, is_declared=True, origin="declared"),
     "level 1, declared stride": Case(**FAR, made="stride", is_declared=True, origin="declared"),
     "level 2, average": Case(**FURTHER, origin="area average"),
     "level 2, stride": Case(**FURTHER, made="stride", origin="stride"),
+    "level 2, nearest": Case(**FURTHER, made="last", origin="stride"),
     "level 2, declared average": Case(**FURTHER, is_declared=True, origin="declared"),
     "level 2, declared stride": Case(**FURTHER, made="stride", is_declared=True, origin="declared"),
     "level 1, average, zoom 1.35": Case(**FAR | {"working": 2.7}, origin="area average"),
@@ -278,6 +285,7 @@ IMAGE_CASES = {
     ),
     "level 1, average": Case(**FAR, origin="area average"),
     "level 1, stride": Case(**FAR, made="stride", origin="stride"),
+    "level 1, nearest": Case(**FAR, made="last", origin="stride"),
     "level 1, declared average": Case(**FAR, is_declared=True, origin="declared"),
     "level 1, declared stride": Case(**FAR, made="stride", is_declared=True, origin="declared"),
     "level 2, average": Case(**FURTHER, origin="area average"),

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.errors import ConfigError
-from anystar_batch.geometry import ZYX, ZYXFloat
+from anystar_batch.geometry import ZYX, ZYXFloat, as_zyx
 from anystar_batch.network.resample import working_shape
 
 SLACK = 1.1
@@ -137,7 +138,7 @@ def working_scale(
 
 def choose_offset(
     fine: NDArray[np.number], coarse: NDArray[np.number], start: ZYX, step: ZYXFloat
-) -> str:
+) -> tuple[str, ZYX]:
     """Decide how an undeclared level was made, by one textured crop.
 
     Parameters
@@ -155,11 +156,14 @@ def choose_offset(
     -------
     str
         `area average` or `stride`, whichever explains `coarse` better; equal: `area average`.
+    (z, y, x)
+        Of a stride, which level-0 voxel of each window was taken; writers that resize to the
+        nearest neighbour do not take the first.
     """
     # One undefined voxel must not spread through the running sums.
     exact = np.where(np.isfinite(fine), fine, 0).astype(np.float64)
     known = np.isfinite(coarse)
-    mean, stride = exact, exact
+    mean, windows = exact, []
     for axis in range(3):
         index = start[axis] + np.arange(coarse.shape[axis])
         origin = round(start[axis] * step[axis])
@@ -171,13 +175,25 @@ def choose_offset(
         shape = [-1 if k == axis else 1 for k in range(3)]
         width = (stop - first).reshape(shape)
         mean = (np.take(total, stop, axis=axis) - np.take(total, first, axis=axis)) / width
-        stride = np.take(stride, first, axis=axis)
-    error_mean = float(np.abs(mean - coarse)[known].sum())
-    error_stride = float(np.abs(stride - coarse)[known].sum())
-    return "stride" if error_stride < error_mean else "area average"
+        windows.append((first, stop))
+    how, taken, least = "area average", (0, 0, 0), float(np.abs(mean - coarse)[known].sum())
+    for phase in product(*(_phases(s) for s in step)):
+        picks = [np.minimum(a + p, b - 1) for (a, b), p in zip(windows, phase, strict=True)]
+        error = float(np.abs(exact[np.ix_(*picks)] - coarse)[known].sum())
+        if error < least:
+            how, taken, least = "stride", as_zyx(phase), error
+    return how, taken
 
 
-def level_map(step: ZYXFloat, declared: ZYXFloat | None, how: str | None) -> LevelMap:
+def _phases(step: float) -> list[int]:
+    """The voxels of a window that a writer may have taken: first, last, and the middle ones."""
+    size = max(1, int(step + 1e-6))
+    return sorted({0, (size - 1) // 2, size // 2, size - 1})
+
+
+def level_map(
+    step: ZYXFloat, declared: ZYXFloat | None, how: str | None, taken: ZYX = (0, 0, 0)
+) -> LevelMap:
     """Return where a level's voxels lie.
 
     Parameters
@@ -188,12 +204,14 @@ def level_map(step: ZYXFloat, declared: ZYXFloat | None, how: str | None) -> Lev
         Declared translation against level 0, level-0 voxels.
     how : str or None
         `area average` or `stride`, where nothing is declared; None for level 0 itself.
+    taken : (z, y, x)
+        Of a stride, which level-0 voxel of each window was taken.
     """
     if declared is not None:
         return LevelMap(step, declared, "declared")
     if how == "area average":
         return LevelMap(step, _triple([(s - 1.0) / 2.0 for s in step]), how)
-    return LevelMap(step, (0.0, 0.0, 0.0), how if how is not None else "level 0")
+    return LevelMap(step, _triple(taken), how if how is not None else "level 0")
 
 
 def _triple(values: Sequence[float]) -> ZYXFloat:

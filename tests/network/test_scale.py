@@ -127,7 +127,7 @@ def test_how_a_level_was_made_is_told_from_a_crop(factors, made, start):
     crop = tuple(slice(a, a + 6) for a in start)
     fine = tuple(slice(a * f, (a + 6) * f) for a, f in zip(start, factors, strict=True))
     step = tuple(map(float, factors))
-    assert choose_offset(image[fine], level[crop], start, step) == made
+    assert choose_offset(image[fine], level[crop], start, step) == (made, (0, 0, 0))
 
 
 @pytest.mark.parametrize("made", ["area average", "stride"])
@@ -149,16 +149,33 @@ def test_steps_between_voxels_are_told_apart(made):
             )
     start, step = (4, 4, 4), (2.5, 2.5, 2.5)
     fine = image[10:35, 10:35, 10:35]
-    assert choose_offset(fine, level[4:14, 4:14, 4:14], start, step) == made
+    assert choose_offset(fine, level[4:14, 4:14, 4:14], start, step) == (made, (0, 0, 0))
 
 
 def test_a_crop_that_explains_both_counts_as_an_average():
     flat = np.ones((8, 8, 8), np.uint8)
-    assert choose_offset(flat, flat[::2, ::2, ::2], (0, 0, 0), (2.0, 2.0, 2.0)) == "area average"
+    found = choose_offset(flat, flat[::2, ::2, ::2], (0, 0, 0), (2.0, 2.0, 2.0))
+    assert found == ("area average", (0, 0, 0))
 
 
 def test_an_undefined_voxel_does_not_hide_how_a_level_was_made():
     image = np.random.default_rng(7).normal(size=(12, 12, 12))
     level = image[::2, ::2, ::2].copy()
     image[4, 4, 4] = level[2, 2, 2] = np.nan
-    assert choose_offset(image, level, (0, 0, 0), (2.0, 2.0, 2.0)) == "stride"
+    found = choose_offset(image, level, (0, 0, 0), (2.0, 2.0, 2.0))
+    assert found == ("stride", (0, 0, 0))
+
+
+@pytest.mark.parametrize("factors", [(2, 2, 2), (1, 2, 2), (1, 4, 4), (3, 8, 8)])
+@pytest.mark.parametrize("name", ["middle", "last"])
+def test_a_stride_that_does_not_take_the_first_voxel_is_told_too(factors, name):
+    image = np.random.default_rng(5).integers(0, 4000, (24, 64, 64), dtype=np.uint16)
+    taken = tuple(f // 2 if name == "middle" else f - 1 for f in factors)
+    level = image[tuple(slice(t, None, f) for t, f in zip(taken, factors, strict=True))]
+    start = (1, 2, 1)
+    crop = tuple(slice(a, a + 5) for a in start)
+    fine = tuple(slice(a * f, (a + 5) * f) for a, f in zip(start, factors, strict=True))
+    step = tuple(map(float, factors))
+    assert choose_offset(image[fine], level[crop], start, step) == ("stride", taken)
+    offset = level_map(step, None, "stride", taken).offset
+    assert offset == tuple(map(float, taken))
