@@ -184,7 +184,7 @@ def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.fl
     reach = math.ceil(4 * TEXTURE_SIGMA)
     margin = as_zyx(reach if n < 2 * reach else 0 for n in image.shape)
     padded = np.pad(image, [(m, m) for m in margin], mode="symmetric")
-    lazy = da.from_array(padded, chunks=128)
+    lazy = da.from_array(padded, chunks=128)  # type: ignore[no-untyped-call]
     difference = da.fabs(lazy - gaussian_filter(lazy, TEXTURE_SIGMA))
     values: NDArray[np.float32] = difference.compute(scheduler="threads").astype(np.float32)
     return values[Box.of_shape(box.shape).shift(margin).slices], box, level

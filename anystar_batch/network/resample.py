@@ -181,7 +181,7 @@ def resample(
     return np.ascontiguousarray(result)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _weigh(
     rows: NDArray[np.float32], first: NDArray[np.int64], weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:

@@ -73,6 +73,7 @@ def test_tiles_near_a_box_are_those_whose_core_meets_it(shape, start, size):
     [
         (90, 32, "tile: got 90 voxels; expected a multiple of 16"),
         (0, 32, "tile: got 0 voxels"),
+        (24, 32, "tile: got 24 voxels"),
         (96, 20, "context: got 20 voxels; expected a multiple of 16"),
         (96, -16, "context: got -16 voxels"),
     ],
