@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trainer")
 
-VALIDATION_SAMPLES = 32
-"""Samples of 64^3 on which thresholds are tuned; the score uses as many others."""
-
 DIAMETERS = (9.0, 11.0, 13.0)
 """Working sizes tried on the embryos that are for choices."""
 
@@ -82,7 +79,7 @@ def score(options: argparse.Namespace) -> None:
     """Score the weights, append a row to scores.csv, redraw the curve."""
     from trainer.figures import learning_curve
 
-    scores = measure(options)
+    scores = measure(options, load_run(options, saved_config(options.run)))
     print(json.dumps(scores, indent=2))
     learning_curve(options.run, options.run / "curve.png")
 
@@ -93,7 +90,8 @@ def export(options: argparse.Namespace) -> None:
     from trainer.export import export as write
 
     config = saved_config(options.run)
-    scores = measure(options)
+    model = load_run(options, config)
+    scores = measure(options, model)
     minute, samples = last_point(options.run, config)
     thresholds = scores["thresholds"]
     card = Card(
@@ -109,7 +107,7 @@ def export(options: argparse.Namespace) -> None:
         samples=samples,
         minutes=minute,
     )
-    write(load_run(options, config), config, card, options.model)
+    write(model, config, card, options.model)
     print(options.model)
 
 
@@ -159,7 +157,7 @@ def load_run(options: argparse.Namespace, config: TrainConfig) -> keras.Model:
     """Build the run's network with the chosen weights."""
     from anystar_batch.network.unet import build, load_weights
 
-    model = build(config.network)
+    model = build(config.network, config.precision)
     load_weights(model, options.run / options.weights)
     return model
 
@@ -174,25 +172,29 @@ def last_point(run: Path, config: TrainConfig) -> tuple[float, int]:
     return float(curve["minute"][-1]), int(curve["step"][-1]) * config.batch
 
 
-def measure(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Tune thresholds on one half of the synthetic samples, score the other half and real data.
+def measure(options: argparse.Namespace, model: keras.Model) -> dict[str, list[float]]:
+    """Tune on one half of the synthetic samples, score the other half and real data.
 
-    `thresholds` are [prob, nms]; every other entry is the accuracy at IoU 0.1, 0.3, 0.5, 0.7.
+    `thresholds` are [prob, nms], `stretch` is [factor], which the model's distances are multiplied
+    by; every other entry is the accuracy at IoU 0.1, 0.3, 0.5, 0.7.
     """
-    from trainer.score import Scorer, bbbc050, synthetic, tune
+    from trainer.export import stretch
+    from trainer.score import Scorer, bbbc050, synthetic, tune, tune_stretch
 
     config = saved_config(options.run)
-    model = load_run(options, config)
     scorer = Scorer(model, config.network, config.sample)
     held_out = synthetic(
         config.validation_seed,
-        2 * VALIDATION_SAMPLES,
+        2 * options.samples,
         dataclasses.replace(config.sample, shape=(64, 64, 64)),
     )
-    thresholds = tune(scorer.predictions(held_out[:VALIDATION_SAMPLES], None))
-    scores: dict[str, list[float]] = {"thresholds": list(thresholds)}
+    tuning = scorer.predictions(held_out[: options.samples], None)
+    factor = tune_stretch(tuning, tune(tuning))
+    thresholds = tune([p.stretched(factor) for p in tuning])
+    stretch(model, factor)
+    scores: dict[str, list[float]] = {"thresholds": list(thresholds), "stretch": [factor]}
     scores["synthetic"] = accuracy(
-        scorer.predictions(held_out[VALIDATION_SAMPLES:], None), thresholds
+        scorer.predictions(held_out[options.samples :], None), thresholds
     )
     if os.environ.get("ANYSTAR_BATCH_DATA"):
         embryos = bbbc050([1, 2, 3, 4])
@@ -244,7 +246,7 @@ def append_scores(run: Path, config: TrainConfig, scores: dict[str, list[float]]
         "nms_thresh": scores["thresholds"][1],
     }
     at_half = 2
-    row |= {f"acc_{k}": v[at_half] for k, v in scores.items() if k != "thresholds"}
+    row |= {f"acc_{k}": v[at_half] for k, v in scores.items() if len(v) > at_half}
     path = run / "scores.csv"
     rows: list[dict[str, float | str]] = []
     if path.exists():
@@ -277,6 +279,12 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("score", "export", "build"):
             command.add_argument("--weights", default="weights_best.h5")
             command.add_argument("--diameter", type=float, default=11.0)
+            command.add_argument(
+                "--samples",
+                type=int,
+                default=32,
+                help="synthetic volumes to tune on; as many others are scored",
+            )
             command.add_argument("--sizes", action="store_true", help="score several working sizes")
             command.add_argument(
                 "--final", action="store_true", help="score what no choice may see"

@@ -346,6 +346,9 @@ class TrainConfig:
     relative_dist : bool
         Divide the distance error by the object's mean distance: small and large objects then
         count alike, as they do in an IoU.
+    freeze_norm_from : float
+        Share of the budget after which batch normalisation uses its moving statistics, as
+        inference does: four unlike samples make poor statistics. 1 for never.
     average_from : float
         Share of the budget after which the weights are averaged (the exported ones).
     workers : int
@@ -372,7 +375,8 @@ class TrainConfig:
     minutes: float = 60.0
     steps: int = 0
     dist_weight: float = 0.2
-    relative_dist: bool = True
+    relative_dist: bool = False
+    freeze_norm_from: float = 0.35
     average_from: float = 0.85
     workers: int = 1
     precision: str = "bfloat16"

@@ -121,6 +121,20 @@ def export(model: keras.Model, config: TrainConfig, card: Card, folder: Path) ->
     draft.rmdir()
 
 
+def stretch(model: keras.Model, factor: float) -> None:
+    """Multiply all distances by a factor, in the weights of the last layer.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Changed in place.
+    factor : float
+        From `score.tune_stretch`.
+    """
+    layer = model.get_layer("dist")
+    layer.set_weights([weight * np.float32(factor) for weight in layer.get_weights()])
+
+
 def stardist_config(config: TrainConfig) -> dict[str, object]:
     """Return the `config.json` that `stardist.models.StarDist3D` reads."""
     network = config.network

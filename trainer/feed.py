@@ -133,12 +133,21 @@ def feed(config: TrainConfig, start: int) -> Iterator[Iterator[Batch]]:
 
 
 def _work(config: TrainConfig, first: int, stride: int, out: Queue[Batch]) -> None:
-    """Make every `stride`-th batch, for ever."""
+    """Make every `stride`-th batch for as long as the reader lives."""
     target = (config.network.grid, config.network.n_rays)
+    reader = multiprocessing.parent_process()
+    # Else the exit waits until somebody has read what is still in the pipe.
+    out.cancel_join_thread()
     index = first
-    while True:
-        out.put(make_batch(config.seed, index, config.batch, config.sample, target))
+    batch = make_batch(config.seed, index, config.batch, config.sample, target)
+    while reader is not None and reader.is_alive():
+        # A reader that was killed takes nothing more and says nothing: look at it now and then.
+        try:
+            out.put(batch, timeout=5.0)
+        except queue.Full:
+            continue
         index += stride
+        batch = make_batch(config.seed, index, config.batch, config.sample, target)
 
 
 def _take(queues: list[Queue[Batch]], workers: list[SpawnProcess]) -> Iterator[Batch]:

@@ -91,7 +91,7 @@ class Progress:
         return min(1.0, max(by_time, by_step))
 
 
-def fit(  # noqa: PLR0915  (the whole of a run, in its order)
+def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
     config: TrainConfig,
     folder: Path,
     on_report: Callable[[dict[str, float]], None] | None = None,
@@ -125,7 +125,7 @@ def fit(  # noqa: PLR0915  (the whole of a run, in its order)
     model = build(config.network, config.precision)
     start_heads(model, config)
     compile_model(model, config)
-    progress = Progress()
+    progress, frozen = Progress(), False
     if (folder / "checkpoint.npz").exists():
         progress = load_checkpoint(model, folder / "checkpoint.npz")
         logger.info("resumed at step %d, minute %.1f", progress.step, progress.minutes)
@@ -141,6 +141,8 @@ def fit(  # noqa: PLR0915  (the whole of a run, in its order)
         if out.tell() == 0:
             curve.writeheader()
         while progress.share(config) < 1.0:
+            if not frozen and progress.share(config) >= config.freeze_norm_from:
+                model, frozen = freeze_norm(model, config, folder, progress), True
             asked = time.monotonic()
             batch = next(batches)
             waited = time.monotonic() - asked
@@ -201,6 +203,18 @@ def start_heads(model: keras.Model, config: TrainConfig) -> None:
     for name, value in (("prob", -1.4), ("dist", 0.8 * float(np.sqrt(low * high)))):
         kernel, bias = model.get_layer(name).get_weights()
         model.get_layer(name).set_weights([kernel, np.full_like(bias, value)])
+
+
+def freeze_norm(
+    model: keras.Model, config: TrainConfig, folder: Path, progress: Progress
+) -> keras.Model:
+    """Return the same network, by way of a checkpoint, with normalisation as at inference."""
+    logger.info("normalisation frozen at step %d", progress.step)
+    save_checkpoint(model, folder / "checkpoint.npz", progress)
+    frozen = build(config.network, config.precision, frozen_norm=True)
+    compile_model(frozen, config)
+    load_checkpoint(frozen, folder / "checkpoint.npz")
+    return frozen
 
 
 def compile_model(model: keras.Model, config: TrainConfig) -> None:

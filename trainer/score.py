@@ -41,6 +41,9 @@ _IDENTITY = LatticeMap((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Probabilities tried when a threshold is tuned."""
 
+STRETCHES = (0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3)
+"""Factors tried when the distances are tuned."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
@@ -408,6 +411,11 @@ class Prediction:
     lattice: LatticeMap
     grid: ZYX
 
+    def stretched(self, factor: float) -> Prediction:
+        """Return the same with all distances times `factor`."""
+        dist = self.dist * np.float32(factor)
+        return Prediction(self.truth, self.prob, dist, self.lattice, self.grid)
+
     def labels(self, thresholds: tuple[float, float]) -> NDArray[np.uint32]:
         """Return the labels at (prob_thresh, nms_thresh), in the truth's voxels."""
         shape = as_zyx(self.truth.labels.shape)
@@ -454,3 +462,28 @@ def tune(
     prob = max(THRESHOLDS, key=lambda p: quality((p, 0.3)))
     fine = [round(prob + d, 3) for d in (-0.05, 0.0, 0.05)]
     return max(((p, n) for p in fine for n in nms), key=quality)
+
+
+def tune_stretch(predictions: Sequence[Prediction], thresholds: tuple[float, float]) -> float:
+    """Return the factor on all distances with the best mean accuracy at IoU 0.3, 0.5 and 0.7.
+
+    A network that minimises an absolute error answers the median of what it thinks possible, and
+    is too small where it is unsure. One factor, folded into the last layer, takes out the mean of
+    that.
+
+    Parameters
+    ----------
+    predictions : sequence of Prediction
+        Of synthetic validation samples.
+    thresholds : (prob_thresh, nms_thresh)
+
+    Returns
+    -------
+    float
+    """
+
+    def quality(factor: float) -> float:
+        stretched = [p.stretched(factor) for p in predictions]
+        return sum(tally(stretched, thresholds).accuracy()[1:])
+
+    return max(STRETCHES, key=quality)

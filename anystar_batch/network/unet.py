@@ -87,7 +87,7 @@ class UNetConfig:
     unet_dropout: float = 0.0
     net_conv_after_unet: int = 128
 
-    def __post_init__(self) -> None:  # noqa: D105
+    def __post_init__(self) -> None:
         for axis_name, step in zip("zyx", self.grid, strict=True):
             if step < 1 or step & (step - 1):
                 message = f"network: got grid {step} on axis {axis_name}; expected a power of 2"
@@ -193,7 +193,7 @@ class UNetConfig:
 
 
 def build(  # noqa: C901  (reads top to bottom, as the network runs)
-    config: UNetConfig, precision: str = "float32"
+    config: UNetConfig, precision: str = "float32", *, frozen_norm: bool = False
 ) -> keras.Model:
     """Build the network, with fresh weights.
 
@@ -202,6 +202,9 @@ def build(  # noqa: C901  (reads top to bottom, as the network runs)
     config : UNetConfig
     precision : {"float32", "bfloat16"}
         Precision of the computation. The weights and both heads are float32 always.
+    frozen_norm : bool
+        Normalise by the moving statistics in training too, as inference does. The weights, their
+        order and what may be trained stay the same.
 
     Returns
     -------
@@ -236,7 +239,8 @@ def build(  # noqa: C901  (reads top to bottom, as the network runs)
             )(tensor)
         else:
             tensor = layers.Conv3D(channels, kernel, padding="same", dtype=dtype)(tensor)
-            tensor = layers.BatchNormalization(dtype=dtype)(tensor)
+            norm = layers.BatchNormalization(dtype=dtype)
+            tensor = norm(tensor, training=False) if frozen_norm else norm(tensor)
             tensor = layers.Activation(activation, dtype=dtype)(tensor)
         if config.unet_dropout > 0:
             tensor = layers.Dropout(config.unet_dropout, dtype=dtype)(tensor)

@@ -11,7 +11,7 @@ import pytest
 from anystar_batch.errors import ModelError
 from anystar_batch.network import unet
 from trainer import export as module
-from trainer.export import FILES, Card, effective_context, export, load
+from trainer.export import FILES, Card, effective_context, export, load, stretch
 
 pytestmark = [pytest.mark.network, pytest.mark.filterwarnings("ignore")]
 
@@ -102,3 +102,13 @@ def test_context_beyond_the_receptive_field_changes_nothing(tiny):
     cost = effective_context(model, tiny.network, image, 16)
     assert cost[0] > 1e-4
     assert cost[32] < 1e-6
+
+
+def test_a_stretch_is_folded_into_the_last_layer(tiny):
+    model = unet.build(tiny.network)
+    image = np.random.default_rng(0).uniform(size=(1, 16, 16, 16, 1)).astype(np.float32)
+    prob, dist = (np.asarray(v) for v in model(image))
+    stretch(model, 1.2)
+    new_prob, new_dist = (np.asarray(v) for v in model(image))
+    np.testing.assert_array_equal(new_prob, prob)
+    np.testing.assert_allclose(new_dist, 1.2 * dist, rtol=1e-5, atol=1e-6)

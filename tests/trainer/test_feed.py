@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
+import time
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,3 +54,40 @@ def test_a_dead_worker_is_reported(tiny, monkeypatch):
         pytest.raises(AnyStarBatchError, match="worker 0 sent no batch"),
     ):
         next(batches)
+
+
+KILLED = """
+import os, signal
+from itertools import islice
+from pathlib import Path
+from trainer import feed
+from trainer.config import TrainConfig
+
+if __name__ == "__main__":
+    config = TrainConfig.from_json(Path("config.json").read_text())
+    with feed.feed(config, 0) as batches:
+        next(batches)
+        import multiprocessing
+        print(multiprocessing.active_children()[0].pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_do_not_outlive_a_killed_reader(tiny, tmp_path):
+    (tmp_path / "config.json").write_text(tiny.to_json())
+    (tmp_path / "killed.py").write_text(KILLED)
+    # Not a pipe: a worker that stayed would hold it open, and the test with it.
+    with (tmp_path / "out.txt").open("w") as out:
+        subprocess.run(
+            [sys.executable, "killed.py"],
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    worker = int((tmp_path / "out.txt").read_text())
+    end = time.monotonic() + 60
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not Path(f"/proc/{worker}").exists()

@@ -27,22 +27,22 @@ def test_montage_draws_samples(options, capsys):
 
 
 @pytest.mark.network
-def test_train_score_and_export_follow_each_other(options, tmp_path, capsys, monkeypatch):
+def test_train_score_and_export_follow_each_other(options, tmp_path, capsys):
     run, config = options
-    monkeypatch.setattr(module, "VALIDATION_SAMPLES", 1)
     assert main(["train", *run, *config]) == 0
     assert (tmp_path / "run" / "curve.png").exists()
     capsys.readouterr()
-    assert main(["score", *run]) == 0
+    assert main(["score", *run, "--samples", "1"]) == 0
     scores = json.loads(capsys.readouterr().out)
-    assert set(scores) == {"thresholds", "synthetic"}
+    assert set(scores) == {"thresholds", "stretch", "synthetic"}
     with (tmp_path / "run" / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[0]["samples"]) == 12
     assert float(rows[0]["acc_synthetic"]) == scores["synthetic"][2]
     # Six steps make no model: the phantom says so, and nothing is published.
     model = tmp_path / "models" / "tiny"
-    assert main(["export", *run, "--model", str(model), "--tile", "16", "--context", "8"]) == 2
+    tile = ["--tile", "16", "--context", "8"]
+    assert main(["export", *run, "--samples", "1", "--model", str(model), *tile]) == 2
     assert "of 27 spheres in a phantom" in capsys.readouterr().err
     assert not model.exists()
 

@@ -20,6 +20,7 @@ from trainer.score import (
     synthetic,
     tally,
     tune,
+    tune_stretch,
 )
 from trainer.targets import targets
 
@@ -98,6 +99,12 @@ def test_tuning_finds_the_threshold_that_drops_false_objects():
     prob_thresh, nms_thresh = tune([Prediction(truth, lowered, p.dist, IDENTITY, p.grid)])
     assert 0.6 <= prob_thresh <= 0.85
     assert 0.2 <= nms_thresh <= 0.4
+
+
+def test_distances_that_are_too_short_are_stretched():
+    image, labels = phantom(11.0)
+    short = perfect(Truth("phantom", image, labels)).stretched(0.83)
+    assert tune_stretch([short], (0.5, 0.3)) == pytest.approx(1.2, abs=0.051)
 
 
 def test_the_baseline_segments_the_phantom():
