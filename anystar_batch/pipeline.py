@@ -138,8 +138,14 @@ def segment(
             publication.throw_away(places, digest)
         publication.make_folders(places)
         with MemoryMeter() as meter, Ledger(Path(places.work), digest, parts) as ledger:
-            plan = _plan(ImageReader(source), model, config, ledger, factory, listen)
-            run = _run(config, plan, ledger, engine or InlineEngine(), factory, listen)
+            try:
+                plan = _plan(ImageReader(source), model, config, ledger, factory, listen)
+                run = _run(config, plan, ledger, engine or InlineEngine(), factory, listen)
+            except Exception:
+                if not ledger.entries("predict"):
+                    # Refused before work: better options must not meet what worse ones left.
+                    publication.throw_away(places, digest)
+                raise
             instances = _segment(run, places, parts)
         summary = replace(
             _summary(config, places, source, digest),

@@ -1,0 +1,177 @@
+"""Work in this process and on a cluster: failures, retries, lost workers, and no noise."""
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from anystar_batch.engine import (
+    RETRIES,
+    Failure,
+    InlineEngine,
+    attempt,
+    failure_of,
+    open_engine,
+    threads_per_worker,
+)
+from anystar_batch.errors import ConfigError, DataError, ImageError, OutputError
+
+
+@pytest.fixture(scope="module")
+def two_workers():
+    before = own_environment()
+    with open_engine(2, 4 * 10**9) as engine:
+        yield engine
+    assert own_environment() == before, "Dask's settings for workers are gone from this process"
+
+
+def own_environment():
+    return {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+
+
+def double(n):
+    return 2 * n
+
+
+def refuse(folder):
+    _count(folder)
+    raise ImageError("on purpose")
+
+
+def stumble(folder):
+    """A file server that answers the third time."""
+    if _count(folder) <= RETRIES:
+        try:
+            raise OSError(116, "Stale file handle")
+        except OSError as error:
+            raise DataError("cannot be read") from error
+    return "read"
+
+
+def no_space(folder):
+    _count(folder)
+    try:
+        raise OSError(28, "No space left on device")
+    except OSError as error:
+        raise OutputError(28, "no space left") from error
+
+
+def bug(folder):
+    _count(folder)
+    raise ZeroDivisionError("a bug\nin two lines")
+
+
+def die_once(folder):
+    if _count(folder) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done after all"
+
+
+def die(folder):
+    _count(folder)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def environment(_):
+    return os.environ["OMP_NUM_THREADS"]
+
+
+def _count(folder):
+    """Note a call in a file of its own; return how many there were."""
+    Path(folder, f"{time.time_ns()}-{os.getpid()}").touch()
+    return len(list(Path(folder).iterdir()))
+
+
+def calls(folder):
+    return len(list(Path(folder).iterdir()))
+
+
+def test_inline_yields_in_order_and_goes_on_after_a_failure():
+    found = list(InlineEngine().run(lambda n: 12 // n, [3, 0, 4]))
+    assert [task for task, _ in found] == [3, 0, 4]
+    assert [found[0][1], found[2][1]] == [4, 3]
+    assert found[1][1] == Failure("unexpected ZeroDivisionError: " + _division(), False)
+
+
+def _division():
+    try:
+        return str(1 // 0)
+    except ZeroDivisionError as error:
+        return str(error)
+
+
+def test_inline_lets_an_interrupt_through():
+    def press(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(InlineEngine().run(press, [1]))
+
+
+def test_one_worker_needs_no_cluster():
+    with open_engine(1, 10**9) as engine:
+        assert isinstance(engine, InlineEngine)
+
+
+def test_too_little_memory_for_so_many_workers():
+    message = r"--workers: 8 share 1\.0 GB; expected at least 0\.6 GB for each"
+    with pytest.raises(ConfigError, match=message), open_engine(8, 10**9):
+        pass
+
+
+def test_more_tasks_than_the_window_and_fewer_than_workers(two_workers):
+    assert sorted(r for _, r in two_workers.run(double, list(range(30)))) == list(range(0, 60, 2))
+    assert list(two_workers.run(double, [4])) == [(4, 8)]
+    assert list(two_workers.run(double, [])) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "times", "expected"),
+    [
+        (refuse, 1, Failure("on purpose", True)),
+        (no_space, 1, Failure("no space left", True)),
+        (stumble, 1 + RETRIES, "read"),
+        (bug, 1 + RETRIES, Failure("unexpected ZeroDivisionError: a bug in two lines", False)),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(two_workers, tmp_path, function, times, expected):
+    assert list(two_workers.run(function, [str(tmp_path)])) == [(str(tmp_path), expected)]
+    assert calls(tmp_path) == times
+
+
+def test_a_killed_worker_is_replaced_and_its_task_redone(two_workers, tmp_path, capfd):
+    assert list(two_workers.run(die_once, [str(tmp_path)])) == [(str(tmp_path), "done after all")]
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == ""
+
+
+def test_a_task_that_kills_every_worker_is_named_and_the_others_are_done(tmp_path, capfd):
+    with open_engine(2, 4 * 10**9) as engine:
+        ((task, result),) = engine.run(die, [str(tmp_path)])
+        assert task == str(tmp_path)
+        assert result.is_expected
+        assert "killed repeatedly" in result.reason
+        assert "fewer --workers" in result.reason
+        assert [r for _, r in engine.run(double, [1, 2])] in ([2, 4], [4, 2])
+    assert capfd.readouterr().err == ""
+
+
+def test_workers_get_their_share_of_the_threads(two_workers):
+    assert list(two_workers.run(environment, [1])) == [(1, str(threads_per_worker(2)))]
+
+
+def test_a_cause_that_passes_is_raised_to_be_tried_again(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        attempt(stumble, str(tmp_path))
+    assert attempt(refuse, str(tmp_path)) == Failure("on purpose", True)
+
+
+def test_an_unexpected_failure_is_in_the_log_whole(caplog):
+    with caplog.at_level(logging.ERROR, logger="anystar_batch"):
+        logging.getLogger("anystar_batch").propagate = True
+        assert failure_of(RuntimeError()) == Failure("unexpected RuntimeError: RuntimeError", False)
+    assert "RuntimeError" in caplog.text

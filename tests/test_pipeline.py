@@ -1,0 +1,397 @@
+"""Resume, overwrite, recovery: nothing is lost, nothing half-made is shown."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zarr
+
+from anystar_batch import pipeline, publication
+from anystar_batch.archive import labels
+from anystar_batch.archive.ledger import Ledger
+from anystar_batch.config import Diameter
+from anystar_batch.errors import BlockError, LedgerMismatchError, OutputExistsError
+from anystar_batch.events import BlockDone, StageStarted
+from tests import small
+from tests.fakes import TruthPredictor
+
+OTHER = Diameter(5.5, "um")
+
+
+class Stop(Exception):
+    """What a listener raises where a test cuts the run short."""
+
+
+def stop_at(stage):
+    def listen(event):
+        if isinstance(event, StageStarted) and event.stage == stage:
+            raise Stop
+
+    return listen
+
+
+def cut(image, stage, **options):
+    with pytest.raises(Stop):
+        small.segment(image, stop_at(stage), **options)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    image = small.small_image(tmp_path_factory.mktemp("reference") / "a.zarr")
+    small.segment(image)
+    return image
+
+
+@pytest.fixture
+def image(tmp_path):
+    return small.small_image(tmp_path / "a.zarr")
+
+
+def is_right(image, reference):
+    """The label and the table are those of an undisturbed run, and nothing else is left."""
+    same = small.contents(f"{image}/labels") == small.contents(f"{reference}/labels")
+    tables = [Path(i).with_name("a.anystar.csv").read_bytes() for i in (image, reference)]
+    left = {p.name for p in Path(image).parent.iterdir()}
+    return (
+        same
+        and tables[0] == tables[1]
+        and left
+        == {
+            "a.zarr",
+            "a.anystar.csv",
+            "a.anystar.run.json",
+        }
+    )
+
+
+def touch(path):
+    """Write the same bytes again: a new time, as an editor leaves."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
+
+
+@pytest.mark.parametrize("stage", ["predict", "suppress", "own", "paint", "pyramid 1", "table"])
+def test_a_run_cut_short_shows_nothing_and_goes_on(image, reference, stage):
+    cut(image, stage)
+    assert not Path(image, "labels", "anystar").exists()
+    assert "anystar" not in json.dumps(_lists(image))
+    assert not Path(image).with_name("a.anystar.csv").exists()
+    events = []
+    small.segment(image, events.append)
+    again = [e.stage for e in events if isinstance(e, BlockDone)]
+    assert "predict" not in again or stage == "predict"
+    assert is_right(image, reference)
+
+
+def _lists(image):
+    file = Path(image, "labels", "zarr.json")
+    return json.loads(file.read_text())["attributes"] if file.exists() else {}
+
+
+def test_the_work_lies_outside_the_image(image, tmp_path):
+    before = small.contents(image)
+    cut(image, "paint", run={"work_dir": str(tmp_path / "scratch")})
+    added = set(small.contents(image)) - set(before)
+    assert all(name.startswith("labels/.anystar.") for name in added)
+    assert (tmp_path / "scratch" / "a.anystar.work").is_dir()
+
+
+@pytest.mark.parametrize("stage", ["predict", "paint", "table"])
+def test_other_options_than_the_unfinished_runs_are_refused(image, reference, stage):
+    cut(image, stage, diameter=OTHER)
+    with pytest.raises(LedgerMismatchError, match=r"diameter: \[5.5, .* give --restart"):
+        small.segment(image)
+    small.segment(image, run={"restart": True})
+    assert is_right(image, reference), "the other run's hidden label is gone too"
+
+
+def test_other_options_than_the_unfinished_runs_are_refused_by_the_command(image, command):
+    cut(image, "paint", diameter=OTHER)
+    done = command("segment", image, "--diameter", "5um")
+    assert done.exit_code == 2
+    assert "unfinished run of another image, model or configuration" in done.stderr
+    assert command("segment", image, "--diameter", "5um", "--restart").exit_code == 0
+
+
+@pytest.mark.parametrize("stage", ["predict", "paint", "table"])
+def test_an_image_that_changed_since_is_refused(image, reference, stage):
+    cut(image, stage)
+    touch(Path(image, "0", "c", "1", "1", "1"))
+    with pytest.raises(LedgerMismatchError, match=r"has changed since .* give --restart"):
+        small.segment(image)
+    if stage != "predict":
+        with pytest.raises(LedgerMismatchError, match="has changed since"):
+            small.segment(image)
+    small.segment(image, run={"restart": True})
+    assert is_right(image, reference)
+
+
+@pytest.mark.parametrize("stage", ["suppress", "paint", "table"])
+def test_an_image_that_changes_during_the_run_is_not_published(image, stage):
+    def listen(event):
+        if isinstance(event, StageStarted) and event.stage == stage:
+            touch(Path(image, "0", "c", "1", "1", "1"))
+
+    with pytest.raises(LedgerMismatchError, match="has changed since it was read"):
+        small.segment(image, listen)
+    assert not Path(image, "labels", "anystar").exists()
+    assert small.segment(image, run={"restart": True}).instances == 5
+
+
+def test_a_chunk_that_appears_during_the_run_is_a_change(image):
+    chunk = Path(image, "0", "c", "1", "2", "2")
+    aside = chunk.with_suffix(".aside")
+    chunk.rename(aside)
+
+    def listen(event):
+        if isinstance(event, StageStarted) and event.stage == "own":
+            aside.rename(chunk)
+
+    with pytest.raises(LedgerMismatchError, match="has changed since it was read"):
+        small.segment(image, listen)
+
+
+def test_an_image_that_grows_during_the_run_is_not_published(image):
+    def listen(event):
+        if isinstance(event, StageStarted) and event.stage == "table":
+            file = Path(image, "0", "zarr.json")
+            small.edit_json(file, lambda document: document.update(shape=[21, 40, 44]))
+
+    with pytest.raises(LedgerMismatchError, match="metadata has changed during the run"):
+        small.segment(image, listen)
+    assert not Path(image, "labels", "anystar").exists()
+
+
+def test_a_published_label_is_never_overwritten_without_being_asked(image, reference):
+    small.segment(image)
+    with pytest.raises(OutputExistsError, match="exists already, made by another model, image or"):
+        small.segment(image, diameter=OTHER)
+    assert is_right(image, reference)
+
+
+class Broken:
+    """Fails at the second tile."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, *_):
+        return self
+
+    def find(self, *arguments):
+        self.calls += 1
+        if self.calls == 2:
+            raise RuntimeError("out of order")
+        return TruthPredictor(small.truth()).find(*arguments)
+
+
+def test_the_old_label_stays_whole_while_the_new_run_fails(image, reference):
+    small.segment(image)
+    again = {"run": {"overwrite": True}, "diameter": OTHER}
+    with pytest.raises(BlockError, match=r"stage predict, block 0/0.0.1: unexpected RuntimeError"):
+        small.segment(image, factory=Broken(), **again)
+    cut(image, "table", **again)
+    published = small.contents(f"{image}/labels/anystar")
+    assert published == small.contents(f"{reference}/labels/anystar")
+    replaced = small.segment(image, **again)
+    attributes = zarr.open_group(replaced.label, mode="r").attrs["anystar-batch"]
+    assert attributes["decided"]["diameter_um"] == 5.5
+    assert _lists(image)["ome"]["labels"] == ["anystar"]
+    assert [p.name for p in Path(image, "labels").iterdir() if p.is_dir()] == ["anystar"]
+
+
+def test_the_same_result_can_be_made_again(image, reference):
+    small.segment(image)
+    summary = small.segment(image, run={"overwrite": True})
+    assert summary.status == "done"
+    assert summary.seconds
+    assert is_right(image, reference)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests import small
+from tests.test_pipeline import cut_exchange
+cut_exchange(lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+small.segment(sys.argv[1], run={"overwrite": True})
+"""
+
+
+def cut_exchange(die, patch=setattr):
+    """Die when the old label is aside and the new one is not yet in its place."""
+    rename = Path.rename
+
+    def cut_rename(self, to):
+        is_new = self.name.startswith(".anystar.") and Path(to).name == "anystar"
+        return die() if is_new else rename(self, to)
+
+    patch(Path, "rename", cut_rename)
+
+
+@pytest.mark.parametrize(
+    ("where", "size"),
+    [("exchange", 5.0), ("_list_label", 5.0), ("_remove", 5.0), ("_finish", 5.0), ("_finish", 5.5)],
+)
+def test_cut_short_while_it_replaces_a_label(image, reference, monkeypatch, where, size):
+    """The label is the old one or the new one, whole; the same command makes it the new one."""
+
+    def stop(*_):
+        raise Stop
+
+    small.segment(image, diameter=OTHER)
+    old = small.contents(f"{image}/labels/anystar")
+    if where == "exchange":
+        cut_exchange(stop, monkeypatch.setattr)
+    else:
+        monkeypatch.setattr(pipeline if where == "_finish" else labels, where, stop)
+    options = {"run": {"overwrite": True}, "diameter": Diameter(size, "um")}
+    with pytest.raises(Stop):
+        small.segment(image, **options)
+    monkeypatch.undo()
+    assert Path(image, "labels", "anystar").exists() == (where != "exchange")
+    assert small.segment(image, **options).instances == 5
+    if size == 5.0:
+        assert is_right(image, reference)
+    else:
+        assert small.contents(f"{image}/labels/anystar") == old
+
+
+def test_killed_while_it_replaces_a_label(image, reference):
+    small.segment(image, diameter=OTHER)
+    place = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    script = [sys.executable, "-c", KILLED, image]
+    killed = subprocess.run(script, env=place, capture_output=True, text=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    assert not Path(image, "labels", "anystar").exists()
+    with pytest.raises(LedgerMismatchError, match="unfinished run"):
+        small.segment(image, diameter=Diameter(6.0, "um"), run={"overwrite": True})
+    attributes = zarr.open_group(f"{image}/labels/anystar", mode="r").attrs["anystar-batch"]
+    assert attributes["decided"]["diameter_um"] == 5.5, "the old label is back"
+    small.segment(image, run={"overwrite": True})
+    assert is_right(image, reference)
+
+
+def test_killed_after_publishing_the_next_command_brings_the_table(image, reference, monkeypatch):
+    def stop(*_):
+        raise Stop
+
+    monkeypatch.setattr(pipeline, "_finish", stop)
+    with pytest.raises(Stop):
+        small.segment(image)
+    monkeypatch.undo()
+    assert not Path(image).with_name("a.anystar.csv").exists()
+    summary = small.segment(image)
+    assert (summary.status, summary.instances) == ("done", 5)
+    assert is_right(image, reference)
+
+
+def test_killed_while_tidying_up_leaves_no_trace_after_the_next_command(image, reference):
+    small.segment(image, run={"keep_work": True})
+    assert Path(image).with_name("a.anystar.work").is_dir()
+    assert small.segment(image).status == "nothing to do"
+    assert is_right(image, reference)
+
+
+def test_a_kept_work_directory_is_no_result(image, reference):
+    """Its ledger says that all is painted, but what was painted is published and may be gone."""
+    small.segment(image, run={"keep_work": True})
+    summary = small.segment(image, run={"overwrite": True})
+    assert summary.instances == 5
+    assert is_right(image, reference)
+
+
+def test_a_hidden_label_that_is_gone_is_not_published_empty(image):
+    cut(image, "table")
+    (hidden,) = Path(image, "labels").glob(".anystar.*")
+    shutil.rmtree(hidden)
+    with pytest.raises(LedgerMismatchError, match=r"half-painted label that is gone .* --restart"):
+        small.segment(image)
+    assert small.segment(image, run={"restart": True}).instances == 5
+
+
+def test_a_missing_file_of_the_work_directory_is_named(image):
+    cut(image, "table")
+    work = Path(image).with_name("a.anystar.work")
+    (work / "instances-0.npy").unlink()
+    with pytest.raises(LedgerMismatchError, match=r"instances-0.npy is missing: .* damaged; give"):
+        small.segment(image)
+
+
+def test_painted_labels_that_are_not_those_numbered(image):
+    cut(image, "table")
+    (ledger,) = Path(image).parent.glob("*.work/ledger.jsonl")
+    lines = ledger.read_text().splitlines()
+    lines = [ln.replace('"count": 5', '"count": 6') if '"number"' in ln else ln for ln in lines]
+    ledger.write_text("\n".join(lines) + "\n")
+    with pytest.raises(
+        LedgerMismatchError, match=r"5 labels were painted, 6 numbered: .* --restart"
+    ):
+        small.segment(image)
+
+
+def test_a_tile_that_the_ledger_lost(image):
+    cut(image, "own")
+    (ledger,) = Path(image).parent.glob("*.work/ledger.jsonl")
+    lines = [n for n in ledger.read_text().splitlines() if '"predict", "key": "0/0.0.0"' not in n]
+    ledger.write_text("\n".join(lines) + "\n")
+    assert small.segment(image).instances == 5, "it is made again"
+
+
+def test_more_instances_than_a_label_holds(image, monkeypatch):
+    from anystar_batch import stages
+    from anystar_batch.errors import ImageError
+
+    monkeypatch.setattr(stages, "MAX_LABEL", 4)
+    with pytest.raises(ImageError, match="5 instances; a uint32 label holds 4"):
+        small.segment(image)
+
+
+def test_no_objects_is_a_published_warning(image):
+    class Nothing:
+        def __call__(self, *_):
+            return self
+
+        def find(self, *_):
+            import numpy as np
+
+            return np.zeros((0, 3), "i4"), np.zeros(0, "f4"), np.zeros((0, 96), "f4")
+
+    summary = small.segment(image, factory=Nothing())
+    assert summary.instances == 0
+    assert summary.warnings == ("no objects were found",)
+    assert small.rows(summary.stats) == []
+    assert not zarr.open_array(f"{summary.label}/0", mode="r")[...].any()
+
+
+def test_candidates_too_large_are_counted_and_told(image):
+    notes = []
+    options = {"factory": TruthPredictor(small.truth()), "model": small.model(max_radius=4.6)}
+    pipeline.segment(small.config(image), notes.append, **options)
+    told = [n.text for n in notes if hasattr(n, "text") and "were dropped" in n.text]
+    assert len(told) == 1
+    assert "give a larger --diameter" in told[0]
+    record = json.loads(Path(image).with_name("a.anystar.run.json").read_text())
+    assert record["candidates_too_large"] == int(told[0].split()[0])
+
+
+def test_the_fingerprint_of_a_work_directory(tmp_path):
+    assert Ledger.fingerprint_in(tmp_path) is None
+    with Ledger(tmp_path, "abc", {}):
+        pass
+    assert Ledger.fingerprint_in(tmp_path) == "abc"
+    (tmp_path / "ledger.jsonl").write_text("{")
+    assert Ledger.fingerprint_in(tmp_path) is None
+
+
+def test_errors_of_the_system_name_the_place(tmp_path):
+    from anystar_batch.errors import OutputError
+
+    places = pipeline.run_places(small.config(tmp_path / "a.zarr"))
+    message = r"/x: cannot be written \(Permission"
+    with pytest.raises(OutputError, match=message), publication.named_errors(places):
+        raise PermissionError(13, "Permission denied", "/x")
