@@ -175,6 +175,7 @@ def open_engine(workers: int, memory: int) -> Iterator[Engine]:
     }
     settings = {f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in names.items()} | {
         "distributed.admin.large-graph-warning-threshold": "100MB",
+        "distributed.worker.preload": ["anystar_batch.worker"],
         "distributed.logging": {"distributed": "critical", "distributed.client": "critical"},
     }
     with (
@@ -204,6 +205,8 @@ def _own_environment() -> Iterator[None]:
     names = [
         *dask.config.get("distributed.nanny.pre-spawn-environ", {}),
         *dask.config.get("distributed.nanny.environ", {}),
+        "PYTHONHASHSEED",
+        "__DASK_PARENT_PID",
     ]
     before = {name: os.environ.get(name) for name in names}
     try:

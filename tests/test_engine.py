@@ -79,6 +79,12 @@ def environment(_):
     return os.environ["OMP_NUM_THREADS"]
 
 
+def press(_):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+    return os.getpid()
+
+
 def _count(folder):
     """Note a call in a file of its own; return how many there were."""
     Path(folder, f"{time.time_ns()}-{os.getpid()}").touch()
@@ -104,11 +110,11 @@ def _division():
 
 
 def test_inline_lets_an_interrupt_through():
-    def press(_):
+    def interrupted(_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(InlineEngine().run(press, [1]))
+        list(InlineEngine().run(interrupted, [1]))
 
 
 def test_one_worker_needs_no_cluster():
@@ -147,6 +153,11 @@ def test_a_killed_worker_is_replaced_and_its_task_redone(two_workers, tmp_path, 
     out, err = capfd.readouterr()
     assert out == ""
     assert err == ""
+
+
+def test_ctrl_c_is_left_to_the_runs_own_process(two_workers, capfd):
+    assert all(r != os.getpid() for _, r in two_workers.run(press, [1, 2, 3]))
+    assert capfd.readouterr().err == ""
 
 
 def test_a_task_that_kills_every_worker_is_named_and_the_others_are_done(tmp_path, capfd):
