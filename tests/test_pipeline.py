@@ -245,16 +245,23 @@ def test_cut_short_while_it_replaces_a_label(image, reference, monkeypatch, wher
 
     small.segment(image, diameter=OTHER)
     old = small.contents(f"{image}/labels/anystar")
-    if where == "exchange":
-        cut_exchange(stop, monkeypatch.setattr)
-    else:
-        monkeypatch.setattr(pipeline if where == "_finish" else labels, where, stop)
+
+    def at_the_table(event):
+        if not isinstance(event, StageStarted) or event.stage != "table":
+            return
+        if where == "exchange":
+            cut_exchange(stop, monkeypatch.setattr)
+        else:
+            monkeypatch.setattr(pipeline if where == "_finish" else labels, where, stop)
+
     options = {"run": {"overwrite": True}, "diameter": Diameter(size, "um")}
     with pytest.raises(Stop):
-        small.segment(image, **options)
+        small.segment(image, at_the_table, **options)
     monkeypatch.undo()
     assert Path(image, "labels", "anystar").exists() == (where != "exchange")
-    assert small.segment(image, **options).instances == 5
+    summary = small.segment(image, **options)
+    assert summary.instances == 5
+    assert bool(summary.seconds) == (where == "exchange"), "what is published is not made again"
     if size == 5.0:
         assert is_right(image, reference)
     else:
