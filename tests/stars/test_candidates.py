@@ -91,7 +91,7 @@ def test_quantise_refuses_a_radius_that_cannot_be_stored(max_radius):
         quantise(np.ones((1, 4)), max_radius)
 
 
-@pytest.mark.parametrize("dist", [0.0, 1 / 512, 256.0])
+@pytest.mark.parametrize("dist", [0.0, 1 / 512, 256.0, 1.001])
 def test_encode_refuses_distances_off_the_fixed_point(dist):
     candidates = Candidates(
         np.zeros((1, 3), np.int32), np.ones(1, np.float32), np.full((1, 4), dist, np.float32)
