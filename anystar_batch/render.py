@@ -170,7 +170,8 @@ def paint_block(task: PaintTask) -> Done:
         box = grid_box(unit, unit_shape, shape)
         # Before it is read: a change while it is read must not go unseen.
         content = unit_content(plan, reader, time, box)
-        reaches = ((boxes[:, 0] < box.stop) & (boxes[:, 1] > box.start)).all(axis=1)
+        meets = (boxes[:, 0] < box.stop) & (boxes[:, 1] > box.start)
+        reaches = np.logical_and.reduce(meets, axis=1)
         out = np.zeros(box.shape, np.uint32)
         if reaches.any():
             paint(out, box, survivors.take(reaches), labels[reaches], rays, plan.lattice)

@@ -382,7 +382,7 @@ def own(task: OwnTask) -> Owned:
 
 
 def load_survivors(work: Work, time: int, near: Sequence[Slice]) -> Candidates:
-    """Return the final survivors of some tiles: the kept, and the undecided that were resolved so."""
+    """Return the final survivors of some tiles: kept, or undecided and resolved so."""
     rays = model_rays(work.plan.model)
     candidates, status = spool.load(Path(work.folder) / SURVIVORS, near, len(rays))
     resolved = np.load(resolved_path(work.folder, time), allow_pickle=False)
@@ -433,10 +433,9 @@ def _without_certain_losers(
 
 
 def _inside(points: NDArray[np.int32], box: Box) -> NDArray[np.bool_]:
-    result: NDArray[np.bool_] = (
-        (points >= np.asarray(box.start)) & (points < np.asarray(box.stop))
-    ).all(axis=1)
-    return result
+    within = (points >= np.asarray(box.start)) & (points < np.asarray(box.stop))
+    inside: NDArray[np.bool_] = np.logical_and.reduce(within, axis=1)
+    return inside
 
 
 def _file_name(time: int, tiles: Sequence[ZYX]) -> str:

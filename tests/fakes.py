@@ -1,4 +1,4 @@
-"""Phantoms with known truth, and a predictor that answers from it: most tests need no TensorFlow."""
+"""Phantoms with known truth, and a predictor that answers from it, without TensorFlow."""
 
 from __future__ import annotations
 

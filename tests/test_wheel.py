@@ -34,7 +34,8 @@ def test_the_wheel_has_one_import_name_and_the_model(built):
 
 
 def test_the_sdist_has_trainer_and_weights(built):
-    names = tarfile.open(built[1]).getnames()
+    with tarfile.open(built[1]) as archive:
+        names = archive.getnames()
     assert any(name.endswith("trainer/__main__.py") for name in names)
     assert any(name.endswith("models/anystar-mix/weights_best.h5") for name in names)
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -47,7 +47,7 @@ class Predictor(Protocol):
         ...
 
 
-class PredictorFactory(Protocol):
+class PredictorFactory(Hashable, Protocol):
     """Makes a predictor in a worker; picklable, and cheap until called."""
 
     def __call__(self, model: Model, threads: int) -> Predictor:

@@ -52,7 +52,8 @@ def draw_overlay(
         Level to draw; None takes the finest that is not too large.
     """
     source = read_image(image)
-    sizes = [float(np.prod(source.shape_zyx(k), dtype=np.float64)) for k in range(len(source.levels))]
+    shapes = [source.shape_zyx(k) for k in range(len(source.levels))]
+    sizes = [float(np.prod(shape, dtype=np.float64)) for shape in shapes]
     chosen = level
     if chosen is None:
         chosen = next((k for k, size in enumerate(sizes) if size <= MAX_VOXELS), len(sizes) - 1)
@@ -117,11 +118,12 @@ def _grey(image: NDArray[np.number]) -> NDArray[np.uint8]:
     values = np.nan_to_num(image.astype(np.float32))
     low, high = (float(v) for v in np.percentile(values, [1.0, 99.8]))
     scaled = (values - low) / max(high - low, 1e-12)
-    return (np.clip(scaled, 0.0, 1.0) ** 0.7 * 255).astype(np.uint8)
+    grey: NDArray[np.uint8] = (np.clip(scaled, 0.0, 1.0) ** 0.7 * 255).astype(np.uint8)
+    return grey
 
 
 def _front_labels(labels: NDArray[np.uint32], axis: int) -> NDArray[np.uint32]:
-    """Label met first along an axis: whole outlines, where the brightest voxel's would be ragged."""
+    """Label met first along an axis: whole outlines; the brightest voxel's would be ragged."""
     where = np.expand_dims((labels > 0).argmax(axis=axis), axis)
     return np.take_along_axis(labels, where, axis).squeeze(axis)
 
