@@ -92,7 +92,7 @@ def export(options: argparse.Namespace) -> None:
     config = saved_config(options.run)
     model = load_run(options, config)
     scores = measure(options, model)
-    minute, samples = last_point(options.run, config)
+    minute, samples = last_point(options.run)
     thresholds = scores["thresholds"]
     card = Card(
         name=options.model.name,
@@ -162,14 +162,14 @@ def load_run(options: argparse.Namespace, config: TrainConfig) -> keras.Model:
     return model
 
 
-def last_point(run: Path, config: TrainConfig) -> tuple[float, int]:
+def last_point(run: Path) -> tuple[float, int]:
     """Return minute and samples of the curve's last row."""
     from trainer.figures import read_columns
 
     curve = read_columns(run / "curve.csv")
     if not curve:
         return 0.0, 0
-    return float(curve["minute"][-1]), int(curve["step"][-1]) * config.batch
+    return float(curve["minute"][-1]), int(curve["samples"][-1])
 
 
 def measure(options: argparse.Namespace, model: keras.Model) -> dict[str, list[float]]:
@@ -203,7 +203,7 @@ def measure(options: argparse.Namespace, model: keras.Model) -> dict[str, list[f
             scores[name] = accuracy(scorer.predictions(embryos, diameter), thresholds)
         if options.final:
             scores |= final_scores(scorer, thresholds, options.diameter)
-    append_scores(options.run, config, scores)
+    append_scores(options.run, scores)
     return scores
 
 
@@ -236,9 +236,9 @@ def accuracy(predictions: list[Prediction], thresholds: tuple[float, float]) -> 
     return [round(a, 4) for a in tally(predictions, thresholds).accuracy()]
 
 
-def append_scores(run: Path, config: TrainConfig, scores: dict[str, list[float]]) -> None:
+def append_scores(run: Path, scores: dict[str, list[float]]) -> None:
     """Add a row to scores.csv: minute, samples, thresholds and accuracies at IoU 0.5."""
-    minute, samples = last_point(run, config)
+    minute, samples = last_point(run)
     row = {
         "minute": minute,
         "samples": samples,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ DEPTH = 3
 
 PATIENCE = 300.0
 """Seconds without a batch after which the workers are looked at."""
+
+LAG = 8
+"""Batches between one and its echo."""
 
 _THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -130,6 +134,41 @@ def feed(config: TrainConfig, start: int) -> Iterator[Iterator[Batch]]:
         for channel in queues:
             channel.close()
             channel.cancel_join_thread()
+
+
+def echoed(batches: Iterator[Batch], echo: int, seed: int) -> Iterator[Batch]:
+    """Yield every batch `echo` times, the later ones `LAG` batches on, with bent intensities.
+
+    Parameters
+    ----------
+    batches : iterator of Batch
+    echo : int
+    seed : int
+        Of the bending.
+
+    Yields
+    ------
+    Batch
+    """
+    rng = np.random.default_rng(seed)
+    kept: deque[Batch] = deque()
+    for batch in batches:
+        yield batch
+        kept.append(batch)
+        if len(kept) > LAG:
+            old = kept.popleft()
+            for _ in range(echo - 1):
+                yield Batch(bent(rng, old.image), old.prob, old.dist)
+
+
+def bent(rng: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return images (b, z, y, x, 1) with another gamma, range and a little noise each."""
+    shape = (len(image), 1, 1, 1, 1)
+    gamma = np.exp(rng.uniform(-0.4, 0.4, shape)).astype(np.float32)
+    gain = rng.uniform(0.7, 1.2, shape).astype(np.float32)
+    noise = rng.uniform(0.0, 0.03, shape).astype(np.float32)
+    grain = rng.standard_normal(image.shape, np.float32)
+    return np.clip(image**gamma * gain + noise * grain, 0.0, 1.0)
 
 
 def _work(config: TrainConfig, first: int, stride: int, out: Queue[Batch]) -> None:

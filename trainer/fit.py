@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from anystar_batch.errors import ConfigError
 from anystar_batch.network.unet import build, save_weights
 from trainer.config import TrainConfig
-from trainer.feed import feed
+from trainer.feed import echoed, feed
 
 if TYPE_CHECKING:
     import keras
@@ -134,12 +134,13 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
     saved = time.monotonic()
     window, first_step = _Window(progress), progress.step
     with (
-        feed(config, progress.step) as batches,
+        feed(config, -(-progress.step // config.echo)) as fresh,
         (folder / "curve.csv").open("a", newline="") as out,
     ):
         curve = csv.DictWriter(out, COLUMNS)
         if out.tell() == 0:
             curve.writeheader()
+        batches = echoed(fresh, config.echo, config.seed + progress.step)
         while progress.share(config) < 1.0:
             if not frozen and progress.share(config) >= config.freeze_norm_from:
                 model, frozen = freeze_norm(model, config, folder, progress), True
@@ -328,7 +329,7 @@ class _Window:
         values = (
             round(progress.minutes, 3),
             progress.step,
-            progress.step * config.batch,
+            progress.step * config.batch // config.echo,
             learning_rate(config, progress),
             round(float(np.mean([loss[0] for loss in self.losses])), 5),
             round(float(np.mean([loss[1] for loss in self.losses])), 5),

@@ -62,6 +62,15 @@ def test_matching_without_objects_or_without_background():
     assert match(empty, full).fp == (1,) * 4
 
 
+def test_an_object_is_matched_once():
+    truth = np.zeros((4, 4, 8), int)
+    truth[1:3, 1:3] = 1
+    halves = truth.copy()
+    halves[..., 4:] *= 2
+    for a, b in ((truth, halves), (halves, truth)):
+        assert match(a, b).tp == (1, 1, 1, 0)
+
+
 def test_tallies_add_up():
     total = Tally((1, 1, 1, 0), (0, 0, 0, 1), (2, 2, 2, 3), (1.0,)) + Tally(
         (3, 2, 1, 0), (0, 1, 2, 3), (0, 1, 2, 3), (0.5,)
