@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from ome_zarr.writer import write_image
 from PIL import Image
 
 from anystar_batch.config import RunConfig, SegmentConfig
@@ -79,6 +78,8 @@ def run_demo(folder: Path, on_event: Listener) -> Demo:
 
 def write_demo_image(path: Path) -> None:
     """Write StarDist's 3D test volume of nuclei (31 x 61 x 57) as OME-Zarr 0.5 of two levels."""
+    from ome_zarr.writer import write_image  # noqa: PLC0415  (3 s)
+
     spec = find_spec("stardist")
     if spec is None or spec.origin is None:  # a dependency: pip would have to be overruled
         message = "stardist is not installed; the demo's volume comes with it"
