@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-import pathlib
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ def test_the_demo_image_is_a_volume_with_a_voxel_size(tmp_path):
 @pytest.mark.network
 def test_the_demo_leaves_labels_a_table_and_a_coloured_picture(tmp_path):
     made = run_demo(tmp_path / "demo", ignore)
-    with pathlib.Path(made.summary.stats).open() as file:
+    with Path(made.summary.stats).open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == made.summary.instances > 20
     picture = np.asarray(Image.open(made.overlay)).astype(int)
