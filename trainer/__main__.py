@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trainer")
 
-DIAMETERS = (9.0, 11.0, 13.0)
+DIAMETERS = (7.0, 8.0, 9.0, 10.0, 11.0, 13.0)
 """Working sizes tried on the embryos that are for choices."""
 
 

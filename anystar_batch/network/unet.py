@@ -228,6 +228,16 @@ def build(  # noqa: C901  (reads top to bottom, as the network runs)
     import keras  # noqa: PLC0415  (10 s; not for --help)
     from keras import layers  # noqa: PLC0415
 
+    class FrozenNorm(layers.BatchNormalization):  # type: ignore[misc]
+        # A model hands its own `training` to every layer, over what the layer was called with.
+        def call(
+            self,
+            inputs: keras.KerasTensor,
+            training: bool | None = None,  # noqa: ARG002
+            mask: keras.KerasTensor | None = None,
+        ) -> keras.KerasTensor:
+            return super().call(inputs, training=False, mask=mask)
+
     dtype = "float32" if precision == "float32" else "mixed_bfloat16"
     kernel = config.unet_kernel_size
 
@@ -239,8 +249,7 @@ def build(  # noqa: C901  (reads top to bottom, as the network runs)
             )(tensor)
         else:
             tensor = layers.Conv3D(channels, kernel, padding="same", dtype=dtype)(tensor)
-            norm = layers.BatchNormalization(dtype=dtype)
-            tensor = norm(tensor, training=False) if frozen_norm else norm(tensor)
+            tensor = (FrozenNorm if frozen_norm else layers.BatchNormalization)(dtype=dtype)(tensor)
             tensor = layers.Activation(activation, dtype=dtype)(tensor)
         if config.unet_dropout > 0:
             tensor = layers.Dropout(config.unet_dropout, dtype=dtype)(tensor)

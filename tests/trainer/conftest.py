@@ -26,4 +26,6 @@ def tiny():
         steps=6,
         precision="float32",
         average_from=0.5,
+        freeze_norm_from=1.0,
+        echo=1,
     )

@@ -71,6 +71,7 @@ def test_the_published_steps_come_with_their_probabilities_in_order():
         (lambda: TrainConfig(seed=5, validation_seed=5), "seed 5 for training and validation"),
         (lambda: TrainConfig(batch=0), "batch 0"),
         (lambda: TrainConfig(workers=0), "workers 0"),
+        (lambda: TrainConfig(echo=0), "echo 0"),
         (lambda: TrainConfig(minutes=0.0), "expected a budget"),
         (
             lambda: TrainConfig(sample=dataclasses.replace(SampleConfig(), shape=(40, 40, 40))),

@@ -13,7 +13,7 @@ import pytest
 
 from anystar_batch.errors import AnyStarBatchError
 from trainer import feed as module
-from trainer.feed import feed, make_batch
+from trainer.feed import echoed, feed, make_batch
 
 
 def target(config):
@@ -44,6 +44,24 @@ def test_workers_do_not_change_the_sequence(tiny, workers):
     with feed(config, 4) as batches:
         for index, batch in enumerate(islice(batches, 3), start=4):
             assert_same(batch, alone(config, index))
+
+
+def test_an_echo_comes_later_with_other_intensities_and_the_same_truth(tiny):
+    fresh = [alone(tiny, k) for k in range(module.LAG + 3)]
+    heard = list(echoed(iter(fresh), 2, 0))
+    assert len(heard) == len(fresh) + 3
+    assert heard[: module.LAG + 1] == fresh[: module.LAG + 1]
+    echo = heard[module.LAG + 1]
+    assert echo.dist is fresh[0].dist
+    assert echo.prob is fresh[0].prob
+    assert not np.array_equal(echo.image, fresh[0].image)
+    assert 0.0 <= echo.image.min() <= echo.image.max() <= 1.0
+    assert heard[module.LAG + 2] is fresh[module.LAG + 1]
+
+
+def test_without_echo_every_batch_comes_once(tiny):
+    fresh = [alone(tiny, k) for k in range(module.LAG + 2)]
+    assert list(echoed(iter(fresh), 1, 0)) == fresh
 
 
 def test_a_dead_worker_is_reported(tiny, monkeypatch):

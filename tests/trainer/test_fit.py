@@ -76,6 +76,20 @@ def test_training_lowers_the_loss(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.network
+def test_frozen_normalisation_keeps_its_statistics_and_trains_the_rest(tiny, tmp_path):
+    config = dataclasses.replace(tiny, steps=8, average_from=1.0)
+    fit(dataclasses.replace(config, steps=4, freeze_norm_from=1.0), tmp_path / "run")
+    before = unet.build(config.network)
+    unet.load_weights(before, tmp_path / "run" / "weights_last.h5")
+    document = (tmp_path / "run" / "train.json").read_text()
+    frozen = document.replace('"freeze_norm_from": 1.0', '"freeze_norm_from": 0.4')
+    (tmp_path / "run" / "train.json").write_text(frozen)
+    after = fit(dataclasses.replace(config, freeze_norm_from=0.4), tmp_path / "run")
+    for old, new in zip(before.weights, after.weights, strict=True):
+        assert np.array_equal(old.numpy(), new.numpy()) == ("moving" in new.path)
+
+
+@pytest.mark.network
 def test_a_folder_of_another_run_is_refused(tiny, tmp_path):
     fit(dataclasses.replace(tiny, steps=1), tmp_path)
     with pytest.raises(ConfigError, match="differs in batch, seed"):
