@@ -27,7 +27,7 @@ from anystar_batch.engine import Engine, Failure
 from anystar_batch.errors import BlockError, ImageError, LedgerMismatchError
 from anystar_batch.events import BlockDone, BlockFailed, Listener, StageDone, StageStarted
 from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box
-from anystar_batch.plan import Plan
+from anystar_batch.plan import Plan, limits_content
 from anystar_batch.spool import Slice
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.suppress import Status, resolve
@@ -206,6 +206,9 @@ def check_content(run: Run) -> None:
     reader, plan = ImageReader(run.plan.source), run.plan
     unit, shape = run.spec.write_unit_zyx(0), run.spec.shape_zyx(0)
     predicted, painted = run.ledger.entries("predict"), run.ledger.entries("paint")
+    known = run.ledger.entry("plan", "")
+    if known is not None and known["content"] != limits_content(reader, plan.times, plan.channel):
+        raise LedgerMismatchError(_changed(plan, "where the intensity limits come from"))
     for key, entry in predicted.items():
         time, tile = _parse_key(key)
         if tasks.tile_content(plan, reader, time, tile) != entry["content"]:

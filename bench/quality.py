@@ -19,7 +19,9 @@ import tifffile
 import zarr
 from ome_zarr.writer import write_image
 
+from anystar_batch.archive.store import ImageReader, read_image
 from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.geometry import Box
 from anystar_batch.pipeline import segment
 from anystar_batch.report.overlay import draw_overlay
 from trainer.baseline import otsu_watershed
@@ -74,8 +76,9 @@ def _ours(
     for truth in truths:
         _, probed = _segment(truth, diameter, options)
         diameters.append(probed)
-        label = options.out / f"{_stem(truth, diameter)}.anystar.ome.zarr" / "0"
-        tally = tally + match(truth.labels, zarr.open_array(str(label), mode="r")[...])
+        label = read_image(str(options.out / f"{_stem(truth, diameter)}.anystar.ome.zarr"))
+        found = ImageReader(label).read_box(0, 0, 0, Box.of_shape(label.shape_zyx(0)))
+        tally = tally + match(truth.labels, found)
     return tally, float(np.median(diameters))
 
 
