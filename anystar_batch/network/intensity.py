@@ -52,8 +52,8 @@ def limits(
 
     Examples
     --------
-    >>> limits(np.arange(1001), 0.0, 99.9)
-    (0.0, 999.0)
+    >>> limits(np.arange(101), 0.0, 50.0)
+    (0.0, 50.0)
     """
     values = np.asarray(sample).ravel()
     if not np.issubdtype(values.dtype, np.integer):
