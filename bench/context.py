@@ -23,18 +23,20 @@ from anystar_batch.network.predictor import KerasPredictor
 from anystar_batch.network.resample import reflected
 from anystar_batch.network.tiles import TileLattice
 from anystar_batch.stars.candidates import Candidates, is_storable, quantise
-from anystar_batch.stars.raster import IDENTITY, paint
+from anystar_batch.stars.polyhedra import IDENTITY
+from anystar_batch.stars.raster import paint
 from anystar_batch.stars.suppress import suppress
 from anystar_batch.tasks import model_rays
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="anystar-mix")
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--tiles", type=int, nargs="*", default=[64, 96, 192])
     parser.add_argument("--contexts", type=int, nargs="*", default=[0, 16, 32, 48])
     options = parser.parse_args()
-    model = load_model("anystar-mix")
+    model = load_model(options.model)
     predictor = KerasPredictor(model, 2)
     image = mosaic(options.size)
     edge = options.size
