@@ -132,7 +132,8 @@ def compare_painting(stars: Candidates, lattice: LatticeMap, repeats: int) -> st
     return f"{n} | {each:.0f} | {n / a:.0f} | {n / b:.0f} | {ratio:.0f} | {differ} |"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=int, default=1500, help="candidates a set")
@@ -151,3 +152,7 @@ if __name__ == "__main__":
         for lattice_name, lattice in LATTICES.items():
             line = compare_painting(survivors, lattice, chosen.repeats)
             print(f"| {name} | {lattice_name} | {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
