@@ -40,10 +40,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="anystar-mix")
     parser.add_argument("--embryos", type=int, nargs="*", default=list(range(5, 12)))
+    parser.add_argument("--times", type=int, nargs="*", default=[401, 451, 501])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     sets = {
-        "BBBC050, embryos " + _span(options.embryos): bbbc050(options.embryos),
+        "BBBC050, embryos " + _span(options.embryos): bbbc050(options.embryos, options.times),
         "GoNuclear 1135": gonuclear(),
         "tgmm drosophila": tgmm(),
     }
