@@ -31,6 +31,9 @@ from anystar_batch.tasks import Work, is_constant, model_rays, tile_candidates, 
 TRIALS = (0.75, 1.5, 3.0)
 """Trial working voxels, in level-0 voxels of the plane."""
 
+KNOWN = (0.7, 2.0)
+"""Finds that count, in diameters of the network's typical object: what noise makes is smaller."""
+
 TILES = 2
 """Tiles of each trial scale."""
 
@@ -208,7 +211,7 @@ def _trial(work: Work, voxel_um: float) -> Trial:
     sizes = volumes(survivors.dist, rays)
     diameters = np.cbrt(6.0 * sizes / np.pi)
     typical = plan.model.diameter or 1.0
-    known = (diameters >= 0.5 * typical) & (diameters <= 2.0 * typical)
+    known = (diameters >= KNOWN[0] * typical) & (diameters <= KNOWN[1] * typical)
     covered = float((survivors.prob[known] * sizes[known]).sum())
     unit = float(np.cbrt(np.prod(plan.working.voxel_um)))
     return Trial(
