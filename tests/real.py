@@ -27,6 +27,6 @@ def real_config(image, block_shape=None, **run):
     """Tiles of 32, the smallest that leaves several, at the network's own scale."""
     return SegmentConfig(
         image=str(image),
-        result=ResultConfig(diameter=Diameter(11.0, "px"), tile=32, prob_thresh=PROB_THRESH),
+        result=ResultConfig(diameter=Diameter(7.0, "px"), tile=32, prob_thresh=PROB_THRESH),
         run=RunConfig(block_shape=block_shape, memory=8 * 10**9, **run),
     )
