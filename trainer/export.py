@@ -111,8 +111,8 @@ def export(model: keras.Model, config: TrainConfig, card: Card, folder: Path) ->
     found = phantom_count(draft)
     if found != PHANTOM_COUNT:
         message = (
-            f"export: the model finds {found} of {PHANTOM_COUNT} spheres in a phantom; expected "
-            f"all and no more; the draft stays in {draft}; train longer"
+            f"export: the model finds {found} of {PHANTOM_COUNT} spheres in a phantom (true less "
+            f"false ones); expected all and no more; the draft stays in {draft}; train longer"
         )
         raise ModelError(message)
     folder.mkdir(parents=True, exist_ok=True)
