@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -98,6 +98,15 @@ class Box:
     def contains(self, point: ZYX) -> bool:
         """Return whether the voxel `point` lies inside."""
         return all(a <= p < b for a, p, b in zip(self.start, point, self.stop, strict=True))
+
+
+def hull(boxes: Iterable[Box]) -> Box:
+    """Return the smallest box that holds all of them, at least one."""
+    listed = list(boxes)
+    return Box(
+        as_zyx(min(b.start[k] for b in listed) for k in range(3)),
+        as_zyx(max(b.stop[k] for b in listed) for k in range(3)),
+    )
 
 
 def grid_shape(shape: ZYX, step: ZYX) -> ZYX:

@@ -7,9 +7,8 @@ painted over a border. Statistics are summed chunk by chunk, so their grouping h
 
 from __future__ import annotations
 
-import hashlib
 import time as clock
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -29,6 +28,7 @@ from anystar_batch.geometry import (
     grid_box,
     grid_range,
     grid_shape,
+    hull,
     index_name,
 )
 from anystar_batch.measure.partials import Partials, partials
@@ -41,6 +41,7 @@ from anystar_batch.tasks import (
     Done,
     Work,
     content_digest,
+    file_name,
     label_keys_path,
     load_survivors,
     model_rays,
@@ -181,7 +182,7 @@ def paint_block(task: PaintTask) -> Done:
         shown += sum(len(part.shape) for part in measured)
         entries[unit_key(time, unit)] = {"content": content, "file": "", "rows": 0}
     if parts:
-        name = _file_name(time, task.units)
+        name = file_name(time, task.units, "npz")
         _save_partials(Path(work.folder) / PARTIALS / name, time, parts)
         for unit, part in parts:
             entry = entries[unit_key(time, unit)]
@@ -249,7 +250,7 @@ def _measure(
     ]
     if not filled:
         return []
-    region = _hull(inner for _, inner in filled)
+    region = hull(inner for _, inner in filled)
     channels = range(plan.source.num_channels)
     images = [reader.read_box(0, time, c, region) for c in channels]
     found = []
@@ -266,14 +267,6 @@ def _measure(
     return found
 
 
-def _hull(boxes: Iterable[Box]) -> Box:
-    listed = list(boxes)
-    return Box(
-        as_zyx(min(b.start[k] for b in listed) for k in range(3)),
-        as_zyx(max(b.stop[k] for b in listed) for k in range(3)),
-    )
-
-
 def _save_partials(path: Path, time: int, parts: Sequence[tuple[ZYX, Partials]]) -> None:
     units = [np.full(len(part.shape), unit_key(time, unit)) for unit, part in parts]
     stream = BytesIO()
@@ -284,12 +277,6 @@ def _save_partials(path: Path, time: int, parts: Sequence[tuple[ZYX, Partials]])
         intensity=np.concatenate([part.intensity for _, part in parts]),
     )
     write_bytes_atomic(path, stream.getvalue())
-
-
-def _file_name(time: int, units: Sequence[ZYX]) -> str:
-    """A name that only the same units of the same time have."""
-    digest = hashlib.sha256(repr(units).encode()).hexdigest()[:12]
-    return f"{time}-{index_name(units[0])}-{len(units)}-{digest}.npz"
 
 
 @lru_cache(maxsize=2)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from anystar_batch import spool
 from anystar_batch.archive.store import ImageReader
 from anystar_batch.blocks import Block
-from anystar_batch.geometry import ZYX, Box, as_zyx, index_name
+from anystar_batch.geometry import ZYX, Box, hull, index_name
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.intensity import normalise
 from anystar_batch.network.predictor import Predictor, PredictorFactory
@@ -238,10 +238,7 @@ def predict(task: PredictTask) -> Done:
     boxes = {t: tile_source(plan, t) for t in task.tiles if contents[t]}
     found = {t: (Candidates.empty(len(model_rays(plan.model))), 0) for t in task.tiles}
     if boxes and plan.limits_of(time) is not None:
-        union = Box(
-            as_zyx(min(b.start[k] for b in boxes.values()) for k in range(3)),
-            as_zyx(max(b.stop[k] for b in boxes.values()) for k in range(3)),
-        )
+        union = hull(boxes.values())
         image = reader.read_box(plan.working.level, time, plan.channel, union)
         for tile, box in boxes.items():
             crop = image[box.relative_to(union.start).slices]
@@ -250,7 +247,7 @@ def predict(task: PredictTask) -> Done:
     kept = _without_certain_losers(plan, task, {t: c for t, (c, _) in found.items()})
     folder = Path(work.folder) / CANDIDATES
     parts = [(tile_key(time, t), kept[t], np.zeros(len(kept[t]), np.int8)) for t in task.tiles]
-    slices = spool.save(folder, _file_name(time, task.tiles), parts)
+    slices = spool.save(folder, file_name(time, task.tiles, "npy"), parts)
     entries: dict[str, dict[str, object]] = {}
     for tile in task.tiles:
         piece = slices[tile_key(time, tile)]
@@ -350,7 +347,7 @@ def suppress(task: SuppressTask) -> Done:
     for tile in task.block.units:
         mine = _inside(candidates.points, plan.tiles.core_box(tile))
         parts.append((tile_key(task.time, tile), candidates.take(mine), status[mine]))
-    slices = spool.save(folder / SURVIVORS, _file_name(task.time, task.block.units), parts)
+    slices = spool.save(folder / SURVIVORS, file_name(task.time, task.block.units, "npy"), parts)
     entries: dict[str, dict[str, object]] = {}
     for key, _, tile_status in parts:
         piece = slices[key]
@@ -438,10 +435,10 @@ def _inside(points: NDArray[np.int32], box: Box) -> NDArray[np.bool_]:
     return inside
 
 
-def _file_name(time: int, tiles: Sequence[ZYX]) -> str:
-    """A name that only the same tiles of the same time have."""
-    digest = hashlib.sha256(repr(tiles).encode()).hexdigest()[:12]
-    return f"{time}-{index_name(tiles[0])}-{len(tiles)}-{digest}.npy"
+def file_name(time: int, units: Sequence[ZYX], suffix: str) -> str:
+    """Return a name that only the same tiles or write units of the same time have."""
+    digest = hashlib.sha256(repr(units).encode()).hexdigest()[:12]
+    return f"{time}-{index_name(units[0])}-{len(units)}-{digest}.{suffix}"
 
 
 @lru_cache(maxsize=4)

@@ -318,13 +318,13 @@ def test_a_survivor_inside_a_better_one_owns_no_voxel(tmp_path, truth):
 
 def test_a_files_name_says_which_tiles_and_when():
     names = {
-        tasks._file_name(0, [(0, 0, 0)]),
-        tasks._file_name(1, [(0, 0, 0)]),
-        tasks._file_name(0, [(0, 0, 0), (0, 0, 1)]),
-        tasks._file_name(0, [(0, 0, 0), (0, 0, 2)]),
+        tasks.file_name(0, [(0, 0, 0)], "npy"),
+        tasks.file_name(1, [(0, 0, 0)], "npy"),
+        tasks.file_name(0, [(0, 0, 0), (0, 0, 1)], "npy"),
+        tasks.file_name(0, [(0, 0, 0), (0, 0, 2)], "npy"),
     }
     assert len(names) == 4
-    assert tasks._file_name(0, [(0, 0, 0)]) in names
+    assert tasks.file_name(0, [(0, 0, 0)], "npy") in names
 
 
 def test_planning_reads_the_image_it_was_given(tmp_path, truth):
