@@ -34,6 +34,7 @@ from anystar_batch.archive.store import (
     find_images,
     metadata_fingerprint,
     read_image,
+    write_bytes_atomic,
     write_json_atomic,
 )
 from anystar_batch.blocks import units_per_block
@@ -73,6 +74,7 @@ from anystar_batch.record import (
     provenance,
     run_record,
 )
+from anystar_batch.report.probe_figure import probe_svg
 from anystar_batch.stages import Run
 from anystar_batch.tabulate import table
 from anystar_batch.tasks import Work
@@ -155,6 +157,9 @@ def segment(
             warnings=tuple(warnings),
         )
         record = run_record(config, run, summary)
+        if record["probe"] is not None:
+            picture = probe_svg(record["probe"]).encode()
+            write_bytes_atomic(Path(places.work) / publication.PENDING_PROBE, picture)
         write_json_atomic(Path(places.work) / publication.PENDING_RECORD, record)
         publish(places.label, run.spec, token(digest), provenance(run, parts))
         _finish(config, places)
@@ -365,6 +370,14 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
             "--diameter if you know it"
         )
         on_event(Note(text, is_warning=True))
+    for trial in () if probe is None else probe["trials"]:
+        found = (
+            f"{trial['objects']} objects of {trial['diameter_um']:.3g} um, covering "
+            f"{trial['evidence']:.1%}"
+            if trial["objects"]
+            else "nothing of a size the network knows"
+        )
+        on_event(Note(f"probe: working voxel {trial['voxel_um']:.3g} um finds {found}"))
     if plan.diameter_um is not None:
         how = "probed" if probe is not None else "given"
         text = (

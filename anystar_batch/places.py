@@ -1,10 +1,11 @@
-"""Where a run reads and writes: names of label, table, record, lock and work directory.
+"""Where a run reads and writes: names of label, table, record, picture, lock and work directory.
 
 Without `--output` everything lies in and beside the image; with it, in that directory::
 
     embryo.ome.zarr/labels/anystar                OUT/embryo.anystar.ome.zarr
     embryo.anystar.csv                            OUT/embryo.anystar.csv
     embryo.anystar.run.json                       OUT/embryo.anystar.run.json
+    embryo.anystar.probe.svg                      OUT/embryo.anystar.probe.svg
     embryo.anystar.work/, embryo.anystar.lock     OUT/embryo.anystar.work/, embryo.anystar.lock
 
 An image inside another Zarr hierarchy (a series of a container, a field of a plate) is named by its
@@ -72,6 +73,11 @@ class Places:
     def record(self) -> str:
         """The run record: a JSON file beside the table."""
         return f"{self.folder}/{self.base}.run.json"
+
+    @property
+    def probe(self) -> str:
+        """The picture of the probe, where the run had to choose the scale."""
+        return f"{self.folder}/{self.base}.probe.svg"
 
     @property
     def locks(self) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 The network finds objects over a range of sizes around the one it was made for. So each trial scale
 votes (how much of its tiles is covered by confident finds of a size the network knows) and measures
-(their diameter in micrometres). Trial scales and tiles follow from the image alone: the probe gives
-the same answer every time.
+(their diameter in micrometres). What the winner measured is then tried as a scale itself: a network
+answers sizes a little nearer to the one it was made for, and at the right scale that is the truth.
+Trial scales and tiles follow from the image alone: the probe gives the same answer every time.
 """
 
 from __future__ import annotations
@@ -33,6 +34,15 @@ TRIALS = (0.75, 1.5, 3.0)
 
 KNOWN = (0.7, 2.0)
 """Finds that count, in diameters of the network's typical object: what noise makes is smaller."""
+
+CONFIDENT = 0.6
+"""Least probability of a find that counts."""
+
+ROUNDS = 2
+"""Most scales tried after the first three, each the one that the last one's finds ask for."""
+
+SETTLED = 0.07
+"""Relative change of the diameter below which no further scale is tried."""
 
 TILES = 2
 """Tiles of each trial scale."""
@@ -81,7 +91,7 @@ class Probe:
     diameter_um : float
         Diameter of a typical object, micrometres.
     trials : tuple of Trial
-        One a working scale.
+        One a working scale, in the order in which they were tried.
     is_certain : bool
         Whether any trial found objects; if none did, level 0's scale is taken.
     """
@@ -140,16 +150,28 @@ def probe_diameter(
         raise ConfigError(message)
     scales, _ = level_scales(reader.source, config)
     base = min(scales[0][1], scales[0][2])
-    trials = []
-    for factor in TRIALS:
+    typical = model.diameter
+
+    def trial(voxel_um: float) -> Trial | None:
         try:
-            plan = make_plan(reader, model, config, factor * base * model.diameter, limits)
+            plan = make_plan(reader, model, config, voxel_um * typical, limits)
         except ConfigError:
-            continue  # the volume is too small for this scale
-        trials.append(_trial(Work(plan, "", "", factory, threads), factor * base))
+            return None  # the volume is too small for this scale
+        return _trial(Work(plan, "", "", factory, threads), voxel_um)
+
+    trials = [t for t in (trial(factor * base) for factor in TRIALS) if t is not None]
     best = max(trials, key=lambda t: t.evidence, default=None)
     if best is None or best.objects == 0:
-        return Probe(base * model.diameter, tuple(trials), is_certain=False)
+        return Probe(base * typical, tuple(trials), is_certain=False)
+    for _ in range(ROUNDS):
+        asked = best.diameter_um / typical
+        if abs(asked - best.voxel_um) <= SETTLED * best.voxel_um:
+            break
+        refined = trial(asked)
+        if refined is None or refined.objects == 0:
+            break
+        trials.append(refined)
+        best = refined
     return Probe(best.diameter_um, tuple(trials), is_certain=True)
 
 
@@ -212,6 +234,7 @@ def _trial(work: Work, voxel_um: float) -> Trial:
     diameters = np.cbrt(6.0 * sizes / np.pi)
     typical = plan.model.diameter or 1.0
     known = (diameters >= KNOWN[0] * typical) & (diameters <= KNOWN[1] * typical)
+    known &= survivors.prob > CONFIDENT
     covered = float((survivors.prob[known] * sizes[known]).sum())
     unit = float(np.cbrt(np.prod(plan.working.voxel_um)))
     return Trial(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -32,6 +33,9 @@ from anystar_batch.places import Places, move_atomic
 
 PENDING_RECORD = "run.json"
 """The run record in the work directory, until the label is published."""
+
+PENDING_PROBE = "probe.svg"
+"""The picture of the probe in the work directory, until the label is published."""
 
 PENDING_TABLE = "table.csv"
 """The finished table in the work directory, until the label is published."""
@@ -201,7 +205,16 @@ def is_spent(places: Places, digest: str) -> bool:
 def finish(config: SegmentConfig, places: Places) -> None:
     """Bring table and record to their places after the label is published; tidy up."""
     work = Path(places.work)
-    for pending, final in ((PENDING_TABLE, places.stats), (PENDING_RECORD, places.record)):
+    record = work / PENDING_RECORD
+    if record.exists() and json.loads(record.read_text())["probe"] is None:
+        # A picture that is there belongs to the label that was replaced.
+        Path(places.probe).unlink(missing_ok=True)
+    moves = (
+        (PENDING_PROBE, places.probe),
+        (PENDING_TABLE, places.stats),
+        (PENDING_RECORD, places.record),
+    )
+    for pending, final in moves:
         if (work / pending).exists():
             move_atomic(work / pending, Path(final))
     if not config.run.keep_work:

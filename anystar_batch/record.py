@@ -143,7 +143,7 @@ def provenance(run: Run, parts: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def run_record(config: SegmentConfig, run: Run, summary: Summary) -> dict[str, object]:
+def run_record(config: SegmentConfig, run: Run, summary: Summary) -> dict[str, Any]:
     """Return what the run was: with time, host, workers and blocks, which no label mentions.
 
     Parameters

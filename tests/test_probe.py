@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box
 from anystar_batch.plan import all_limits, make_plan
-from anystar_batch.probe import TRIALS, probe_diameter, texture
+from anystar_batch.probe import CONFIDENT, TRIALS, probe_diameter, texture
+from anystar_batch.report.probe_figure import HEIGHT, MARK, WIDTH, probe_svg
 from tests.blobs import Blobs, soft_image
 from tests.fakes import make_model, random_ellipsoids, write_image
 from tests.test_plan import sparse_image
@@ -51,7 +53,83 @@ def test_the_diameter_is_measured_whatever_its_size(tmp_path, radius):
     found = probe(path)
     assert found.is_certain
     assert found.diameter_um == pytest.approx(2 * radius, rel=0.06)
-    assert [t.voxel_um for t in found.trials] == pytest.approx(TRIALS)
+    assert [t.voxel_um for t in found.trials[:3]] == pytest.approx(TRIALS)
+
+
+@dataclass(frozen=True)
+class TowardsTheMiddle:
+    """Answers sizes halfway, in logarithms, between the true one and the one it was made for."""
+
+    def __call__(self, model, threads):
+        return Drawn(Blobs((2, 2, 2), reach=24.0)(model, threads))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    exact: object
+
+    def find(self, image, window, core, prob_thresh):
+        points, prob, dist = self.exact.find(image, window, core, prob_thresh)
+        radius = dist.mean(axis=1, keepdims=True)
+        return points, prob, dist * np.sqrt(6.0 / np.maximum(radius, 1e-6))
+
+
+def test_a_second_look_at_the_proposed_scale_takes_out_the_pull_to_the_known_size(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 6.0)
+    found = probe(path, TowardsTheMiddle())
+    first = max(found.trials[:3], key=lambda t: t.evidence)
+    assert abs(first.diameter_um / 12.0 - 1.0) > 0.1
+    assert len(found.trials) > len(TRIALS)
+    assert found.trials[3].voxel_um == pytest.approx(first.diameter_um / MODEL.diameter)
+    assert found.diameter_um == found.trials[-1].diameter_um
+    assert abs(found.diameter_um / 12.0 - 1.0) < 0.6 * abs(first.diameter_um / 12.0 - 1.0)
+
+
+@dataclass(frozen=True)
+class Hesitant:
+    """Finds what `Blobs` finds, and is not sure of it."""
+
+    prob: float
+
+    def __call__(self, model, threads):
+        return Unsure(Blobs((2, 2, 2), reach=24.0)(model, threads), self.prob)
+
+
+@dataclass(frozen=True)
+class Unsure:
+    exact: object
+    prob: float
+
+    def find(self, image, window, core, prob_thresh):
+        points, prob, dist = self.exact.find(image, window, core, prob_thresh)
+        return points, prob * np.float32(self.prob / prob.max(initial=1e-6)), dist
+
+
+def test_finds_that_are_not_certain_do_not_count(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 6.0)
+    assert not probe(path, Hesitant(CONFIDENT - 0.01)).is_certain
+    assert probe(path, Hesitant(CONFIDENT + 0.2)).is_certain
+
+
+def test_the_picture_shows_every_scale_and_the_choice(tmp_path):
+    found = probe(write_balls(tmp_path / "a.ome.zarr", 6.0))
+    root = ElementTree.fromstring(probe_svg(found.to_json()))
+    texts = [e.text for e in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert f"Diameter {found.diameter_um:.3g} um" in texts
+    marks = list(root.iter("{http://www.w3.org/2000/svg}circle"))
+    assert len(marks) == len(found.trials)
+    chosen = [m for m in marks if m.get("fill") == MARK]
+    assert len(chosen) == 1
+    for mark in marks:
+        assert 0 < float(mark.get("cx")) < WIDTH
+        assert 0 < float(mark.get("cy")) < HEIGHT
+
+
+def test_a_probe_that_found_nothing_is_drawn_too(tmp_path):
+    found = probe(write_balls(tmp_path / "a.ome.zarr", 6.0), Blind())
+    root = ElementTree.fromstring(probe_svg(found.to_json()))
+    texts = [e.text for e in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts.count("none") == len(TRIALS)
 
 
 def test_the_diameter_is_in_micrometres_on_anisotropic_voxels_too(tmp_path):

@@ -29,7 +29,7 @@ IDENTITY = LatticeMap((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
 
 def perfect(truth, grid=(2, 2, 2)):
     prob, dist = targets(truth.labels, golden_spiral(96), grid)
-    return Prediction(truth, prob, dist, IDENTITY, grid)
+    return Prediction(truth, prob, np.abs(dist), IDENTITY, grid)
 
 
 def test_true_targets_score_nearly_all():
