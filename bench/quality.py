@@ -1,9 +1,18 @@
-"""Every real set through the real command, against Otsu: `python -m bench.quality OUT`.
+"""Quality of the bundled model through the real command: `python -m bench.quality OUT [PART ...]`.
 
-The volumes are written as OME-Zarr with their voxel size and segmented by `anystar-batch segment`
-as a user would: once with defaults (the probe chooses the scale) and once with the diameter given
-(of the set's median object). Scores are those of all objects of a set together. OUT receives
-overlays, tables, `quality.json` and a Markdown table.
+Every volume is written as OME-Zarr with its voxel size and segmented by the pipeline behind
+`anystar-batch segment`. Scores are those of all objects of a set together. The parts, all of them
+if none is named::
+
+    sets      defaults, and the diameter given, against two classical methods (default and best)
+    scales    accuracy over the working scale: what the probe chose, what a search would choose
+    inverted  the same images, dark for bright
+    blur      isotropic in micrometres, 0 to 4 voxels of the plane
+    noise     Gaussian, as a share of the image's range
+    pasted    beside a copy ten times brighter
+    unlabelled  volumes without truth: counts, and overlays to look at
+
+OUT receives `PART.json`, `PART.png`, `PART.md`, overlays and the images.
 """
 
 from __future__ import annotations
@@ -11,20 +20,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import tifffile
 import zarr
+from numpy.typing import NDArray
 from ome_zarr.writer import write_image
+from scipy import ndimage
 
 from anystar_batch.archive.store import ImageReader, read_image
 from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.geometry import Box
 from anystar_batch.pipeline import segment
 from anystar_batch.report.overlay import draw_overlay
-from trainer.baseline import otsu_watershed
+from bench.figures import curves, table
+from trainer.baseline import DEFAULTS, DIAMETER, GRIDS, Method
 from trainer.score import Tally, Truth, bbbc050, data_folder, gonuclear, match, tgmm
 
 UNLABELLED = {
@@ -34,136 +47,314 @@ UNLABELLED = {
 }
 """Folder and voxel size of the sets to look at."""
 
+FACTORS = (0.5, 0.63, 0.79, 1.0, 1.26, 1.59, 2.0)
+"""Diameters searched, over the true median."""
+
+BLURS = (0.0, 1.0, 2.0, 3.0, 4.0)
+"""Widths of the Gaussian, voxels of the plane."""
+
+NOISES = (0.0, 0.05, 0.1, 0.2, 0.4)
+"""Standard deviations, over the range from percentile 1 to 99.9."""
+
+Sets = dict[str, list[Truth]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table.
+
+    Parameters
+    ----------
+    set, how : str
+        Which volumes, segmented how.
+    at : float
+        Position along a curve; 0 where there is none.
+    tally : Tally
+    diameter : float
+        Median of the diameters the runs worked with, micrometres; 0 for other methods.
+    true_diameter : float
+        Median of the volumes' true median diameters, micrometres.
+    """
+
+    set: str
+    how: str
+    tally: Tally
+    at: float = 0.0
+    diameter: float = 0.0
+    true_diameter: float = 0.0
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain JSON values."""
+        tally = self.tally
+        return {
+            "set": self.set,
+            "how": self.how,
+            "at": self.at,
+            "true": tally.tp[0] + tally.fn[0],
+            "found": tally.tp[0] + tally.fp[0],
+            "accuracy": [round(v, 4) for v in tally.accuracy()],
+            "f1": [round(v, 4) for v in tally.f1()],
+            "volume_ratio": round(float(np.median(tally.ratio)), 3) if tally.ratio else None,
+            "diameter": round(self.diameter, 3),
+            "true_diameter": round(self.true_diameter, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where results go and which model is asked.
+
+    Parameters
+    ----------
+    out : Path
+    model : str
+    """
+
+    out: Path
+    model: str
+
+    def run(
+        self, truth: Truth, tag: str, diameter: float | None
+    ) -> tuple[NDArray[np.uint32], float]:
+        """Segment one volume as a user would.
+
+        Parameters
+        ----------
+        truth : Truth
+        tag : str
+            Tells this run from others over the same volume.
+        diameter : float or None
+            Micrometres; None lets the probe choose.
+
+        Returns
+        -------
+        labels : (z, y, x)
+        diameter : float
+            Worked with, micrometres.
+        """
+        stem = f"{truth.name}.{tag}"
+        path = self.out / "images" / f"{stem if tag not in PLAIN else truth.name}.ome.zarr"
+        if not path.exists():
+            _write(path, truth)
+        config = SegmentConfig(
+            image=str(path),
+            output=str(self.out / "results"),
+            stem=stem,
+            model=self.model,
+            result=ResultConfig(diameter=None if diameter is None else Diameter(diameter, "um")),
+            run=RunConfig(overwrite=True, restart=True),
+        )
+        summary = segment(config)
+        results = self.out / "results"
+        if tag == "default":
+            draw_overlay(str(path), summary.label, results / f"{stem}.png")
+        record = json.loads((results / f"{stem}.anystar.run.json").read_text())
+        label = read_image(str(results / f"{stem}.anystar.ome.zarr"))
+        found = ImageReader(label).read_box(0, 0, 0, Box.of_shape(label.shape_zyx(0)))
+        return found, float(record["plan"]["diameter_um"])
+
+    def row(
+        self, name: str, how: str, truths: Sequence[Truth], diameter: float | None, at: float = 0.0
+    ) -> Row:
+        """Segment and score a set."""
+        total, used = Tally(), []
+        tag = how.replace(" ", "_") + (f"_{at:g}" if at else "")
+        for truth in truths:
+            found, size = self.run(truth, tag, diameter)
+            # A pasted volume shows its truth in a part of the image.
+            seen = found[tuple(slice(n) for n in truth.labels.shape)]
+            total = total + match(truth.labels, seen)
+            used.append(size)
+        row = Row(name, how, total, at, float(np.median(used)), _diameter(truths))
+        return _shown(row)
+
+
+PLAIN = ("default", "given")
+"""Runs over the image as it is."""
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the parts that were asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART")
     parser.add_argument("--model", default="anystar-mix")
     parser.add_argument("--embryos", type=int, nargs="*", default=list(range(5, 12)))
     parser.add_argument("--times", type=int, nargs="*", default=[401, 451, 501])
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    sets = {
-        "BBBC050, embryos " + _span(options.embryos): bbbc050(options.embryos, options.times),
+    unknown = sorted(set(options.parts) - set(PARTS))
+    if unknown:
+        parser.error(f"unknown parts {unknown}; expected some of {', '.join(PARTS)}")
+    (options.out / "results").mkdir(parents=True, exist_ok=True)
+    span = f"{min(options.embryos)} to {max(options.embryos)}"
+    sets: Sets = {
+        f"BBBC050, embryos {span}": bbbc050(options.embryos, options.times),
         "GoNuclear 1135": gonuclear(),
         "tgmm drosophila": tgmm(),
     }
+    bench = Bench(options.out, options.model)
+    for part in options.parts:
+        rows = [row.to_json() for row in PARTS[part](bench, sets)]
+        (options.out / f"{part}.json").write_text(json.dumps(rows, indent=1))
+        (options.out / f"{part}.md").write_text(table(rows))
+        if part in AXES:
+            curves(options.out / f"{part}.png", rows, AXES[part])
+
+
+def score_sets(bench: Bench, sets: Sets) -> list[Row]:
+    """Score defaults, the given diameter, and the classical methods."""
     rows = []
     for name, truths in sets.items():
-        diameter = float(np.median([t.diameter() for t in truths]))
-        for how in ("default", "diameter given"):
-            given = None if how == "default" else diameter
-            rows.append(_row(name, how, truths, _ours(truths, given, options)))
-            _show(rows[-1])
-        base = sum((match(t.labels, otsu_watershed(t, 14.0)) for t in truths), Tally())
-        rows.append(_row(name, "Otsu + watershed", truths, (base, 0.0)))
-        _show(rows[-1])
+        rows.append(bench.row(name, "default", truths, None))
+        rows.append(bench.row(name, "given", truths, _diameter(truths)))
+        for method, settings in GRIDS.items():
+            plain = _classical(truths, DEFAULTS[method])
+            every = [_classical(truths, setting) for setting in settings]
+            best = max(every, key=lambda tally: tally.accuracy()[2])
+            rows.append(_shown(Row(name, f"{method}, defaults", plain)))
+            rows.append(_shown(Row(name, f"{method}, best of {len(every)}", best)))
+    return rows
+
+
+def score_scales(bench: Bench, sets: Sets) -> list[Row]:
+    """Score every diameter of the search, and what the probe chose."""
+    rows = []
+    for name, truths in sets.items():
+        true = _diameter(truths)
+        rows += [bench.row(name, "searched", truths, f * true, f) for f in FACTORS]
+        probed = bench.row(name, "default", truths, None)
+        rows.append(replace(probed, how="probed", at=probed.diameter / true))
+    return rows
+
+
+def score_inverted(bench: Bench, sets: Sets) -> list[Row]:
+    """Score images dark for bright."""
+    rows = []
+    for name, truths in sets.items():
+        rows.append(bench.row(name, "default", truths, None))
+        turned = [replace(t, image=t.image.max() - t.image) for t in truths]
+        rows.append(bench.row(name, "inverted", turned, None))
+    return rows
+
+
+def score_blur(bench: Bench, sets: Sets) -> list[Row]:
+    """Score images blurred more and more, at the given diameter."""
+
+    def blurred(truth: Truth, sigma: float) -> Truth:
+        widths = [sigma * truth.voxel[2] / v for v in truth.voxel]
+        soft = ndimage.gaussian_filter(truth.image.astype(np.float32), widths)
+        return replace(truth, image=soft)
+
+    return _along(bench, sets, "blurred", BLURS, blurred)
+
+
+def score_noise(bench: Bench, sets: Sets) -> list[Row]:
+    """Score images with more and more noise, at the given diameter."""
+
+    def noisy(truth: Truth, share: float) -> Truth:
+        low, high = np.percentile(truth.image, (1.0, 99.9))
+        rng = np.random.default_rng(7)
+        grain = rng.standard_normal(truth.image.shape, np.float32) * np.float32(
+            share * (high - low)
+        )
+        return replace(truth, image=truth.image.astype(np.float32) + grain)
+
+    return _along(bench, sets, "noisy", NOISES, noisy)
+
+
+def score_pasted(bench: Bench, sets: Sets) -> list[Row]:
+    """Score images beside a copy of themselves that is ten times brighter."""
+    rows = []
+    for name, truths in sets.items():
+        rows.append(bench.row(name, "given", truths, _diameter(truths)))
+        wide = [
+            replace(t, image=np.concatenate([t.image, 10.0 * t.image], axis=2).astype(np.float32))
+            for t in truths
+        ]
+        rows.append(bench.row(name, "pasted", wide, _diameter(truths)))
+    return rows
+
+
+def show_unlabelled(bench: Bench, _sets: Sets) -> list[Row]:
+    """Count what is found where there is no truth; the overlays are to be looked at."""
+    rows = []
     for name, (folder, voxel) in UNLABELLED.items():
         path = next((data_folder() / folder).glob("*image.tif"))
         image = tifffile.imread(path)
         truth = Truth(name.replace(" ", "_"), image, np.zeros(image.shape, np.int32), voxel)
-        found, probed = _segment(truth, None, options)
-        rows.append({"set": name, "how": "default", "found": found, "diameter": probed})
-        _show(rows[-1])
-    (options.out / "quality.json").write_text(json.dumps(rows, indent=1))
-    (options.out / "quality.md").write_text(_markdown(rows))
+        found, size = bench.run(truth, "default", None)
+        tally = match(truth.labels, found)
+        rows.append(_shown(Row(name, "default", tally, diameter=size)))
+    return rows
 
 
-def _ours(
-    truths: Sequence[Truth], diameter: float | None, options: argparse.Namespace
-) -> tuple[Tally, float]:
-    """Tally of a set, and the median diameter the runs worked with."""
-    tally, diameters = Tally(), []
-    for truth in truths:
-        _, probed = _segment(truth, diameter, options)
-        diameters.append(probed)
-        label = read_image(str(options.out / f"{_stem(truth, diameter)}.anystar.ome.zarr"))
-        found = ImageReader(label).read_box(0, 0, 0, Box.of_shape(label.shape_zyx(0)))
-        tally = tally + match(truth.labels, found)
-    return tally, float(np.median(diameters))
+PARTS: dict[str, Callable[[Bench, Sets], list[Row]]] = {
+    "sets": score_sets,
+    "scales": score_scales,
+    "inverted": score_inverted,
+    "blur": score_blur,
+    "noise": score_noise,
+    "pasted": score_pasted,
+    "unlabelled": show_unlabelled,
+}
+"""What can be asked for."""
+
+AXES = {
+    "scales": "diameter worked with, over the true one",
+    "blur": "blur, voxels of the plane",
+    "noise": "noise, share of the image's range",
+}
+"""Names of the axis of the parts that are curves."""
 
 
-def _segment(
-    truth: Truth, diameter: float | None, options: argparse.Namespace
-) -> tuple[int, float]:
-    """Segment one volume, draw it; return instances and the diameter worked with."""
-    path = options.out / "images" / f"{truth.name}.ome.zarr"
-    if not path.exists():
-        group = zarr.open_group(str(path), mode="w", zarr_format=3)
-        scale = dict(zip("zyx", truth.voxel, strict=True))
-        units = dict.fromkeys("zyx", "micrometer")
-        write_image(
-            truth.image,
-            group,
-            axes="zyx",
-            scale=scale,
-            axes_units=units,
-            scale_factors=[],
-            scaler=None,
-        )
-    stem = _stem(truth, diameter)
-    config = SegmentConfig(
-        image=str(path),
-        output=str(options.out),
-        stem=stem,
-        model=options.model,
-        result=ResultConfig(diameter=None if diameter is None else Diameter(diameter, "um")),
-        run=RunConfig(overwrite=True, restart=True),
+def _along(
+    bench: Bench,
+    sets: Sets,
+    how: str,
+    values: Sequence[float],
+    change: Callable[[Truth, float], Truth],
+) -> list[Row]:
+    """Score a set at every value of a change, ours and Otsu's."""
+    rows = []
+    for name, truths in sets.items():
+        true = _diameter(truths)
+        for value in values:
+            changed = [change(t, value) for t in truths]
+            rows.append(bench.row(name, how, changed, true, value))
+            tally = _classical(changed, DEFAULTS["Otsu + watershed"])
+            rows.append(_shown(Row(name, "Otsu + watershed", tally, value)))
+    return rows
+
+
+def _classical(truths: Sequence[Truth], method: Method) -> Tally:
+    """Tally of a classical method at its working size."""
+    return sum((match(t.labels, method.segment(t, DIAMETER)) for t in truths), Tally())
+
+
+def _diameter(truths: Sequence[Truth]) -> float:
+    """Median over volumes of the true median diameter, micrometres."""
+    return float(np.median([t.diameter() for t in truths]))
+
+
+def _write(path: Path, truth: Truth) -> None:
+    """Write a volume as OME-Zarr with its voxel size."""
+    group = zarr.open_group(str(path), mode="w", zarr_format=3)
+    write_image(
+        truth.image,
+        group,
+        axes="zyx",
+        scale=dict(zip("zyx", truth.voxel, strict=True)),
+        axes_units=dict.fromkeys("zyx", "micrometer"),
+        scale_factors=[],
+        scaler=None,
     )
-    summary = segment(config)
-    draw_overlay(str(path), summary.label, options.out / f"{stem}.png")
-    record = json.loads((options.out / f"{stem}.anystar.run.json").read_text())
-    return summary.instances, float(record["plan"]["diameter_um"])
 
 
-def _stem(truth: Truth, diameter: float | None) -> str:
-    return f"{truth.name}.{'default' if diameter is None else 'given'}"
-
-
-def _row(
-    name: str, how: str, truths: Sequence[Truth], scored: tuple[Tally, float]
-) -> dict[str, object]:
-    tally, diameter = scored
-    return {
-        "set": name,
-        "how": how,
-        "volumes": len(truths),
-        "true": tally.tp[0] + tally.fn[0],
-        "found": tally.tp[0] + tally.fp[0],
-        "accuracy": [round(v, 3) for v in tally.accuracy()],
-        "f1": [round(v, 3) for v in tally.f1()],
-        "volume_ratio": round(float(np.median(tally.ratio)), 3) if tally.ratio else None,
-        "diameter": round(diameter, 2),
-        "true_diameter": round(float(np.median([t.diameter() for t in truths])), 2),
-    }
-
-
-def _markdown(rows: Sequence[dict[str, object]]) -> str:
-    lines = [
-        "| set | how | true | found | accuracy at IoU .1 / .3 / .5 / .7 | F1 at .5 | volume ratio "
-        "| diameter used (true) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        if "accuracy" not in row:
-            start = f"| {row['set']} | {row['how']} | - | {row['found']}"
-            lines.append(f"{start} | | | | {row['diameter']:.3g} |")
-            continue
-        accuracy = " / ".join(f"{v:.3f}" for v in row["accuracy"])  # type: ignore[attr-defined]
-        used = f"{row['diameter']} ({row['true_diameter']})" if row["diameter"] else "-"
-        lines.append(
-            f"| {row['set']} | {row['how']} | {row['true']} | {row['found']} | {accuracy} "
-            f"| {row['f1'][2]:.3f} | {row['volume_ratio']} | {used} |"  # type: ignore[index]
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _show(row: dict[str, object]) -> None:
-    print(json.dumps(row), flush=True)
-
-
-def _span(numbers: Sequence[int]) -> str:
-    return f"{min(numbers)} to {max(numbers)}"
+def _shown(row: Row) -> Row:
+    print(json.dumps(row.to_json()), flush=True)
+    return row
 
 
 if __name__ == "__main__":
