@@ -109,7 +109,10 @@ class Evaluation:
         """Return everything as plain JSON values; what does not exist is None."""
         true, found = self.scores[0].n_true, self.scores[0].n_found
         unit = None if self.voxel_um is None else math.prod(self.voxel_um)
-        sizes = {"true": self.overlaps.true_voxels(), "found": self.overlaps.found_voxels()}
+        sizes = {
+            "true": self.overlaps.true_objects().voxels,
+            "found": self.overlaps.found_objects().voxels,
+        }
         return {
             "labels": self.labels,
             "truth": self.truth,
@@ -135,22 +138,7 @@ class Evaluation:
                 for score in self.scores
                 if score.iou in VOLUME_IOUS
             ],
-            "scores": [
-                {
-                    "iou": score.iou,
-                    "tp": score.tp,
-                    "fp": score.fp,
-                    "fn": score.fn,
-                    "precision": score.precision,
-                    "recall": score.recall,
-                    "accuracy": score.accuracy,
-                    "f1": score.f1,
-                    "panoptic_quality": score.panoptic_quality,
-                    "mean_true_score": score.mean_true_score,
-                    "mean_matched_score": score.mean_matched_score,
-                }
-                for score in self.scores
-            ],
+            "scores": [score.to_json() for score in self.scores],
             "warnings": list(self.warnings),
         }
 
