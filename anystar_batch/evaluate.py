@@ -30,7 +30,7 @@ from anystar_batch.measure import matching
 from anystar_batch.plan import channel_index
 
 BLOCK_SHAPE = (128, 256, 256)
-"""Voxels of a box, rounded up to whole chunks: some 300 MB while it is counted."""
+"""Voxels of a box, rounded up to whole chunks: some 200 MB while it is counted, noise more."""
 
 VOLUME_IOUS = (0.1, 0.5)
 """Pairs matched at these thresholds give the volume ratios."""

@@ -4,9 +4,8 @@ What a path may be, and what is taken:
 
 | path | taken |
 |---|---|
-| a label (its metadata hold `image-label`) | itself |
 | an image with labels | its label, if there is exactly one |
-| an image without labels | its own pixels |
+| an image without labels; so every label | its own pixels |
 | a container with one series | as above, for the series |
 | a Zarr array of three axes | itself; its voxel size is not known |
 """
@@ -19,14 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from anystar_batch.archive.documents import ome_attributes
 from anystar_batch.archive.labels import existing_labels
 from anystar_batch.archive.ngff import Axis, ImageSource, Level
 from anystar_batch.archive.nodes import (
     Node,
     find_images,
     local_path,
-    read_node,
     read_object,
     read_root,
 )
@@ -98,9 +95,6 @@ def _chosen(path: str) -> str:
         message = f"{path}: a container of {len(images)} images; give one, e.g. {images[0]}"
         raise ImageError(message)
     image = images[0]
-    node = read_node(image)
-    if node is not None and "image-label" in ome_attributes(node.attributes, node.zarr_format):
-        return image
     names = list(existing_labels(image))
     if len(names) > 1:
         message = (
