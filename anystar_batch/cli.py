@@ -218,6 +218,41 @@ def info(
 
 
 @app.command()
+def evaluate(  # noqa: PLR0913  (one parameter an option)
+    labels: Annotated[
+        str, typer.Argument(metavar="LABELS", help="Label to score, image with one, or array.")
+    ],
+    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="The true labels, likewise.")],
+    level: Annotated[int, typer.Option(help="Level of both; 0 is the full resolution.")] = 0,
+    channel: Annotated[
+        str | None, typer.Option(help="Channel: index or name, where there are several.")
+    ] = None,
+    time: Annotated[str, typer.Option(help="Times to score: all, 3, or 0,2,5-8.")] = "all",
+    block_shape: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(metavar="Z Y X", help="Box read at once, voxels. No effect on results."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Warnings and errors only.")] = False,
+) -> None:
+    """Score the objects of LABELS against those of TRUTH: counts, IoU matches, volumes."""
+    from anystar_batch import evaluate as e  # noqa: PLC0415
+    from anystar_batch.report.scores import scores_text  # noqa: PLC0415
+
+    _start_log(None)
+    listener = _listener(quiet=quiet, verbose=False)
+    try:
+        with _interruptible(listener.close, "interrupted"):
+            config = e.EvaluateConfig(labels, truth, level, channel, time, block_shape)
+            document = e.evaluate(config, listener).to_json()
+    except AnyStarBatchError as error:
+        raise typer.Exit(_report(error)) from None
+    finally:
+        listener.close()
+    typer.echo(json.dumps(document) if as_json else scores_text(document))
+
+
+@app.command()
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model.")] = False,
 ) -> None:
@@ -340,13 +375,15 @@ def _each(
 
 
 @contextlib.contextmanager
-def _interruptible(close: Callable[[], None]) -> Iterator[None]:
+def _interruptible(
+    close: Callable[[], None],
+    text: str = "interrupted; what was not published yet is continued by the same command",
+) -> Iterator[None]:
     """Say what Ctrl-C means, and exit as the shell expects."""
     try:
         yield
     except KeyboardInterrupt:
         close()
-        text = "interrupted; what was not published yet is continued by the same command"
         typer.echo(text, err=True)
         raise typer.Exit(INTERRUPTED) from None
 

@@ -34,6 +34,7 @@ WHAT = {
     "paint": ("painting labels", ""),
     "pyramid": ("label pyramid", ""),
     "table": ("statistics", ""),
+    "compare": ("comparing labels", ""),
 }
 """What each stage is called on the screen, and what its blocks count."""
 
