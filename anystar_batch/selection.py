@@ -67,8 +67,7 @@ def removed(plan: Plan, survivors: Candidates, rays: Rays) -> dict[str, NDArray[
     if filters.min_regularity is not None:
         # A hull is dear: only of those that no other filter removes.
         fails = np.zeros(len(survivors), np.bool_)
-        fails[standing] = regularity(survivors.dist[standing], rays) < np.float32(
-            filters.min_regularity
-        )
+        solid = regularity(survivors.dist[standing], rays)
+        fails[standing] = solid < np.float32(filters.min_regularity)
         remove("min_regularity", fails)
     return found

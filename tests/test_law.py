@@ -90,11 +90,11 @@ def test_three_workers_change_no_byte(image, reference, tmp_path, block_shape, t
 
 def test_filters_change_no_byte_with_blocks_and_workers(image, tmp_path, three_workers):
     filters = Filters(
-        min_volume=Volume(60.0, "um3"),
-        max_volume=Volume(1800.0, "px"),
-        min_prob=0.8,
-        min_contrast=1.1,
-        min_regularity=0.98,
+        min_volume=Volume(30.0, "um3"),
+        max_volume=Volume(1200.0, "px"),
+        min_prob=0.85,
+        min_contrast=1.2,
+        min_regularity=0.995,
     )
     found = []
     for k, (block_shape, engine) in enumerate([(SHAPE, None), ((32, 32, 32), three_workers)]):

@@ -38,8 +38,8 @@ def regularity(dist: NDArray[np.float32], rays: Rays) -> NDArray[np.float32]:
     Returns
     -------
     float32 [n]
-        1 for a convex star; less for a ragged or bent one. The star of a long ellipsoid is not quite
-        convex, as few rays meet its ends: 0.99 at 2 : 1, 0.94 at 4 : 2 : 1.
+        1 for a convex star; less for a ragged or bent one. The star of a long ellipsoid is not
+        quite convex, as few rays meet its ends: 0.99 at 2 : 1, 0.94 at 4 : 2 : 1.
     """
     corners = dist.astype(np.float64)[:, :, None] * rays.vertices
     hulls = np.array([ConvexHull(c).volume for c in corners], np.float64)

@@ -201,7 +201,8 @@ def test_file_reads_back_exactly_and_has_fixed_bytes(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
 
 
-def test_further_scores_stand_beside_prob(tmp_path):
+def test_further_scores_stand_beside_prob(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "ROWS", 1)
     labels = np.zeros((4, 4, 4), np.uint32)
     labels[0], labels[2] = 2, 1
     statistics = measured(labels, [labels.astype("u1")])
