@@ -100,6 +100,27 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     nms_thresh: Annotated[
         float | None, typer.Option(help="Largest shared volume. Default: the model's.")
     ] = None,
+    min_volume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VOLUME", help="Remove smaller objects: 500 (um3), or 120px (level-0 voxels)."
+        ),
+    ] = None,
+    max_volume: Annotated[
+        str | None, typer.Option(metavar="VOLUME", help="Remove larger objects.")
+    ] = None,
+    min_prob: Annotated[
+        float | None,
+        typer.Option(help="Remove objects less probable; unlike --prob-thresh after suppression."),
+    ] = None,
+    min_contrast: Annotated[
+        float | None,
+        typer.Option(help="Remove objects less unlike their surroundings, in standard deviations."),
+    ] = None,
+    min_regularity: Annotated[
+        float | None,
+        typer.Option(help="Remove objects that fill less of their convex hull, 0 to 1."),
+    ] = None,
     model: Annotated[str, typer.Option(help="Bundled model, or a StarDist-3D folder.")] = (
         "anystar-mix"
     ),
@@ -150,6 +171,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
 
     def configs() -> list[SegmentConfig]:
         from anystar_batch import config as c  # noqa: PLC0415
+        from anystar_batch.filters import Filters, parse_volume  # noqa: PLC0415
         from anystar_batch.places import name_images  # noqa: PLC0415
 
         result = c.ResultConfig(
@@ -160,6 +182,13 @@ def segment(  # noqa: PLR0913  (one parameter an option)
             prob_thresh=prob_thresh,
             nms_thresh=nms_thresh,
             tile=tile,
+            filters=Filters(
+                min_volume=None if min_volume is None else parse_volume("--min-volume", min_volume),
+                max_volume=None if max_volume is None else parse_volume("--max-volume", max_volume),
+                min_prob=min_prob,
+                min_contrast=min_contrast,
+                min_regularity=min_regularity,
+            ),
         )
         run = c.RunConfig(
             block_shape=block_shape,
@@ -393,6 +422,7 @@ def _preview_text(preview: Preview) -> str:
     document = preview.to_json()
     diameter = "native scale" if plan.diameter_um is None else f"{plan.diameter_um:.3g} um"
     zoom = " x ".join(f"{z:.3g}" for z in plan.working.zoom)
+    filters = [f"  filters     {plan.filters}"] if plan.filters.to_json() else []
     return "\n".join(
         [
             f"image         {plan.source.path}",
@@ -403,6 +433,7 @@ def _preview_text(preview: Preview) -> str:
             + " x ".join(f"{v:.4g}" for v in plan.working.voxel_um)
             + " um",
             f"  tiles       {preview.tiles} of {plan.tiles.core}, window {plan.tiles.window}",
+            *filters,
             f"  blocks      {preview.blocks} of {preview.block_shape} level-0 voxels",
             f"  memory      {document['memory_per_worker'] / 1e9:.2f} GB a worker",
             f"  output      {preview.label_bytes / 1e9:.3f} GB of labels before compression",

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from anystar_batch.errors import ConfigError
+from anystar_batch.filters import Filters
 from anystar_batch.geometry import ZYX, ZYXFloat
 
 _LENGTHS_UM = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3}
@@ -160,6 +161,8 @@ class ResultConfig:
         None takes the model's.
     tile : int or None
         Core edge of a tile, working voxels; None takes the model's.
+    filters : Filters
+        Which survivors to keep.
     """
 
     channel: str = "0"
@@ -169,6 +172,7 @@ class ResultConfig:
     prob_thresh: float | None = None
     nms_thresh: float | None = None
     tile: int | None = None
+    filters: Filters = field(default_factory=Filters)
 
     def __post_init__(self) -> None:
         for name, value in (("prob-thresh", self.prob_thresh), ("nms-thresh", self.nms_thresh)):

@@ -134,7 +134,13 @@ def segment(
             status = _take_up(config, places, digest, listen)
             count = int(before["instances"])
             empty = _summary(config, places, source, digest)
-            return replace(empty, status=status, instances=count, warnings=tuple(warnings))
+            return replace(
+                empty,
+                status=status,
+                instances=count,
+                warnings=tuple(warnings),
+                removed=before.get("removed", {}),
+            )
         _check_network(factory)
         if config.run.restart or publication.is_spent(places, digest):
             publication.throw_away(places, digest)
@@ -155,6 +161,7 @@ def segment(
             seconds={stage: round(value, 3) for stage, value in run.seconds.items()},
             peak_memory=meter.peak,
             warnings=tuple(warnings),
+            removed=stages.removed_counts(run),
         )
         record = run_record(config, run, summary)
         if record["probe"] is not None:
@@ -295,9 +302,19 @@ def _segment(run: Run, places: Places, parts: Mapping[str, object]) -> int:
             "missing, give a larger --diameter"
         )
         run.on_event(Note(text))
+    removed = stages.removed_counts(run)
+    if removed:
+        run.on_event(Note(_removed_text(removed)))
     if count == 0:
-        run.on_event(Note("no objects were found", is_warning=True))
+        none = "no objects are left" if any(removed.values()) else "no objects were found"
+        run.on_event(Note(none, is_warning=True))
     return count
+
+
+def _removed_text(removed: Mapping[str, int]) -> str:
+    """How many objects the filters have removed, in words."""
+    each = ", ".join(f"{n} by --{name.replace('_', '-')}" for name, n in removed.items())
+    return f"the filters removed {sum(removed.values())} objects: {each}"
 
 
 def _plan(

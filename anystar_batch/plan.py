@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.store import ImageReader, metadata_fingerprint
 from anystar_batch.config import ResultConfig, parse_times
 from anystar_batch.errors import ConfigError, ImageError
+from anystar_batch.filters import Filters
 from anystar_batch.geometry import (
     ZYX,
     Box,
@@ -91,6 +92,8 @@ class Plan:
         Thresholds.
     max_radius : float
         Longest ray of a believable candidate, working voxels.
+    filters : Filters
+        Which survivors to keep.
     """
 
     source: ImageSource
@@ -107,6 +110,7 @@ class Plan:
     prob_thresh: float
     nms_thresh: float
     max_radius: float
+    filters: Filters = field(default_factory=Filters)
 
     @property
     def lattice(self) -> LatticeMap:
@@ -136,7 +140,7 @@ class Plan:
             "prob_thresh": self.prob_thresh,
             "nms_thresh": self.nms_thresh,
             "max_radius": self.max_radius,
-        }
+        } | _filters_json(self.filters)
 
 
 def fingerprint_parts(
@@ -165,7 +169,7 @@ def fingerprint_parts(
         "model_diameter": model.diameter,
         "precision": "float32",
         "backend": backend,
-    }
+    } | _filters_json(config.filters)
 
 
 def fingerprint(parts: dict[str, object]) -> str:
@@ -310,6 +314,7 @@ def make_plan(
     channel = channel_index(source, config.channel)
     times = parse_times(config.time, source.num_times)
     scales, translation = level_scales(source, config)
+    config.filters.volume_range(scales[0])
     voxel_um = None
     if diameter_um is not None and model.diameter is not None:
         voxel_um = diameter_um / model.diameter
@@ -338,6 +343,7 @@ def make_plan(
         prob_thresh=config.prob_thresh if config.prob_thresh is not None else model.prob_thresh,
         nms_thresh=config.nms_thresh if config.nms_thresh is not None else model.nms_thresh,
         max_radius=model.max_radius,
+        filters=config.filters,
     )
 
 
@@ -393,6 +399,12 @@ def reference_time(
             return time, pair
     message = f"{reader.source.path}: no time of the series has any contrast"
     raise ImageError(message)
+
+
+def _filters_json(filters: Filters) -> dict[str, object]:
+    """The filters under their key; without any nothing, so that such runs say what they said."""
+    given = filters.to_json()
+    return {"filters": given} if given else {}
 
 
 def _limits_level(source: ImageSource) -> int:

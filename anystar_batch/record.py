@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from anystar_batch.geometry import ZYX
 from anystar_batch.memory import PROCESS_BYTES
 from anystar_batch.places import Places
 from anystar_batch.plan import Plan
-from anystar_batch.stages import Run, instance_count
+from anystar_batch.stages import Run, instance_count, removed_counts
 
 DONE = "done"
 """Status of a run that published its label."""
@@ -49,6 +49,8 @@ class Summary:
         Digest of what decides the result.
     warnings : tuple of str
         What may not be as wanted.
+    removed : dict
+        Survivors that each filter has removed.
     """
 
     image: str
@@ -61,6 +63,7 @@ class Summary:
     peak_memory: int
     fingerprint: str
     warnings: tuple[str, ...] = ()
+    removed: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
@@ -130,10 +133,12 @@ def provenance(run: Run, parts: Mapping[str, object]) -> dict[str, object]:
     counted = run.ledger.entries("number").values()
     known = run.ledger.entry("plan", "") or {}
     times = run.plan.times
+    removed = removed_counts(run)
     return {
         "fingerprint": run.ledger.fingerprint,
         "instances": instance_count(run),
         "hidden": sum(int(e["hidden"]) for e in counted),
+        **({"removed": removed} if removed else {}),
         "model": {"name": run.plan.model.name, "version": run.plan.model.version},
         "options": {k: v for k, v in parts.items() if k != "image"},
         "decided": run.plan.to_json(),

@@ -37,14 +37,15 @@ class Slice:
     stop: int
 
 
-def record_type(n_rays: int) -> np.dtype[np.void]:
-    """Return the type of a stored candidate: 17 bytes and two a ray."""
+def record_type(n_rays: int, *, has_contrast: bool = False) -> np.dtype[np.void]:
+    """Return the type of a stored candidate: 17 bytes and two a ray, 4 more with its contrast."""
     return np.dtype(
         [
             ("points", "<i4", 3),
             ("prob", "<f4"),
             ("dist", "<u2", n_rays),
             ("status", "u1"),
+            *([("contrast", "<f4")] if has_contrast else []),
         ]
     )
 
@@ -61,7 +62,7 @@ def save(
     name : str
         Name of the file.
     parts : sequence of (key, candidates, statuses)
-        Of every tile; distances quantised, statuses int8 [n].
+        Of every tile; distances quantised, statuses int8 [n]. All have contrasts, or none.
 
     Returns
     -------
@@ -72,11 +73,13 @@ def save(
     arrays, position = [], 0
     for key, candidates, status in parts:
         fields = encode(candidates)
-        records = np.empty(len(candidates), record_type(candidates.dist.shape[1]))
-        for field in ("points", "prob", "dist"):
-            records[field] = fields[field]
+        kind = record_type(candidates.dist.shape[1], has_contrast="contrast" in fields)
+        records = np.empty(len(candidates), kind)
+        for field, values in fields.items():
+            records[field] = values
         records["status"] = status
-        arrays.append(records)
+        if len(records):  # of no candidates nobody knows whether they have contrasts
+            arrays.append(records)
         found[key] = Slice(name, position, position + len(records))
         position += len(records)
     if position:
@@ -105,14 +108,16 @@ def load(folder: Path, slices: Sequence[Slice], n_rays: int) -> tuple[Candidates
         Statuses.
     """
     files: dict[str, NDArray[np.void]] = {}
-    arrays = [np.empty(0, record_type(n_rays))]
+    arrays = []
     for piece in slices:
         if piece.stop > piece.start:
             if piece.file not in files:
                 files[piece.file] = np.load(folder / piece.file, mmap_mode="r", allow_pickle=False)
             arrays.append(np.asarray(files[piece.file][piece.start : piece.stop]))
-    records = np.concatenate(arrays)
+    records = np.concatenate(arrays) if arrays else np.empty(0, record_type(n_rays))
     fields: Mapping[str, NDArray[Any]] = {
-        name: np.ascontiguousarray(records[name]) for name in ("points", "prob", "dist")
+        name: np.ascontiguousarray(records[name])
+        for name in records.dtype.names or ()
+        if name != "status"
     }
-    return decode(dict(fields)), records["status"].astype(np.int8)
+    return decode(fields), records["status"].astype(np.int8)

@@ -135,7 +135,7 @@ def suppress(run: Run) -> None:
 
 
 def number(run: Run) -> None:
-    """Drop survivors that own no voxel, and number the others by position."""
+    """Drop survivors that the filters remove or that own no voxel; number the rest by position."""
     reach = longest_ray(run)
     volume = Box.of_shape(run.plan.working.shape)
     times = [t for t in run.plan.times if run.ledger.entry("number", str(t)) is None]
@@ -149,13 +149,19 @@ def number(run: Run) -> None:
                 todo.append(tasks.OwnTask(run.work, time, block, near))
     keys: dict[int, list[NDArray[np.int64]]] = {time: [] for time in times}
     hidden = dict.fromkeys(times, 0)
+    removed = {time: dict.fromkeys(_removing(run), 0) for time in times}
     for task, owned in _run_tasks(run, "own", tasks.own, todo, 0):
         keys[task.time].append(owned.keys)
         hidden[task.time] += owned.hidden
+        for name, count in owned.removed.items():
+            removed[task.time][name] += count
     for time in times:
         numbered = np.sort(np.concatenate([np.empty(0, np.int64), *keys[time]]))
         _save_array(tasks.label_keys_path(run.work.folder, time), numbered)
-        run.ledger.done("number", {str(time): {"count": len(numbered), "hidden": hidden[time]}})
+        entry: dict[str, object] = {"count": len(numbered), "hidden": hidden[time]}
+        if removed[time]:
+            entry["removed"] = removed[time]
+        run.ledger.done("number", {str(time): entry})
     if instance_count(run) > MAX_LABEL:
         message = f"{instance_count(run)} instances; a uint32 label holds {MAX_LABEL}"
         raise ImageError(message)
@@ -242,6 +248,12 @@ def longest_ray(run: Run) -> int:
 def instance_count(run: Run) -> int:
     """Return the number of instances over all times."""
     return sum(int(e["count"]) for e in run.ledger.entries("number").values())
+
+
+def removed_counts(run: Run) -> dict[str, int]:
+    """Return how many survivors each filter has removed over all times; empty without filters."""
+    entries = run.ledger.entries("number").values()
+    return {name: sum(int(e["removed"][name]) for e in entries) for name in _removing(run)}
 
 
 def first_label(run: Run, time: int) -> int:
@@ -331,6 +343,11 @@ def slices(run: Run, stage: str, time: int, box: Box) -> tuple[Slice, ...]:
             raise LedgerMismatchError(message)
         found.append(_slice(entry))
     return tuple(piece for piece in found if piece.stop > piece.start)
+
+
+def _removing(run: Run) -> list[str]:
+    """Names of the filters that were given."""
+    return list(run.plan.filters.to_json())
 
 
 def _slice(entry: dict[str, object]) -> Slice:

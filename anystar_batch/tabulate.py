@@ -14,6 +14,8 @@ from anystar_batch.events import StageDone, StageStarted
 from anystar_batch.measure.partials import SHAPE, Partials, intensity_dtype, merge
 from anystar_batch.measure.table import Frame, write_csv
 from anystar_batch.stages import Run, first_label, instance_count, slices, tile_blocks
+from anystar_batch.stars.measures import regularity
+from anystar_batch.tasks import model_rays
 
 
 def table(run: Run, path: Path) -> int:
@@ -57,19 +59,35 @@ def table(run: Run, path: Path) -> int:
         counts = [int(numbered[str(t)]["count"]) for t in plan.times]
         times = np.repeat(np.asarray(plan.times, np.int64), counts)
     frame = Frame(source.shape_zyx(0), plan.scale_um, plan.translation_um, source.channels)
-    write_csv(path, statistics, frame, probabilities(run), times)
+    known = scores(run)
+    write_csv(path, statistics, frame, known.pop("prob"), times, known)
     run.seconds["table"] = clock.perf_counter() - started
     run.on_event(StageDone("table", run.seconds["table"]))
     return count
 
 
-def probabilities(run: Run) -> NDArray[np.float32]:
-    """Return the object probability of every label, label 1 first."""
-    found = np.zeros(instance_count(run), np.float32)
+def scores(run: Run) -> dict[str, NDArray[np.float32]]:
+    """Return what the stars themselves say of every label, label 1 first.
+
+    Returns
+    -------
+    dict
+        Column to float32 [n]: `prob`; `contrast` and `regularity` where their filter was given.
+    """
+    filters, rays = run.plan.filters, model_rays(run.plan.model)
+    names = ["prob"]
+    names += ["contrast"] if filters.min_contrast is not None else []
+    names += ["regularity"] if filters.min_regularity is not None else []
+    found = {name: np.zeros(instance_count(run), np.float32) for name in names}
     for time in run.plan.times:
         first = first_label(run, time)
         for block in tile_blocks(run):
             near = slices(run, "suppress", time, block.box)
             survivors, labels = render.instances(run.work, time, near, first)
-            found[labels.astype(np.int64) - 1] = survivors.prob
+            at = labels.astype(np.int64) - 1
+            found["prob"][at] = survivors.prob
+            if survivors.contrast is not None and "contrast" in found:
+                found["contrast"][at] = survivors.contrast
+            if "regularity" in found:
+                found["regularity"][at] = regularity(survivors.dist, rays)
     return found

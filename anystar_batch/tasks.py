@@ -12,7 +12,7 @@ import json
 import math
 import time as clock
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,8 +28,10 @@ from anystar_batch.network.intensity import normalise
 from anystar_batch.network.predictor import Predictor, PredictorFactory
 from anystar_batch.network.resample import resample, source_box, tile_taps
 from anystar_batch.plan import Plan
+from anystar_batch.selection import removed
 from anystar_batch.spool import Slice
 from anystar_batch.stars.candidates import Candidates, is_storable, quantise
+from anystar_batch.stars.measures import contrasts
 from anystar_batch.stars.raster import owns_voxel
 from anystar_batch.stars.rays import Rays, rays_from_config
 from anystar_batch.stars.suppress import Status, suppress_block
@@ -153,21 +155,24 @@ class OwnTask:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Owned:
-    """Survivors of a block that show in level 0.
+    """Survivors of a block that the filters keep and that show in level 0.
 
     Parameters
     ----------
     keys : int64 [n]
         Position of each in the volume, see `position_keys`.
     hidden : int
-        Survivors that own no voxel.
+        Survivors that the filters keep and that own no voxel.
     seconds : float
         Time in the worker.
+    removed : dict
+        Survivors that each filter removes.
     """
 
     keys: NDArray[np.int64]
     hidden: int
     seconds: float
+    removed: Mapping[str, int] = field(default_factory=dict)
     entries: Mapping[str, dict[str, object]] = field(default_factory=dict)
 
     @property
@@ -237,6 +242,7 @@ def predict(task: PredictTask) -> Done:
     contents = {t: tile_content(plan, reader, time, t) for t in task.tiles}
     boxes = {t: tile_source(plan, t) for t in task.tiles if contents[t]}
     found = {t: (Candidates.empty(len(model_rays(plan.model))), 0) for t in task.tiles}
+    crops: dict[ZYX, tuple[NDArray[np.number], ZYX]] = {}
     if boxes and plan.limits_of(time) is not None:
         union = hull(boxes.values())
         image = reader.read_box(plan.working.level, time, plan.channel, union)
@@ -244,7 +250,12 @@ def predict(task: PredictTask) -> Done:
             crop = image[box.relative_to(union.start).slices]
             if not is_constant(crop):
                 found[tile] = tile_candidates(work, time, tile, crop, box.start)
+                crops[tile] = crop, box.start
     kept = _without_certain_losers(plan, task, {t: c for t, (c, _) in found.items()})
+    if plan.filters.min_contrast is not None:
+        for tile, (crop, start) in crops.items():
+            if len(kept[tile]):
+                kept[tile] = with_contrasts(plan, time, tile, (crop, start), kept[tile])
     folder = Path(work.folder) / CANDIDATES
     parts = [(tile_key(time, t), kept[t], np.zeros(len(kept[t]), np.int8)) for t in task.tiles]
     slices = spool.save(folder, file_name(time, task.tiles, "npy"), parts)
@@ -330,6 +341,29 @@ def tile_candidates(
     return candidates, int(np.sum(~fits))
 
 
+def with_contrasts(
+    plan: Plan, time: int, tile: ZYX, read: tuple[NDArray[np.number], ZYX], candidates: Candidates
+) -> Candidates:
+    """Return a tile's candidates with their contrasts, measured on what the network saw.
+
+    Parameters
+    ----------
+    plan : Plan
+    time : int
+    tile : (z, y, x)
+        Index of the tile.
+    read : (crop, start)
+        As for `tile_image`.
+    candidates : Candidates
+        Some that the tile owns; what is measured of one does not depend on the others.
+    """
+    window = plan.tiles.window_box(tile)
+    image = tile_image(plan, time, tile, *read)
+    seen = window.intersect(Box.of_shape(plan.working.shape))
+    values = contrasts(image, window.start, seen, candidates, model_rays(plan.model))
+    return replace(candidates, contrast=values)
+
+
 def suppress(task: SuppressTask) -> Done:
     """Judge the candidates of a block; store who is kept or undecided."""
     started = clock.perf_counter()
@@ -362,24 +396,37 @@ def suppress(task: SuppressTask) -> Done:
 
 
 def own(task: OwnTask) -> Owned:
-    """Return which survivors of a block own at least one voxel of level 0."""
+    """Return which survivors of a block the filters keep and own at least one voxel of level 0.
+
+    Filters act on the neighbours too: who is removed hides nobody.
+    """
     started = clock.perf_counter()
     plan = task.work.plan
+    rays = model_rays(plan.model)
     survivors = load_survivors(task.work, task.time, task.near)
     mine = _inside(survivors.points, task.block.box)
+    gone = removed(plan, survivors, rays)
+    counts = {name: int(np.sum(fails & mine)) for name, fails in gone.items()}
+    if gone:
+        stays = ~np.logical_or.reduce(list(gone.values()))
+        survivors, mine = survivors.take(stays), mine[stays]
     shown = owns_voxel(
         survivors,
-        model_rays(plan.model),
+        rays,
         plan.lattice,
         Box.of_shape(plan.source.shape_zyx(0)),
         mine,
     )
     keys = np.sort(position_keys(survivors.points[shown], plan.working.shape))
-    return Owned(keys, int(mine.sum() - shown.sum()), clock.perf_counter() - started)
+    hidden = int(mine.sum() - shown.sum())
+    return Owned(keys, hidden, clock.perf_counter() - started, counts)
 
 
 def load_survivors(work: Work, time: int, near: Sequence[Slice]) -> Candidates:
-    """Return the final survivors of some tiles: kept, or undecided and resolved so."""
+    """Return the final survivors of some tiles: kept, or undecided and resolved so.
+
+    The filters have not acted on them; `own` says whom they keep.
+    """
     rays = model_rays(work.plan.model)
     candidates, status = spool.load(Path(work.folder) / SURVIVORS, near, len(rays))
     resolved = np.load(resolved_path(work.folder, time), allow_pickle=False)

@@ -50,6 +50,7 @@ def test_every_option_of_the_contract_is_there(command):
     parameters = {option for p in cli.app.registered_commands for option in _options(p.callback)}
     wanted = (
         "--label --output --channel --time --diameter --voxel-size --prob-thresh --nms-thresh "
+        "--min-volume --max-volume --min-prob --min-contrast --min-regularity "
         "--model --tile --block-shape --memory --workers --work-dir --stats --overwrite --restart "
         "--dry-run --json --log-file -q -v"
     )

@@ -4,6 +4,7 @@ import csv
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import zarr
 
 from anystar_batch.config import RunConfig
 from anystar_batch.engine import open_engine
+from anystar_batch.filters import Filters, Volume
 from anystar_batch.pipeline import segment
 from anystar_batch.stars.suppress import suppress
 from anystar_batch.tasks import model_rays
@@ -84,6 +86,26 @@ def test_three_workers_change_no_byte(image, reference, tmp_path, block_shape, t
     mine = copy_of(image, tmp_path)
     run(mine, block_shape, three_workers)
     assert digests(mine) == reference
+
+
+def test_filters_change_no_byte_with_blocks_and_workers(image, tmp_path, three_workers):
+    filters = Filters(
+        min_volume=Volume(30.0, "um3"),
+        max_volume=Volume(1200.0, "px"),
+        min_prob=0.85,
+        min_contrast=1.2,
+        min_regularity=0.995,
+    )
+    found = []
+    for k, (block_shape, engine) in enumerate([(SHAPE, None), ((32, 32, 32), three_workers)]):
+        mine = copy_of(image, tmp_path / str(k))
+        base = law_config(mine, block_shape, workers=1 if engine is None else engine.workers)
+        config = replace(base, result=replace(base.result, filters=filters))
+        summary = segment(config, engine=engine, factory=law_factory(), model=law_model())
+        assert all(summary.removed.values())
+        assert summary.instances > 20
+        found.append(digests(mine))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(("stage", "after"), STAGES)

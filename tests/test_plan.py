@@ -15,6 +15,7 @@ from anystar_batch import plan as plan_module
 from anystar_batch.archive.store import ImageReader, read_image
 from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
+from anystar_batch.filters import Filters, Volume
 from anystar_batch.network.bundled import Model
 from anystar_batch.plan import (
     all_limits,
@@ -408,6 +409,13 @@ OPTIONS = [
     ResultConfig(prob_thresh=0.6),
     ResultConfig(nms_thresh=0.4),
     ResultConfig(tile=64),
+    ResultConfig(filters=Filters(min_volume=Volume(9.0, "um3"))),
+    ResultConfig(filters=Filters(min_volume=Volume(9.0, "px"))),
+    ResultConfig(filters=Filters(max_volume=Volume(9.0, "um3"))),
+    ResultConfig(filters=Filters(min_prob=0.6)),
+    ResultConfig(filters=Filters(min_contrast=0.0)),
+    ResultConfig(filters=Filters(min_contrast=0.6)),
+    ResultConfig(filters=Filters(min_regularity=0.6)),
 ]
 
 

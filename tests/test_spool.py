@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,20 @@ def test_the_same_candidates_give_the_same_file_and_leave_nothing_else(tmp_path,
     save(tmp_path, "a.npy", parts)
     assert (tmp_path / "a.npy").read_bytes() == first
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_contrasts_come_back_and_cost_four_bytes(tmp_path, parts):
+    measured = [
+        (k, replace(c, contrast=c.prob * 3) if len(c) else c, status) for k, c, status in parts
+    ]
+    slices = save(tmp_path, "a.npy", measured)
+    found, status = load(tmp_path, list(slices.values()), RAYS)
+    assert found.contrast.dtype == np.float32
+    np.testing.assert_array_equal(found.contrast, found.prob * 3)
+    assert status.tolist() == [0] * 4 + [2] * 9 + [3]
+    plain, _ = load(tmp_path, list(save(tmp_path, "b.npy", parts).values()), RAYS)
+    assert plain.contrast is None
+    assert record_type(96, has_contrast=True).itemsize == record_type(96).itemsize + 4
 
 
 def test_a_record_is_17_bytes_and_two_a_ray():

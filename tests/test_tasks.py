@@ -12,6 +12,7 @@ from anystar_batch import spool, tasks
 from anystar_batch.archive.store import ImageReader, read_image
 from anystar_batch.blocks import plan_blocks
 from anystar_batch.config import ResultConfig
+from anystar_batch.filters import Filters, Volume
 from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.suppress import Status, suppress
@@ -314,6 +315,22 @@ def test_a_survivor_inside_a_better_one_owns_no_voxel(tmp_path, truth):
     owned = tasks.own(OwnTask(work, 0, block, tuple(slices.values())))
     assert owned.hidden == 1
     assert owned.keys.tolist() == sorted(position_keys(points[[0, 2]], SHAPE).tolist())
+
+
+def test_who_is_removed_hides_nobody(tmp_path, truth):
+    work = make_work(tmp_path, truth)
+    filters = Filters(max_volume=Volume(1000.0, "px"))
+    work = dataclasses.replace(work, plan=dataclasses.replace(work.plan, filters=filters))
+    points = np.array([[20, 30, 30], [22, 30, 30]], np.int32)
+    dist = quantise(np.repeat([[9.0], [2.0]], 96, axis=1).astype(np.float32), 24.0)
+    stars = Candidates(points, np.array([0.9, 0.8], np.float32), dist)
+    kept = np.full(2, Status.KEPT, np.int8)
+    slices = spool.save(tmp_path / tasks.SURVIVORS, "a.npy", [("k", stars, kept)])
+    np.save(tasks.resolved_path(work.folder, 0), np.empty(0, np.int64))
+    (block,) = blocks_of(work, (9, 9, 9))
+    owned = tasks.own(OwnTask(work, 0, block, tuple(slices.values())))
+    assert owned.keys.tolist() == position_keys(points[1:], SHAPE).tolist()
+    assert (owned.removed, owned.hidden) == ({"max_volume": 1}, 0)
 
 
 def test_a_files_name_says_which_tiles_and_when():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,9 @@ class Frame:
     channels: tuple[str, ...]
 
 
-def column_names(channels: tuple[str, ...], *, has_time: bool) -> list[str]:
+def column_names(
+    channels: tuple[str, ...], *, has_time: bool, scores: Sequence[str] = ()
+) -> list[str]:
     """Return the names of the columns, in order.
 
     Parameters
@@ -56,6 +58,8 @@ def column_names(channels: tuple[str, ...], *, has_time: bool) -> list[str]:
         Names of the measured channels.
     has_time : bool
         Whether the image has a time axis.
+    scores : sequence of str
+        Names of what is known of each object besides `prob`.
 
     Returns
     -------
@@ -72,6 +76,7 @@ def column_names(channels: tuple[str, ...], *, has_time: bool) -> list[str]:
         "label",
         *(["t"] if has_time else []),
         "prob",
+        *scores,
         *(f"centroid_{a}" for a in "zyx"),
         *(f"centroid_{a}_um" for a in "zyx"),
         *(f"bbox_{a}_{side}" for a in "zyx" for side in ("min", "max")),
@@ -101,7 +106,7 @@ def columns(statistics: Statistics, frame: Frame) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict
-        Column to values, one a label; all of `column_names` but `t` and `prob`.
+        Column to values, one a label; all of `column_names` but `t`, `prob` and other scores.
 
     Raises
     ------
@@ -214,6 +219,7 @@ def rows(
     frame: Frame,
     prob: NDArray[np.floating[Any]],
     times: NDArray[np.integer[Any]] | None,
+    scores: Mapping[str, NDArray[np.floating[Any]]] | None = None,
 ) -> Iterator[list[str]]:
     """Yield the rows of the table as text, sorted by label, without the header.
 
@@ -229,17 +235,21 @@ def rows(
         Object probability of label i + 1.
     times : [n] or None
         Time index of label i + 1; None for an image without a time axis.
+    scores : dict, optional
+        Further columns after `prob`, [n] each.
 
     Yields
     ------
     list of str
         One a label.
     """
-    names = column_names(frame.channels, has_time=times is not None)
+    scores = {} if scores is None else scores
+    names = column_names(frame.channels, has_time=times is not None, scores=tuple(scores))
     for start in range(0, len(statistics.shape), ROWS):
         found = columns(statistics.select(slice(start, start + ROWS)), frame)
         index = found["label"].astype(np.intp) - 1
         found["prob"] = prob[index]
+        found |= {name: values[index] for name, values in scores.items()}
         if times is not None:
             found["t"] = times[index]
         yield from map(list, zip(*(_texts(found[name]) for name in names), strict=True))
@@ -260,6 +270,7 @@ def write_csv(
     frame: Frame,
     prob: NDArray[np.floating[Any]],
     times: NDArray[np.integer[Any]] | None,
+    scores: Mapping[str, NDArray[np.floating[Any]]] | None = None,
 ) -> int:
     """Write the table so that the file is whole or absent.
 
@@ -275,6 +286,8 @@ def write_csv(
         Object probability of label i + 1.
     times : [n] or None
         Time index of label i + 1; None for an image without a time axis.
+    scores : dict, optional
+        Further columns after `prob`, [n] each.
 
     Returns
     -------
@@ -292,8 +305,11 @@ def write_csv(
     try:
         with partial.open("x", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(column_names(frame.channels, has_time=times is not None))
-            for row in rows(statistics, frame, prob, times):
+            names = column_names(
+                frame.channels, has_time=times is not None, scores=tuple(scores or ())
+            )
+            writer.writerow(names)
+            for row in rows(statistics, frame, prob, times, scores):
                 writer.writerow(row)
                 num_rows += 1
             file.flush()

@@ -35,11 +35,14 @@ class Candidates:
         Object probability, dimensionless.
     dist : float32 [n, n_rays]
         Distance from the centre to the surface along each ray, working voxels, positive.
+    contrast : float32 [n] or None
+        See `measures.contrasts`; None where nobody asked for it. Suppression does not look at it.
     """
 
     points: NDArray[np.int32]
     prob: NDArray[np.float32]
     dist: NDArray[np.float32]
+    contrast: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -47,7 +50,8 @@ class Candidates:
 
     def take(self, index: NDArray[Any]) -> Candidates:
         """Return those at `index` (integers [m], in that order) or where a mask (bool [n]) is."""
-        return Candidates(self.points[index], self.prob[index], self.dist[index])
+        contrast = None if self.contrast is None else self.contrast[index]
+        return Candidates(self.points[index], self.prob[index], self.dist[index], contrast)
 
     @classmethod
     def empty(cls, n_rays: int) -> Candidates:
@@ -58,12 +62,18 @@ class Candidates:
 
     @staticmethod
     def concatenate(parts: Sequence[Candidates], n_rays: int) -> Candidates:
-        """Return all parts in sequence; none at all is `empty(n_rays)`."""
+        """Return all parts in sequence; none at all is `empty(n_rays)`.
+
+        Contrasts are kept where every part that has candidates has them.
+        """
         every = [Candidates.empty(n_rays), *parts]
+        measured = [part.contrast for part in parts if part.contrast is not None and len(part)]
+        filled = sum(1 for part in parts if len(part))
         return Candidates(
             np.concatenate([part.points for part in every]),
             np.concatenate([part.prob for part in every]),
             np.concatenate([part.dist for part in every]),
+            np.concatenate(measured) if measured and len(measured) == filled else None,
         )
 
     def order(self) -> NDArray[np.int64]:
@@ -148,7 +158,8 @@ def encode(candidates: Candidates) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict
-        `points` int32 [n, 3], `prob` float32 [n], `dist` uint16 [n, n_rays] in 1/256 voxel.
+        `points` int32 [n, 3], `prob` float32 [n], `dist` uint16 [n, n_rays] in 1/256 voxel;
+        `contrast` float32 [n] if measured.
 
     Raises
     ------
@@ -160,7 +171,8 @@ def encode(candidates: Candidates) -> dict[str, NDArray[Any]]:
     if not np.array_equal(stored, steps) or not stored.all():
         message = "candidates: a distance is no multiple of 1/256 voxel; quantise before encoding"
         raise ValueError(message)
-    return {"points": candidates.points, "prob": candidates.prob, "dist": stored}
+    measured = {} if candidates.contrast is None else {"contrast": candidates.contrast}
+    return {"points": candidates.points, "prob": candidates.prob, "dist": stored, **measured}
 
 
 def decode(arrays: Mapping[str, NDArray[Any]]) -> Candidates:
@@ -176,4 +188,4 @@ def decode(arrays: Mapping[str, NDArray[Any]]) -> Candidates:
     Candidates
     """
     dist = arrays["dist"].astype(np.float32) / np.float32(STEPS)
-    return Candidates(arrays["points"], arrays["prob"], dist)
+    return Candidates(arrays["points"], arrays["prob"], dist, arrays.get("contrast"))

@@ -201,6 +201,21 @@ def test_file_reads_back_exactly_and_has_fixed_bytes(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
 
 
+def test_further_scores_stand_beside_prob(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "ROWS", 1)
+    labels = np.zeros((4, 4, 4), np.uint32)
+    labels[0], labels[2] = 2, 1
+    statistics = measured(labels, [labels.astype("u1")])
+    path = tmp_path / "a.csv"
+    frame = Frame((4, 4, 4), SCALE, MOVED, ("0",))
+    scores = {"contrast": np.array([np.nan, 0.25], np.float32)}
+    prob = np.array([0.5, 0.75], np.float32)
+    assert write_csv(path, statistics, frame, prob, None, scores) == 2
+    header, *found = [line.split(",")[:4] for line in path.read_text().splitlines()]
+    assert header == ["label", "prob", "contrast", "centroid_z"]
+    assert [row[:3] for row in found] == [["1", "0.5", "nan"], ["2", "0.75", "0.25"]]
+
+
 def test_table_of_nothing_is_a_header(tmp_path):
     statistics = measured(np.zeros((4, 4, 4), np.uint32), [np.zeros((4, 4, 4), "u1")])
     path = tmp_path / "a.csv"

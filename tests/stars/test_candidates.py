@@ -47,6 +47,19 @@ def test_parts_come_back_together():
     assert np.array_equal(whole.dist, candidates.dist)
 
 
+def test_contrasts_go_where_their_candidates_go():
+    candidates = some(7)
+    contrast = np.arange(7, dtype=np.float32)
+    measured = Candidates(candidates.points, candidates.prob, candidates.dist, contrast)
+    parts = [measured.take(np.array([4, 2])), Candidates.empty(5), measured.take(contrast > 4)]
+    assert Candidates.concatenate(parts, 5).contrast.tolist() == [4, 2, 5, 6]
+    assert decode(encode(measured)).contrast.tolist() == contrast.tolist()
+    # Half of them measured is not measured.
+    assert Candidates.concatenate([*parts, candidates], 5).contrast is None
+    assert Candidates.concatenate([], 5).contrast is None
+    assert decode(encode(candidates)).contrast is None
+
+
 def test_none_is_empty_of_the_right_types():
     none = Candidates.concatenate([], 5)
     assert len(none) == 0
