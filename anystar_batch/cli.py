@@ -90,6 +90,10 @@ def segment(  # noqa: PLR0913  (one parameter an option)
         str | None,
         typer.Option(help="Typical object: 12um, or 9px in the plane. Default: probed."),
     ] = None,
+    scales: Annotated[
+        str,
+        typer.Option(help="1,2 also looks for objects twice as large (--diameter: the small)."),
+    ] = "1",
     voxel_size: Annotated[
         tuple[float, float, float] | None,
         typer.Option(metavar="Z Y X", help="Level-0 voxel in um, instead of the image's."),
@@ -182,6 +186,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
             prob_thresh=prob_thresh,
             nms_thresh=nms_thresh,
             tile=tile,
+            scales=c.parse_scales(scales),
             filters=Filters(
                 min_volume=None if min_volume is None else parse_volume("--min-volume", min_volume),
                 max_volume=None if max_volume is None else parse_volume("--max-volume", max_volume),

@@ -24,6 +24,10 @@ MIN_MEMORY = 1_000_000_000
 """Least memory a run accepts, bytes: the interpreter and TensorFlow alone need half of it."""
 
 
+MAX_SCALE = 4
+"""Coarsest scale beside the working voxel, in working voxels."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diameter:
     """Diameter of a typical object.
@@ -102,6 +106,21 @@ def parse_memory(text: str) -> int:
     return size
 
 
+def parse_scales(text: str) -> tuple[int, ...]:
+    """Read the scales to look at, such as `1,2`.
+
+    Raises
+    ------
+    ConfigError
+        If they are no whole numbers.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        message = f"--scales: got {text!r}; expected whole numbers such as 1,2"
+        raise ConfigError(message)
+    return tuple(int(part) for part in parts)
+
+
 def parse_times(text: str, count: int) -> tuple[int, ...]:
     """Read a selection of time points such as `all`, `3`, `0,2,5-8`.
 
@@ -163,6 +182,9 @@ class ResultConfig:
         Core edge of a tile, working voxels; None takes the model's.
     filters : Filters
         Which survivors to keep.
+    scales : tuple of int
+        Scales the network looks at, as multiples of the working voxel, the first 1; objects found
+        at one are suppressed by those found at another.
     """
 
     channel: str = "0"
@@ -173,6 +195,7 @@ class ResultConfig:
     nms_thresh: float | None = None
     tile: int | None = None
     filters: Filters = field(default_factory=Filters)
+    scales: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         for name, value in (("prob-thresh", self.prob_thresh), ("nms-thresh", self.nms_thresh)):
@@ -181,6 +204,12 @@ class ResultConfig:
                 raise ConfigError(message)
         if self.voxel_size is not None and not all(0 < v < math.inf for v in self.voxel_size):
             message = f"--voxel-size: got {self.voxel_size}; expected three positive micrometres"
+            raise ConfigError(message)
+        if list(self.scales) != sorted({1, *self.scales} - {0}) or self.scales[-1] > MAX_SCALE:
+            message = (
+                f"--scales: got {','.join(map(str, self.scales))}; expected 1 and multiples of it "
+                f"up to {MAX_SCALE}, such as 1,2"
+            )
             raise ConfigError(message)
         if self.tile is not None and self.tile < 1:
             message = f"--tile: got {self.tile}; expected a positive number of voxels"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from types import TracebackType
 from typing import Self
@@ -32,8 +33,7 @@ def network_bytes(plan: Plan) -> int:
     the U-Net, features and the rays, in float32, with the copies that the runtime makes.
     """
     unet = plan.model.unet
-    z, y, x = plan.tiles.window
-    voxels = z * y * x
+    voxels = max(math.prod(view.tiles.window) for view in plan.views)
     cells = voxels // (unet.grid[0] * unet.grid[1] * unet.grid[2])
     full = 3 * unet.unet_n_filter_base if max(unet.grid) > 1 else 0
     at_grid = 6 * unet.unet_n_filter_base + unet.net_conv_after_unet + 3 * unet.n_rays
@@ -56,7 +56,10 @@ def block_bytes(plan: Plan, shape: ZYX) -> int:
     pixel = plan.source.dtype.itemsize
     # The image twice (as stored, as read), labels and their compressed copy.
     painting = voxels * (4 + 4 + 2 * pixel * plan.source.num_channels)
-    predicting = voxels * 2 * pixel + int(voxels / level0_per_working) * CANDIDATE_BYTES
+    # A coarse view reads its context far around the block.
+    reach = [2 * (v.step - 1) * max(v.tiles.before) for v in plan.views]
+    read = math.prod(n + max(reach) * s for n, s in zip(shape, plan.lattice.scale, strict=True))
+    predicting = int(read) * 2 * pixel + int(voxels / level0_per_working) * CANDIDATE_BYTES
     return max(painting, predicting)
 
 

@@ -39,7 +39,7 @@ from anystar_batch.network.scale import (
     level_map,
     working_scale,
 )
-from anystar_batch.network.tiles import TileLattice, plan_tiles
+from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
 from anystar_batch.stars.raster import LatticeMap
 
 ALGORITHM = 1
@@ -91,9 +91,11 @@ class Plan:
     prob_thresh, nms_thresh : float
         Thresholds.
     max_radius : float
-        Longest ray of a believable candidate, working voxels.
+        Longest ray of a believable candidate at the coarsest scale, working voxels.
     filters : Filters
         Which survivors to keep.
+    views : tuple of View
+        The tiles at every scale the network looks at, the working voxel first.
     """
 
     source: ImageSource
@@ -110,6 +112,7 @@ class Plan:
     prob_thresh: float
     nms_thresh: float
     max_radius: float
+    views: tuple[View, ...]
     filters: Filters = field(default_factory=Filters)
 
     @property
@@ -140,7 +143,7 @@ class Plan:
             "prob_thresh": self.prob_thresh,
             "nms_thresh": self.nms_thresh,
             "max_radius": self.max_radius,
-        } | _filters_json(self.filters)
+        } | _more_json(self.filters, tuple(view.step for view in self.views))
 
 
 def fingerprint_parts(
@@ -169,7 +172,7 @@ def fingerprint_parts(
         "model_diameter": model.diameter,
         "precision": "float32",
         "backend": backend,
-    } | _filters_json(config.filters)
+    } | _more_json(config.filters, config.scales)
 
 
 def fingerprint(parts: dict[str, object]) -> str:
@@ -342,7 +345,8 @@ def make_plan(
         tiles=tiles,
         prob_thresh=config.prob_thresh if config.prob_thresh is not None else model.prob_thresh,
         nms_thresh=config.nms_thresh if config.nms_thresh is not None else model.nms_thresh,
-        max_radius=model.max_radius,
+        max_radius=model.max_radius * max(config.scales),
+        views=tuple(coarse_view(tiles, s, model.context, model.divisor) for s in config.scales),
         filters=config.filters,
     )
 
@@ -401,10 +405,11 @@ def reference_time(
     raise ImageError(message)
 
 
-def _filters_json(filters: Filters) -> dict[str, object]:
-    """The filters under their key; without any nothing, so that such runs say what they said."""
+def _more_json(filters: Filters, scales: tuple[int, ...]) -> dict[str, object]:
+    """Filters and scales under their keys; without any nothing: such runs say what they said."""
     given = filters.to_json()
-    return {"filters": given} if given else {}
+    more: dict[str, object] = {"filters": given} if given else {}
+    return more | ({"scales": list(scales)} if scales != (1,) else {})
 
 
 def _limits_level(source: ImageSource) -> int:

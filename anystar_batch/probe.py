@@ -10,7 +10,7 @@ Trial scales and tiles follow from the image alone: the probe gives the same ans
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dask.array as da
 import numpy as np
@@ -148,6 +148,7 @@ def probe_diameter(
     if model.diameter is None:
         message = f"model {model.name} has no known diameter: nothing can be probed"
         raise ConfigError(message)
+    config = replace(config, scales=(1,))
     scales, _ = level_scales(reader.source, config)
     base = min(scales[0][1], scales[0][2])
     typical = model.diameter

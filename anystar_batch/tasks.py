@@ -26,7 +26,8 @@ from anystar_batch.geometry import ZYX, Box, hull, index_name
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.intensity import normalise
 from anystar_batch.network.predictor import Predictor, PredictorFactory
-from anystar_batch.network.resample import resample, source_box, tile_taps
+from anystar_batch.network.resample import Taps, resample, source_box, tile_taps
+from anystar_batch.network.tiles import View
 from anystar_batch.plan import Plan
 from anystar_batch.selection import removed
 from anystar_batch.spool import Slice
@@ -203,13 +204,18 @@ def position_keys(points: NDArray[np.int32], shape: ZYX) -> NDArray[np.int64]:
 
 def tile_source(plan: Plan, tile: ZYX) -> Box:
     """Return what a tile reads, voxels of the plan's level."""
-    axes = tile_taps(
-        plan.tiles.window_box(tile),
+    return hull(source_box(_tile_taps(plan, tile, view)) for view in plan.views)
+
+
+def _tile_taps(plan: Plan, tile: ZYX, view: View) -> tuple[Taps, Taps, Taps]:
+    """The weights that make what the network sees of a tile."""
+    return tile_taps(
+        view.tiles.window_box(tile),
         plan.working.shape,
         plan.source.shape_zyx(plan.working.level),
         plan.working.zoom,
+        view.step,
     )
-    return source_box(axes)
 
 
 def tile_content(plan: Plan, reader: ImageReader, time: int, tile: ZYX) -> str:
@@ -281,7 +287,12 @@ def is_constant(crop: NDArray[np.number]) -> bool:
 
 
 def tile_image(
-    plan: Plan, time: int, tile: ZYX, crop: NDArray[np.number], start: ZYX
+    plan: Plan,
+    time: int,
+    tile: ZYX,
+    crop: NDArray[np.number],
+    start: ZYX,
+    view: View | None = None,
 ) -> NDArray[np.float32]:
     """Return what the network sees of a tile.
 
@@ -295,19 +306,16 @@ def tile_image(
         At least `tile_source(plan, tile)` of the level.
     start : (z, y, x)
         Index of `crop[0, 0, 0]` in the level.
+    view : View, optional
+        One of the plan's; None is the first, the working voxels.
 
     Returns
     -------
     float32 (z, y, x)
-        The tile's window, working voxels, 0 to 1.
+        The tile's window in that view, 0 to 1.
     """
     low, high = plan.limits_of(time) or (0.0, 1.0)
-    axes = tile_taps(
-        plan.tiles.window_box(tile),
-        plan.working.shape,
-        plan.source.shape_zyx(plan.working.level),
-        plan.working.zoom,
-    )
+    axes = _tile_taps(plan, tile, plan.views[0] if view is None else view)
     # The low limit goes first, in float64: large integers with little contrast keep it.
     raised = (crop.astype(np.float64) - low).astype(np.float32)
     raised[np.isnan(raised)] = 0.0
@@ -331,14 +339,32 @@ def tile_candidates(
         Index of `crop[0, 0, 0]` in the level.
     """
     plan = work.plan
-    image = tile_image(plan, time, tile, crop, start)
     predictor = _predictor(work.factory, plan.model, work.threads)
-    points, prob, dist = predictor.find(
-        image, plan.tiles.window_box(tile), plan.tiles.core_box(tile), plan.prob_thresh
-    )
-    fits = is_storable(dist, plan.max_radius)
-    candidates = Candidates(points[fits], prob[fits], quantise(dist[fits], plan.max_radius))
-    return candidates, int(np.sum(~fits))
+    found, too_large = [], 0
+    for view in plan.views:
+        points, prob, dist = predictor.find(
+            tile_image(plan, time, tile, crop, start, view),
+            view.tiles.window_box(tile),
+            view.tiles.core_box(tile),
+            plan.prob_thresh,
+        )
+        fits = is_storable(dist, plan.model.max_radius)
+        too_large += int(np.sum(~fits))
+        step = np.float32(view.step)
+        radii = quantise(dist[fits] * step, plan.model.max_radius * view.step)
+        found.append(Candidates(points[fits] * np.int32(view.step), prob[fits], radii))
+    together = Candidates.concatenate(found, len(model_rays(plan.model)))
+    return together.take(_one_a_point(together)), too_large
+
+
+def _one_a_point(candidates: Candidates) -> NDArray[np.int64]:
+    """Keep, where two scales found something at one point: the surer, else the finer.
+
+    The finer scale comes first in `candidates`; the rest keep their order.
+    """
+    order = np.lexsort((np.arange(len(candidates)), -candidates.prob))
+    _, first = np.unique(candidates.points[order], axis=0, return_index=True)
+    return np.sort(order[first])
 
 
 def with_contrasts(

@@ -108,6 +108,18 @@ def test_filters_change_no_byte_with_blocks_and_workers(image, tmp_path, three_w
     assert found[0] == found[1]
 
 
+def test_two_scales_change_no_byte_with_blocks_and_workers(image, tmp_path, three_workers):
+    found = []
+    for k, (block_shape, engine) in enumerate([(SHAPE, None), ((32, 64, 32), three_workers)]):
+        mine = copy_of(image, tmp_path / str(k))
+        base = law_config(mine, block_shape, workers=1 if engine is None else engine.workers)
+        config = replace(base, result=replace(base.result, scales=(1, 2)))
+        summary = segment(config, engine=engine, factory=law_factory(), model=law_model())
+        assert summary.instances > 100
+        found.append(digests(mine))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(("stage", "after"), STAGES)
 def test_kill_and_rerun_with_other_blocks_changes_no_byte(image, reference, tmp_path, stage, after):
     mine = copy_of(image, tmp_path)

@@ -68,13 +68,14 @@ def reflected(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     return np.where(wrapped < length, wrapped, 2 * length - 1 - wrapped)
 
 
-def taps(start: int, stop: int, length: int, level_length: int, zoom: float) -> Taps:
-    """Return the weights of working voxels `[start, stop)` of one axis.
+def taps(start: int, stop: int, length: int, level_length: int, zoom: float, step: int = 1) -> Taps:
+    """Return the weights of every `step`-th working voxel of one axis, `[start, stop)` of those.
 
     Parameters
     ----------
     start, stop : int
-        Range of working indices; may reach beyond the volume, which is then mirrored.
+        Range of indices, in units of `step` working voxels; may reach beyond the volume, which is
+        then mirrored.
     length : int
         Working voxels of the whole axis.
     level_length : int
@@ -83,16 +84,19 @@ def taps(start: int, stop: int, length: int, level_length: int, zoom: float) -> 
         Level voxels per working voxel. 1 copies; below 1 interpolates linearly; above 1 averages
         with a triangle of half-width `zoom`, truncated there, so that nothing aliases. Away from
         the volume's border a linear ramp stays that ramp, at any zoom.
+    step : int
+        Working voxels from one output to the next, which averages as much more: output `i` lies at
+        working voxel `i * step`.
 
     Returns
     -------
     Taps
     """
-    index = reflected(np.arange(start, stop, dtype=np.int64), length)
-    if zoom == 1.0:
+    index = reflected(np.arange(start, stop, dtype=np.int64) * step, length)
+    if zoom == 1.0 and step == 1:
         return Taps(np.minimum(index, level_length - 1), np.ones((len(index), 1), np.float32))
     position = (index + 0.5) * zoom - 0.5
-    half = max(1.0, zoom)
+    half = max(1.0, zoom * step)
     n_taps = min(level_length, 2 * int(np.ceil(half)) + 1)
     first = np.floor(position - half).astype(np.int64) + 1
     first = np.clip(first, 0, level_length - n_taps)
@@ -117,22 +121,27 @@ def _centred(weights: NDArray[np.float64], offsets: NDArray[np.float64]) -> NDAr
     return tilted
 
 
-def tile_taps(window: Box, shape: ZYX, level_shape: ZYX, zoom: ZYXFloat) -> tuple[Taps, Taps, Taps]:
+def tile_taps(
+    window: Box, shape: ZYX, level_shape: ZYX, zoom: ZYXFloat, step: int = 1
+) -> tuple[Taps, Taps, Taps]:
     """Return the weights of the three axes of a tile.
 
     Parameters
     ----------
     window : Box
-        The tile with its context, working voxels; may reach beyond the volume.
+        The tile with its context, in units of `step` working voxels; may reach beyond the volume.
     shape : (z, y, x)
         The volume in working voxels.
     level_shape : (z, y, x)
         The volume in voxels of the level that is read.
     zoom : (z, y, x)
         Level voxels per working voxel.
+    step : int
+        See `taps`.
     """
     z, y, x = (
-        taps(window.start[k], window.stop[k], shape[k], level_shape[k], zoom[k]) for k in range(3)
+        taps(window.start[k], window.stop[k], shape[k], level_shape[k], zoom[k], step)
+        for k in range(3)
     )
     return z, y, x
 

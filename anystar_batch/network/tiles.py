@@ -12,6 +12,12 @@ whoever computes it.
 
 Where one window could hold a whole axis, that axis has one tile without context, padded a little
 on both sides; otherwise the first and last tiles of an axis reach beyond the volume's border.
+
+A coarse view of the same tiles shows every nth working voxel, for objects n times as large: a core
+is n times as short in it, the context as long as ever::
+
+    core      |==============|            96 working voxels
+    coarse    |..|== 48 ==|..|            48 of two working voxels, context on both sides
 """
 
 from __future__ import annotations
@@ -63,6 +69,60 @@ class TileLattice:
     def tiles_near(self, box: Box) -> list[ZYX]:
         """Return every tile whose core shares a voxel with `box`, z slowest."""
         return list(grid_range(box, self.core, self.counts))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The tiles, seen at every `step`-th working voxel.
+
+    Parameters
+    ----------
+    step : int
+        1 is the working voxels themselves.
+    tiles : TileLattice
+        The same tiles, in units of `step` working voxels: voxel `i` is working voxel `i * step`.
+    """
+
+    step: int
+    tiles: TileLattice
+
+
+def coarse_view(tiles: TileLattice, step: int, context: int, divisor: ZYX) -> View:
+    """Return tiles as seen at every `step`-th working voxel.
+
+    Parameters
+    ----------
+    tiles : TileLattice
+        As `plan_tiles` made them.
+    step : int
+    context : int
+        Least context per side, in units of `step` working voxels.
+    divisor : (z, y, x)
+        What the network's input shape must be a multiple of.
+
+    Raises
+    ------
+    ConfigError
+        If a tile's core is no multiple of `step`.
+    """
+    if step == 1:
+        return View(1, tiles)
+    core, before, window = [], [], []
+    shape = as_zyx(-(-n // step) for n in tiles.shape)
+    for length, whole, edge, d in zip(shape, tiles.shape, tiles.core, divisor, strict=True):
+        if edge == whole:
+            room = -(-(length + 2 * BORDER) // d) * d
+            core.append(length)
+            before.append((room - length) // 2 // 4 * 4)
+        else:
+            if edge % step:
+                message = f"--scales: got {step}; expected a divisor of the tile's {edge} voxels"
+                raise ConfigError(message)
+            room = -(-(edge // step + 2 * context) // d) * d
+            core.append(edge // step)
+            before.append(context)
+        window.append(room)
+    return View(step, TileLattice(shape, as_zyx(core), as_zyx(before), as_zyx(window)))
 
 
 def plan_tiles(shape: ZYX, tile: int, context: int, divisor: ZYX) -> TileLattice:
