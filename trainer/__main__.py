@@ -73,7 +73,7 @@ def train(options: argparse.Namespace) -> None:
     from trainer.fit import fit
 
     config = run_config(options)
-    fit(config, options.run, report)
+    fit(config, options.run, report, options.start)
     learning_curve(options.run, options.run / "curve.png")
     print(options.run / "weights_best.h5")
 
@@ -276,6 +276,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--config", type=Path, help="JSON, as a run's train.json")
             command.add_argument("--preset", choices=sorted(PRESETS), default="as-mix")
             command.add_argument("--degradation", choices=["ours", "published"], default="ours")
+            command.add_argument("--start", type=Path, help="weights (.h5) to begin a new run with")
             command.add_argument("--minutes", type=float, help="wall-clock budget")
             command.add_argument("--steps", type=int, help="budget of steps")
             command.add_argument("--workers", type=int)

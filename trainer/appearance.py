@@ -39,7 +39,10 @@ def paint(
     alike = rng.random() < config.alike
     means = _means(rng, count, alike, config)
     stds = rng.uniform(*config.std, count)
-    texture = _texture(rng, shape) if rng.random() < config.textured else None
+    texture = None
+    if rng.random() < config.textured:
+        depth = np.float32(rng.uniform(*config.texture))
+        texture = _texture(rng, shape) * depth + (np.float32(1.0) - depth)
 
     if model == "perlin":
         behind = _classes(rng, shape, config)
@@ -53,6 +56,8 @@ def paint(
             mean, std = float(rng.uniform(*config.mean)), float(rng.uniform(*config.std))
             means = _apart(rng, means, mean, config, alike)
         behind = rng.standard_normal(shape, np.float32) * np.float32(std) + np.float32(mean)
+    if rng.random() < config.clutter:
+        behind = _clutter(rng, behind, geometry.radius, config)
     if texture is not None:
         outside = labels == 0
         level = float(texture[outside].mean()) if outside.any() else 0.5
@@ -107,6 +112,30 @@ def _texture(rng: np.random.Generator, shape: tuple[int, int, int]) -> NDArray[n
     total -= total.min()
     total /= np.float32(max(float(total.max()), 1e-6))
     return total
+
+
+def _clutter(
+    rng: np.random.Generator, behind: NDArray[np.float32], radius: float, config: AppearanceConfig
+) -> NDArray[np.float32]:
+    """Put specks much smaller than the objects, fibres or sheets into the background."""
+    shape = (behind.shape[0], behind.shape[1], behind.shape[2])
+    kind = int(rng.integers(3))
+    if kind == 0:
+        field = smooth(rng, shape, max(1.0, radius * float(rng.uniform(0.15, 0.35))))
+        inside = (field - rng.uniform(0.6, 1.0)) * 4.0
+    else:
+        scale = radius * float(rng.uniform(0.7, 2.0))
+        field = np.abs(smooth(rng, shape, scale))
+        if kind == 1:
+            field = np.maximum(field, np.abs(smooth(rng, shape, scale)))
+        # Half the width of a sheet is `thin` over the slope of the field, about 0.33 / 0.58 scale.
+        thin = 0.57 / scale * float(rng.uniform(0.5, 1.5))
+        inside = (thin - field) / thin * 2.0
+    share = np.clip(inside, 0.0, 1.0).astype(np.float32)
+    level = float(rng.uniform(*config.mean))
+    level *= np.exp(smooth(rng, shape, 12.0)) if rng.random() < 0.5 else 1.0
+    result: NDArray[np.float32] = (behind + (level - behind) * share).astype(np.float32)
+    return result
 
 
 def _profile(rng: np.random.Generator, depth: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -80,7 +80,7 @@ class ShapesConfig:
         Pieces below this share of a mean sphere's volume are erased, unless the border cut them.
     """
 
-    radius: Range = (3.0, 12.0)
+    radius: Range = (3.0, 14.0)
     radius_spread: Range = (0.6, 1.2)
     spacing: Range = (1.5, 2.2)
     jitter: float = 0.5
@@ -144,12 +144,16 @@ class AppearanceConfig:
         Least distance of an object's mean from the mean of a plain background, intensity units.
     textured : float
         Probability that the objects are multiplied by smooth noise (the paper: 1).
+    texture : Range
+        Depth of that noise: 1 reaches down to 0 (the paper), where an object cannot be seen.
     profiled : float
         Probability that the objects have a radial profile: bright rim, dark core, soft edge.
     classes : tuple of int
         Fewest and most classes of the Perlin model.
     class_scales : tuple of float
         Scales of the noise whose largest channel is the class, voxels.
+    clutter : float
+        Probability that the background holds what is no object: specks, fibres or sheets.
     """
 
     backgrounds: tuple[str, ...] = BACKGROUNDS
@@ -159,9 +163,11 @@ class AppearanceConfig:
     alike: float = 0.5
     contrast: float = 45.0
     textured: float = 0.7
+    texture: Range = (0.2, 0.9)
     profiled: float = 0.35
     classes: tuple[int, int] = (1, 20)
     class_scales: tuple[float, ...] = (12.0, 24.0)
+    clutter: float = 0.3
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.backgrounds) - set(BACKGROUNDS))
@@ -217,9 +223,10 @@ OUR_STEPS = (
     Step("haze", 0.25),
     Step("gamma", 0.6, (("gamma", (0.5, 2.5)),)),
     Step("blur", 0.8, (("sigma", (0.0, 1.2)),)),
-    Step("stack", 0.4),
-    Step("shot_noise", 0.3, (("log_photons", (1.0, 2.5)),)),
-    Step("gaussian_noise", 0.3, (("std", (0.0, 0.08)),)),
+    Step("stack", 0.25),
+    Step("acquire", 0.5),
+    Step("shot_noise", 0.2, (("log_photons", (1.0, 2.5)),)),
+    Step("gaussian_noise", 0.2, (("std", (0.0, 0.08)),)),
     Step("rician_noise", 0.1, (("std", (0.0, 0.05)),)),
     Step("spikes", 0.05),
     Step("gibbs", 0.15),
@@ -308,8 +315,10 @@ class SampleConfig:
             alike=0.0,
             contrast=0.0,
             textured=1.0,
+            texture=(1.0, 1.0),
             profiled=0.0,
             class_scales=(32.0, 64.0),
+            clutter=0.0,
         )
         return cls(
             shape=shape,
@@ -345,10 +354,12 @@ class TrainConfig:
     steps : int
         Budget of steps, 0 for none. Whichever budget is nearer its end sets the learning rate.
     dist_weight : float
-        Weight of the distance loss beside the cross-entropy.
-    relative_dist : bool
-        Divide the distance error by the object's mean distance: small and large objects then
-        count alike, as they do in an IoU.
+        Weight of the mean absolute error of the distances, voxels, beside the cross-entropy (the
+        paper: 0.2). Large objects have the large errors.
+    iou_weight : float
+        Weight of minus the logarithm of the IoU of two star-shaped bodies around the same point,
+        the true and the found one: small and large objects count alike, and an error too large
+        costs what one too small costs.
     freeze_norm_from : float
         Share of the budget after which batch normalisation uses its moving statistics, as
         inference does: four unlike samples make poor statistics. 1 for never.
@@ -378,8 +389,8 @@ class TrainConfig:
     learning_rate: float = 5e-4
     minutes: float = 60.0
     steps: int = 0
-    dist_weight: float = 0.2
-    relative_dist: bool = False
+    dist_weight: float = 0.1
+    iou_weight: float = 0.3
     freeze_norm_from: float = 0.35
     average_from: float = 0.85
     workers: int = 1

@@ -4,12 +4,13 @@
 MONAI's defaults where the paper gives none). A config may override ranges and probabilities, not
 what a step does. Every step takes and returns float32 (z, y, x); only `cutout` also changes labels.
 
-The steps `haze`, `stack` and `shot_noise` are ours: they imitate what real stacks suffer.
+The steps `haze`, `lumps`, `stack`, `acquire` and `shot_noise` are ours: they imitate what real stacks
+suffer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,6 +176,48 @@ def shot_noise(rng: np.random.Generator, image: Image, values: Values) -> Image:
     return counted
 
 
+def acquire(rng: np.random.Generator, image: Image, values: Values) -> Image:
+    """Imitate a coarser microscope, then the resampling to the working voxel size.
+
+    The sample is averaged into larger voxels (`plane` times the edge, one axis `axial` times that),
+    photons are counted and read-out noise added *there*, and the result is interpolated linearly.
+    The grain of the noise is then as coarse as the microscope's voxels: what an enlarged image
+    shows in its background, and what must not be taken for objects.
+    """
+    factors = np.full(3, values["plane"])
+    factors[int(rng.integers(3))] *= values["axial"]
+    down, up = zip(
+        *(_coarser(n, f) for n, f in zip(image.shape, factors, strict=True)), strict=True
+    )
+    coarse = _along_axes(image, down)
+    low, span = float(coarse.min()), max(float(coarse.max() - coarse.min()), 1e-6)
+    photons = 10.0 ** values["log_photons"]
+    counted = rng.poisson((coarse - low) / span * photons + 0.02 * photons) / photons
+    counted += values["std"] * rng.standard_normal(coarse.shape)
+    return _along_axes((counted * span + low).astype(np.float32), up)
+
+
+def _coarser(n: int, factor: float) -> tuple[Image, Image]:
+    """Weights that average n voxels into ones `factor` times as long, and that interpolate back."""
+    count = max(int(np.ceil(n / factor)), 2)
+    centre = (np.arange(count) + 0.5) * factor - 0.5
+    voxel = np.arange(n)
+    overlap = np.clip(0.5 + factor / 2 - np.abs(voxel[None] - centre[:, None]), 0.0, 1.0)
+    overlap += 1e-6 * (np.abs(voxel[None] - centre[:, None]).argmin(1)[:, None] == voxel[None])
+    down = overlap / overlap.sum(axis=1, keepdims=True)
+    position = np.clip((voxel + 0.5) / factor - 0.5, 0.0, count - 1.0)
+    up = np.clip(1.0 - np.abs(position[:, None] - np.arange(count)[None]), 0.0, None)
+    return down.astype(np.float32), up.astype(np.float32)
+
+
+def _along_axes(image: Image, matrices: Sequence[Image]) -> Image:
+    """Multiply one matrix onto every axis."""
+    for matrix in matrices:
+        # Contract the first axis and append the result last: three turns restore the order.
+        image = np.tensordot(image, matrix, axes=(0, 1))
+    return image
+
+
 def rician_noise(rng: np.random.Generator, image: Image, values: Values) -> Image:
     """Magnitude of the image plus complex Gaussian noise."""
     noise = rng.standard_normal((2, *image.shape), np.float32) * np.float32(values["std"])
@@ -268,6 +311,15 @@ STEPS: dict[str, Kind] = {
     "haze": Kind(haze, {"width": (9.0, 25.0), "amount": (0.2, 1.5)}),
     "lumps": Kind(lumps, {"scale": (6.0, 24.0), "amount": (0.0, 1.5)}),
     "stack": Kind(stack, {"sigma": (0.3, 2.0), "step": (1.0, 4.0)}),
+    "acquire": Kind(
+        acquire,
+        {
+            "plane": (1.0, 1.7),
+            "axial": (1.0, 2.5),
+            "log_photons": (1.0, 2.7),
+            "std": (0.0, 0.08),
+        },
+    ),
     "shot_noise": Kind(shot_noise, {"log_photons": (0.9, 2.5), "grain": (0.0, 1.0)}),
 }
 """Every step a config can name."""

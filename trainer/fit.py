@@ -8,8 +8,9 @@ A run lives in one folder::
     weights_last.h5  weights as they are; weights_best.h5  the average over the run's end
 
 The learning rate falls linearly to 0 over the budget, which is wall-clock time by default: the run
-ends on time on a busy machine too. The loss is the paper's: cross-entropy of the probability plus
-a weighted mean absolute error of the distances, each point weighted by its true probability.
+ends on time on a busy machine too. The loss is the cross-entropy of the probability, plus the mean
+absolute error of the distances (the paper's), plus minus the logarithm of the IoU of the true and
+the found body, each point weighted by its true probability.
 
 Plain Keras 3: the same code runs under KERAS_BACKEND=tensorflow and jax.
 """
@@ -30,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.errors import ConfigError
-from anystar_batch.network.unet import build, save_weights
+from anystar_batch.network.unet import build, load_weights, save_weights
 from trainer.config import TrainConfig
 from trainer.feed import echoed, feed
 
@@ -95,8 +96,9 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
     config: TrainConfig,
     folder: Path,
     on_report: Callable[[dict[str, float]], None] | None = None,
+    start: Path | None = None,
 ) -> keras.Model:
-    """Train from the start, or from the folder's checkpoint.
+    """Train from the folder's checkpoint, from given weights, or from nothing.
 
     Parameters
     ----------
@@ -105,6 +107,8 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
         Of the run; made if need be.
     on_report : callable, optional
         Called with every row of the curve.
+    start : Path, optional
+        Weights (.h5) of the same network to begin a new run with.
 
     Returns
     -------
@@ -126,6 +130,9 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
     start_heads(model, config)
     compile_model(model, config)
     progress, frozen = Progress(), False
+    if start is not None and not (folder / "checkpoint.npz").exists():
+        load_weights(model, start)
+        logger.info("weights of %s", start)
     if (folder / "checkpoint.npz").exists():
         progress = load_checkpoint(model, folder / "checkpoint.npz")
         logger.info("resumed at step %d, minute %.1f", progress.step, progress.minutes)
@@ -230,23 +237,68 @@ def compile_model(model: keras.Model, config: TrainConfig) -> None:
     import keras  # noqa: PLC0415
 
     def dist_loss(truth: Any, dist: Any) -> Any:  # noqa: ANN401  (a tensor of any backend)
-        target, weight = truth[..., :-1], truth[..., -1:]
-        error = keras.ops.mean(keras.ops.abs(target - dist), axis=-1, keepdims=True)
-        if config.relative_dist:
-            # 5.5 voxels, the radius inference aims at: the loss keeps its size there.
-            error = error * 6.5 / (keras.ops.mean(target, axis=-1, keepdims=True) + 1.0)
+        ops = keras.ops
+        weight = truth[..., -1]
+        target = known(truth[..., :-1], dist)
+        error = config.dist_weight * ops.mean(ops.abs(target - dist), axis=-1)
+        if config.iou_weight > 0.0:
+            error = error + config.iou_weight * minus_log_iou(target, dist)
         # A batch without objects must not divide by nothing.
-        total = keras.ops.maximum(keras.ops.mean(weight), 0.01)
-        background = 1e-4 * keras.ops.mean(keras.ops.abs(dist) * (1.0 - weight))
-        return keras.ops.mean(error * weight) / total + background
+        total = ops.maximum(ops.mean(weight), 0.01)
+        background = 2e-5 * ops.mean(ops.abs(dist) * (1.0 - weight[..., None]))
+        return ops.mean(error * weight) / total + background
 
     model.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate),
         loss=[keras.losses.BinaryCrossentropy(), dist_loss],
-        loss_weights=[1.0, config.dist_weight],
         # XLA compiles convolutions badly for CPUs; JAX knows no other way.
         jit_compile=keras.backend.backend() == "jax",
     )
+    model.optimizer.build(model.trainable_variables)
+
+
+def known(target: Any, dist: Any) -> Any:  # noqa: ANN401  (tensors of any backend)
+    """Return the true distances, and where only a lower bound is known what best agrees with it.
+
+    Parameters
+    ----------
+    target : (..., n_rays)
+        Voxels; minus the lower bound where a ray leaves the sample (`targets.targets`).
+    dist : (..., n_rays)
+        What the network answers.
+    """
+    import keras  # noqa: PLC0415
+
+    ops = keras.ops
+    at_least = ops.maximum(-target, ops.stop_gradient(dist))
+    return ops.where(target < 0.0, at_least, target)
+
+
+def minus_log_iou(target: Any, dist: Any) -> Any:  # noqa: ANN401  (tensors of any backend)
+    """Return minus the logarithm of the IoU of two bodies that are star-shaped about one point.
+
+    Parameters
+    ----------
+    target, dist : (..., n_rays)
+        Distances along rays spread evenly over the sphere; `target` positive.
+
+    Returns
+    -------
+    (...)
+
+    Notes
+    -----
+    A body with surface r(u) has the volume 1/3 times the integral of r^3 over the directions u; of
+    intersection and union of two, r is the smaller and the larger one. Compare PolarMask
+    (arXiv 1909.13226), which takes r to the power 1.
+    """
+    import keras  # noqa: PLC0415
+
+    ops = keras.ops
+    dist = ops.maximum(dist, 1e-2)
+    small = ops.mean(ops.minimum(target, dist) ** 3, axis=-1)
+    large = ops.mean(ops.maximum(target, dist) ** 3, axis=-1)
+    return ops.log(large + 1e-3) - ops.log(small + 1e-3)
 
 
 def learning_rate(config: TrainConfig, progress: Progress) -> float:
@@ -301,7 +353,6 @@ def load_checkpoint(model: keras.Model, path: Path) -> Progress:
                 groups[kind].append(file[name])
         step, minutes, waited, averaged = (float(v) for v in file["progress"])
     model.set_weights(groups["weight"])
-    model.optimizer.build(model.trainable_variables)
     for variable, value in zip(model.optimizer.variables, groups["optimizer"], strict=True):
         variable.assign(value)
     return Progress(int(step), minutes, waited, int(averaged), groups["average"])

@@ -13,9 +13,10 @@ polyhedron at its innermost point has the object's volume; `GAIN` bounds it.
     point *------------------|    <- the voxel face where the label ends: the distance
           |  .  |  .  |  .  |  .  |
 
-Rays that leave the sample end at its border. The probability is the distance to the nearest
-surface over the largest such distance in the object, as StarDist's `edt_prob`; the border of the
-sample is no surface.
+Of a ray that leaves the sample only a lower bound is known, the way to the border: such a distance
+is given with its sign turned, and the loss asks for no less (`fit.known`). The probability is the
+distance to the nearest surface over the largest such distance in the object, as StarDist's
+`edt_prob`; the border of the sample is no surface.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def targets(
     prob : (z / grid, y / grid, x / grid)
         0 in the background, 1 at the innermost grid point of each object.
     dist : (z / grid, y / grid, x / grid, n_rays)
-        Voxels; 0 in the background.
+        Voxels; 0 in the background; minus the lower bound where the ray leaves the sample.
     """
     dist, nearest = _march(np.ascontiguousarray(labels), rays.vertices, np.array(grid))
     inside = np.ascontiguousarray(labels[:: grid[0], :: grid[1], :: grid[2]])
@@ -69,7 +70,7 @@ def _march(  # noqa: C901, PLR0912  (one kernel)
     directions: NDArray[np.float64],
     grid: NDArray[np.int64],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Distances of every ray, and the shortest that ends at a surface.
+    """Signed distances of every ray, and the shortest that ends at a surface.
 
     References
     ----------
@@ -119,10 +120,12 @@ def _march(  # noqa: C901, PLR0912  (one kernel)
                             break
                         if labels[z, y, x] != label:
                             break
-                    dist[pz, py, px, ray] = t
                     longest = max(longest, t)
                     if surface:
                         shortest = min(shortest, t)
+                        dist[pz, py, px, ray] = t
+                    else:
+                        dist[pz, py, px, ray] = -t
                 nearest[pz, py, px] = shortest if shortest < np.inf else longest
     return dist, nearest
 
@@ -154,6 +157,7 @@ def _stretch(  # noqa: PLR0913  (a kernel takes arrays, not objects)
                     elif prob[z, y, x] == 1.0 and gain[label] == 0.0:
                         volume = 0.0
                         for f in range(sixth.size):
-                            volume += sixth[f] * d[faces[f, 0]] * d[faces[f, 1]] * d[faces[f, 2]]
+                            corners = d[faces[f, 0]] * d[faces[f, 1]] * d[faces[f, 2]]
+                            volume += sixth[f] * abs(corners)
                         wanted = (voxels[label] / volume) ** (1.0 / 3.0)
                         gain[label] = min(max(wanted, bounds[0]), bounds[1])
