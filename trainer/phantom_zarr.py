@@ -229,7 +229,7 @@ def _write_block(job: Job, level: int, box: Box) -> None:
 
 @contextmanager
 def _mapper(workers: int) -> Iterator[Callable[[Callable[[Box], None], Iterable[Box]], Any]]:
-    """Yield a `map`: of this process, or of several that keep a bounded number of blocks waiting."""
+    """Yield a `map`: of this process, or of several with a bounded number of blocks waiting."""
     if workers == 1:
         yield map
         return

@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ LARGE = 9.0
 """Mean radius from which a volume has 96 voxels an axis: 64 would cut nearly every object."""
 
 
-class TestSetError(AnyStarBatchError):
+class FrozenError(AnyStarBatchError):
     """A frozen volume is not what was frozen."""
 
 
@@ -168,7 +169,7 @@ def make(wanted: Entry) -> tuple[Volume, bool]:
 
     Raises
     ------
-    TestSetError
+    FrozenError
         If labels differ, or intensities by more than that.
     """
     made = volume(wanted.seed, wanted.edge, wanted.radius, wanted.background)
@@ -180,7 +181,7 @@ def make(wanted: Entry) -> tuple[Volume, bool]:
             "every machine: scores here cannot be compared; report the processor and the "
             "versions of NumPy and Numba"
         )
-        raise TestSetError(message)
+        raise FrozenError(message)
     difference = np.abs(np.subtract(found.octants, wanted.octants)).max()
     if difference > 1.0:
         message = (
@@ -188,7 +189,7 @@ def make(wanted: Entry) -> tuple[Volume, bool]:
             f"levels of {GREY} from the frozen ones; expected at most 1: scores here cannot be "
             "compared; report the processor and the versions of NumPy and SciPy"
         )
-        raise TestSetError(message)
+        raise FrozenError(message)
     return made, found.image_sha256 == wanted.image_sha256
 
 
@@ -228,7 +229,7 @@ def score_model(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
     for _, truth, same in volumes(entries):
         identical += same
         shown = Truth(truth.name, normalised(truth.image, model), truth.labels)
-        ways = [(native, shown, None)]
+        ways: list[tuple[list[Tally], Truth, float | None]] = [(native, shown, None)]
         if model.diameter is not None and truth.labels.any():
             ways.append((working, truth, model.diameter))
         for tallies, given, diameter in ways:
@@ -260,7 +261,7 @@ def normalised(image: NDArray[np.number], model: Model) -> NDArray[np.float32]:
 def summary(entries: Sequence[Entry], tallies: Sequence[Tally]) -> Scores:
     """Sum up the tallies of the entries' volumes."""
     pairs = list(zip(entries, tallies, strict=True))
-    bins = list(zip(BINS[:-1], BINS[1:], strict=True))
+    bins = list(pairwise(BINS))
     return Scores(
         overall=_accuracy(tallies),
         mean=[round(float(m), 4) for m in np.mean([t.accuracy() for t in tallies], axis=0)],
@@ -268,7 +269,9 @@ def summary(entries: Sequence[Entry], tallies: Sequence[Tally]) -> Scores:
             f"{low:g}-{high:g}": _accuracy([t for e, t in pairs if low <= e.radius < high])
             for low, high in bins
         },
-        by_background={b: _accuracy([t for e, t in pairs if e.background == b]) for b in BACKGROUNDS},
+        by_background={
+            b: _accuracy([t for e, t in pairs if e.background == b]) for b in BACKGROUNDS
+        },
     )
 
 

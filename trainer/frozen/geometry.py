@@ -121,7 +121,7 @@ def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def smooth(stream: Stream, shape: tuple[int, int, int], scale: float) -> Float:
-    """Return Gaussian noise at every `scale` voxels, upsampled by cubic B-splines: std about 0.33."""
+    """Return Gaussian noise at every `scale` voxels, upsampled by cubic B-splines; std 0.33."""
     weights = []
     for n in shape:
         position = np.arange(n) / scale + stream.uniform(0.0, 1.0)
@@ -164,8 +164,8 @@ def labels(
         [np.round(smooth(stream, shape, sigma / 0.577) * (std / 0.33), 6) for _ in range(3)], -1
     )
     bent = bend / np.cbrt(abs(np.linalg.det(bend)))
-    matrix = np.round(turn @ bent, 9)
-    offset = np.round(stream.uniforms(0.0, 1024.0, (3,)), 6)
+    matrix: Float = np.round(turn @ bent, 9)
+    offset: Float = np.round(stream.uniforms(0.0, 1024.0, (3,)), 6)
     dropped = stream.uniform(0.0, recipe.dropped)
     padding = recipe.paddings[stream.below(len(recipe.paddings))]
     zeros = stream.happens(0.5)
@@ -262,7 +262,7 @@ def _perlin(seed: np.uint64, z: float, y: float, x: float) -> float:
 
 
 @njit(cache=True)
-def _assign(  # noqa: PLR0913  (a kernel takes arrays, not objects)
+def _assign(  # noqa: C901, PLR0913  (a kernel: compiled calls are flat)
     edge: int,
     matrix: Float,
     inverse: Float,

@@ -150,7 +150,7 @@ def _linear(table: Float, warp: Float, scale: float, phase: Float) -> Float:
     return out
 
 
-def _degraded(stream: Stream, image: Float) -> Float:  # noqa: C901  (a list of steps, in order)
+def _degraded(stream: Stream, image: Float) -> Float:
     """The image steps of the published pipeline up to the histogram shift."""
     image = _bias(stream, _min_max(image))
     if stream.happens(0.25):
