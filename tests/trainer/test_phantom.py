@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -74,11 +75,12 @@ def test_objects_are_brighter_than_what_is_between_and_noise_is_everywhere(whole
 
 
 def test_the_seed_and_the_density_matter(whole):
-    _, image, labels = whole
+    phantom, image, labels = whole
     box = Box.of_shape(SHAPE)
     other, names = Phantom(SHAPE, 4.0, "dense", 4).both(box)
     assert (other != image).mean() > 0.9
-    # Neighbouring seeds share nothing.
+    # Neighbouring seeds share nothing, not even the streams that are a small number apart.
+    assert abs(int(phantom._key) - int(dataclasses.replace(phantom, seed=4)._key)) > 1000
     assert (labels > 0)[names > 0].mean() < 0.75
     sparse = Phantom(SHAPE, 4.0, "sparse", 3).labels(box)
     assert 0 < (sparse > 0).mean() < 0.3 * (labels > 0).mean()
