@@ -97,7 +97,9 @@ def _add_finetune(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--diameter", type=float, help="of the objects, um; else from the labels")
     parser.add_argument("--ignore", type=int, help="label value of what is not known")
     parser.add_argument("--synthetic", type=float, default=0.5, help="share of synthetic samples")
-    parser.add_argument("--held-out", type=float, default=0.2, help="share of every image")
+    parser.add_argument(
+        "--held-out", type=float, default=0.2, help="share of the objects, at one side"
+    )
     parser.add_argument("--minutes", type=float, default=15.0, help="wall-clock budget")
     parser.add_argument("--steps", type=int, default=0, help="budget of steps")
     parser.add_argument("--rate", type=float, default=1e-4, help="learning rate at the start")

@@ -34,7 +34,7 @@ from anystar_batch.plan import channel_index, intensity_limits, level_position
 from trainer.config import SampleConfig, TrainConfig
 from trainer.export import FILES
 from trainer.fit import fit
-from trainer.labelled import LabelledSource, LabelledVolume, measure
+from trainer.labelled import LabelledSource, LabelledVolume, measure, split
 from trainer.score import Prediction, Scorer, Truth, tally, tune
 from trainer.shapes import connected_pieces
 
@@ -88,7 +88,7 @@ class FinetuneConfig:
     synthetic : float
         Share of synthetic samples, so that the network does not forget.
     held_out : float
-        Share of every image (of its longest axis) that thresholds are tuned on.
+        Share of every image's objects, all at one side, that thresholds are tuned on.
     minutes, steps : float, int
         Budget of training.
     rate : float
@@ -387,7 +387,7 @@ def _volume(
         position=level_position(reader, working.level, time, channel),
         objects=objects,
         ignore=config.ignore,
-        held_out=config.held_out,
+        cut=split(objects, image, config.held_out),
     )
 
 

@@ -2,7 +2,8 @@
 
 An image is seen as the command sees it: the same level, working voxels, intensity limits and
 resampling. Its labels are looked up at level 0, nearest voxel (a pyramid may be older than a
-correction). Along the longest axis the volume is split; what lies beyond the cut is never learnt::
+correction). The volume is split along the axis on which the objects spread furthest, where the last
+share of the objects begins; what lies beyond the cut is never learnt::
 
     |<-------- learnt from --------->|<- held out ->|        working voxels
         [ patch ]   at an object, mirrored and turned, at 0.85 to 1.18 of its size
@@ -96,8 +97,8 @@ class LabelledVolume:
         Without what is ignored.
     ignore : int or None
         Label of voxels of which nothing is known.
-    held_out : float
-        Share of the longest axis that is not learnt from.
+    cut : (axis, position)
+        Level-0 coordinate from which on nothing is learnt; see `split`.
     """
 
     name: str
@@ -110,13 +111,13 @@ class LabelledVolume:
     position: LevelMap
     objects: Objects
     ignore: int | None
-    held_out: float
+    cut: tuple[int, float]
 
     def parts(self) -> tuple[Box, Box]:
         """Return the part to learn from and the part held out, working voxels."""
-        shape = self.working.shape
-        axis = int(np.argmax(shape))
-        cut = shape[axis] - round(self.held_out * shape[axis])
+        shape, (axis, position) = self.working.shape, self.cut
+        scale, offset = self.working.to_level0(self.position)
+        cut = min(max(round((position - offset[axis]) / scale[axis]), 0), shape[axis])
         stop, start = list(shape), [0, 0, 0]
         stop[axis] = start[axis] = cut
         return Box((0, 0, 0), as_zyx(stop)), Box(as_zyx(start), shape)
@@ -304,6 +305,28 @@ def measure(labels: ImageSource, time: int, ignore: int | None = None) -> Object
         )
         raise ImageError(message)
     return Objects(sums[:, 0].astype(np.int64), sums[:, 1:] / sums[:, :1])
+
+
+def split(objects: Objects, source: ImageSource, share: float) -> tuple[int, float]:
+    """Return where the last objects begin, on the axis (in micrometres) on which they spread most.
+
+    Parameters
+    ----------
+    objects : Objects
+    source : ImageSource
+    share : float
+        Of the objects, to hold out; 0 holds nothing out.
+
+    Returns
+    -------
+    axis : int
+    position : float
+        Level-0 coordinate.
+    """
+    axis = int(np.argmax(np.ptp(objects.centroid, axis=0) * source.scale_um(0)))
+    if share == 0.0:
+        return axis, float(source.shape_zyx(0)[axis])
+    return axis, float(np.quantile(objects.centroid[:, axis], 1.0 - share))
 
 
 def _partial_targets(

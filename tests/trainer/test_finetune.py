@@ -20,7 +20,7 @@ from trainer.__main__ import main
 from trainer.commands import add_commands
 from trainer.export import stardist_config
 from trainer.finetune import FinetuneConfig, Labelled, held_out_truth, open_volumes
-from trainer.labelled import LabelledSource, measure
+from trainer.labelled import LabelledSource, Objects, measure, split
 from trainer.phantom import Phantom
 from trainer.phantom_zarr import write
 
@@ -96,9 +96,9 @@ def test_image_and_labels_stay_together_when_resampled(phantom, volume, monkeypa
 
 
 # The second part to learn from is thinner than a patch, which then shows what is held out.
-@pytest.mark.parametrize(("share", "cut"), [(0.2, 64), (0.85, 12)])
-def test_what_is_held_out_is_never_learnt(tiny, volume, share, cut):
-    volume = dataclasses.replace(volume, held_out=share)
+@pytest.mark.parametrize("cut", [64, 12])
+def test_what_is_held_out_is_never_learnt(tiny, volume, cut):
+    volume = dataclasses.replace(volume, cut=(2, float(cut)))
     learnt, held = volume.parts()
     assert (learnt.stop[2], held.start[2], held.stop) == (cut, cut, SHAPE)
     # What the labels say beyond the cut changes no target.
@@ -219,7 +219,7 @@ def test_a_finetuned_model_loads_and_says_where_it_comes_from(
     assert origin["zero_shot"] is False
     assert origin["made_from"]["sha256"] == load_model(str(base)).sha256
     assert set(origin["held_out_scores"]) == {"before_own_thresholds", "before", "after"}
-    assert str(tmp_path) not in json.dumps(document)
+    assert image not in json.dumps(document)
     assert model.sha256 != load_model(str(base)).sha256
     assert main(["finetune", image, *options]) == 2
     assert "expected a new folder" in capsys.readouterr().err
@@ -296,11 +296,22 @@ def test_labels_that_are_no_whole_numbers_are_refused(phantom):
 
 def test_a_large_held_out_part_is_cut_and_an_empty_one_is_none(volume, monkeypatch):
     truth = held_out_truth(volume)
-    assert truth.image.shape == truth.labels.shape == (36, 44, 16)
+    at = 80 - truth.image.shape[2]
+    assert truth.image.shape == truth.labels.shape == (36, 44, 80 - at)
+    assert at == pytest.approx(np.quantile(volume.objects.centroid[:, 2], 0.8), abs=0.6)
     assert truth.labels.max() > 5
     monkeypatch.setattr(module, "MOST_HELD_OUT", 12)
     assert held_out_truth(volume).image.shape == (12, 12, 12)
-    assert held_out_truth(dataclasses.replace(volume, held_out=0.0)) is None
+    assert held_out_truth(dataclasses.replace(volume, cut=(2, 80.0))) is None
+
+
+def test_a_share_of_the_objects_is_held_out_wherever_they_are(volume):
+    objects = volume.objects
+    corner = Objects(objects.voxels, objects.centroid * (0.2, 0.3, 0.1))
+    axis, at = split(corner, volume.image, 0.25)
+    assert axis == 1
+    assert np.mean(corner.centroid[:, 1] >= at) == pytest.approx(0.25, abs=0.02)
+    assert split(corner, volume.image, 0.0) == (1, float(SHAPE[1]))
 
 
 def test_rays_that_targets_are_not_made_for_are_refused():
