@@ -34,9 +34,6 @@ logger = logging.getLogger("trainer")
 DIAMETERS = (7.0, 8.0, 9.0, 10.0, 11.0, 13.0)
 """Working sizes tried on the embryos that are for choices."""
 
-BASELINE_DIAMETER = 14.0
-"""Working size at which the classical baseline is scored: its defaults are made for it."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0 done, 2 wrong usage or input."""
@@ -217,7 +214,7 @@ def final_scores(
     scorer: Scorer, thresholds: tuple[float, float], diameter: float
 ) -> dict[str, list[float]]:
     """Score the volumes that no choice ever saw, and the classical baseline beside them."""
-    from trainer.baseline import otsu_watershed
+    from trainer.baseline import DIAMETER, Otsu
     from trainer.score import Tally, bbbc050, gonuclear, match, tgmm
 
     scores: dict[str, list[float]] = {}
@@ -230,8 +227,8 @@ def final_scores(
         scores[name] = accuracy(scorer.predictions(truths, diameter), thresholds)
         total = Tally()
         for truth in truths:
-            total = total + match(truth.labels, otsu_watershed(truth, BASELINE_DIAMETER))
-        scores[f"{name}_otsu_at_{BASELINE_DIAMETER:g}"] = [round(a, 4) for a in total.accuracy()]
+            total = total + match(truth.labels, Otsu().segment(truth, DIAMETER))
+        scores[f"{name}_otsu_at_{DIAMETER:g}"] = [round(a, 4) for a in total.accuracy()]
     return scores
 
 

@@ -132,15 +132,16 @@ def _clutter(
         thin = 0.57 / scale * float(rng.uniform(0.5, 1.5))
         inside = (thin - field) / thin * 2.0
     share = np.clip(inside, 0.0, 1.0).astype(np.float32)
-    level = float(rng.uniform(*config.mean))
-    level *= np.exp(smooth(rng, shape, 12.0)) if rng.random() < 0.5 else 1.0
+    level = np.full(shape, rng.uniform(*config.mean), np.float32)
+    if rng.random() < 0.5:
+        level *= np.exp(smooth(rng, shape, 12.0))
     result: NDArray[np.float32] = (behind + (level - behind) * share).astype(np.float32)
     return result
 
 
 def _profile(rng: np.random.Generator, depth: NDArray[np.float32]) -> NDArray[np.float32]:
     """Factor that depends on the depth alone: a dark or bright core, a bright rim, a soft edge."""
-    kind = int(rng.integers(3))
+    kind = int(rng.integers(4))
     if kind == 0:
         radius, level = rng.uniform(0.25, 0.6), rng.uniform(0.1, 0.8)
         core = np.clip((depth - radius) / 0.15, 0.0, 1.0)

@@ -32,8 +32,8 @@ def test(options: argparse.Namespace) -> None:
 
 def finetune(options: argparse.Namespace) -> None:
     """Train a model further on labelled images."""
-    from trainer.finetune import FinetuneConfig, Labelled  # noqa: PLC0415
     from trainer.finetune import finetune as run  # noqa: PLC0415
+    from trainer.finetune_config import FinetuneConfig, Labelled  # noqa: PLC0415
 
     listed = [Labelled(path, None) for path in options.images]
     listed += [Labelled(image, labels) for image, labels in options.pair]

@@ -164,7 +164,7 @@ class AppearanceConfig:
     contrast: float = 45.0
     textured: float = 0.7
     texture: Range = (0.2, 0.9)
-    profiled: float = 0.35
+    profiled: float = 0.5
     classes: tuple[int, int] = (1, 20)
     class_scales: tuple[float, ...] = (12.0, 24.0)
     clutter: float = 0.3

@@ -4,8 +4,8 @@
 MONAI's defaults where the paper gives none). A config may override ranges and probabilities, not
 what a step does. Every step takes and returns float32 (z, y, x); only `cutout` also changes labels.
 
-The steps `haze`, `lumps`, `stack`, `acquire` and `shot_noise` are ours: they imitate what real stacks
-suffer.
+The steps `haze`, `lumps`, `stack`, `acquire` and `shot_noise` are ours: they imitate what real
+stacks suffer.
 """
 
 from __future__ import annotations

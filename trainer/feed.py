@@ -1,7 +1,7 @@
 """Batches made by other processes while the network trains.
 
 What a batch is made of is a `BatchSource`'s affair: synthetic samples, or patches of labelled
-images (`labelled`). Of the synthetic one, batch b holds samples b * size .. (b + 1) * size - 1 of
+images (`patches`). Of the synthetic one, batch b holds samples b * size .. (b + 1) * size - 1 of
 a seed, whoever makes it: worker w of n makes batches w, w + n, w + 2 n, ..., each into its own
 bounded queue, and the reader takes the queues in turn. The sequence therefore depends on the seed
 alone, not on speed or worker count, and a resumed run continues it.

@@ -16,151 +16,24 @@ import hashlib
 import json
 import logging
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from anystar_batch.archive.labels import existing_labels
-from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.store import ImageReader, find_images, read_image
 from anystar_batch.errors import ConfigError, ImageError, ModelError, OutputExistsError
-from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.network.bundled import WEIGHTS, Model, load_model
-from anystar_batch.network.scale import working_scale
 from anystar_batch.network.unet import build, load_weights, save_weights
-from anystar_batch.plan import channel_index, intensity_limits, level_position
-from trainer.config import SampleConfig, TrainConfig
 from trainer.export import FILES
+from trainer.finetune_config import FinetuneConfig
 from trainer.fit import fit
-from trainer.labelled import LabelledSource, LabelledVolume, measure, split
-from trainer.score import Prediction, Scorer, Truth, tally, tune
-from trainer.shapes import connected_pieces
+from trainer.labelled import LabelledVolume
+from trainer.opening import held_out_truth, open_volumes
+from trainer.patches import LabelledSource
+from trainer.score import Prediction, Scorer, tally, tune
 
 if TYPE_CHECKING:
     import keras
 
 logger = logging.getLogger(__name__)
-
-PATCH = 48
-"""Edge of a patch, working voxels, rounded up to what the network divides by."""
-
-MOST_HELD_OUT = 160
-"""Largest edge of the region of an image that thresholds are tuned on, working voxels."""
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """An image and where its labels are.
-
-    Parameters
-    ----------
-    image : str
-        Path of an OME-Zarr image.
-    labels : str or None
-        Path of an OME-Zarr label image of the same shape; None: a label inside the image.
-    """
-
-    image: str
-    labels: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class FinetuneConfig:
-    """One fine-tuning.
-
-    Parameters
-    ----------
-    images : tuple of Labelled
-    model : str
-        Bundled model or model folder to begin with.
-    label : str or None
-        Name of the label inside the images; None where each has one.
-    channel : str
-        Name or index.
-    times : tuple of int
-        Labelled time points.
-    diameter : float or None
-        Of the objects, micrometres; None: that of the median labelled object of each image.
-    ignore : int or None
-        Label of voxels of which nothing is known.
-    synthetic : float
-        Share of synthetic samples, so that the network does not forget.
-    held_out : float
-        Share of every image's objects, all at one side, that thresholds are tuned on.
-    minutes, steps : float, int
-        Budget of training.
-    rate : float
-        Learning rate at the start.
-    scratch : bool
-        Begin with fresh weights: the model gives the network and the working size only.
-    seed, workers, batch : int
-    """
-
-    images: tuple[Labelled, ...]
-    model: str = "anystar-mix"
-    label: str | None = None
-    channel: str = "0"
-    times: tuple[int, ...] = (0,)
-    diameter: float | None = None
-    ignore: int | None = None
-    synthetic: float = 0.5
-    held_out: float = 0.2
-    minutes: float = 15.0
-    steps: int = 0
-    rate: float = 1e-4
-    scratch: bool = False
-    seed: int = 7
-    workers: int = 1
-    batch: int = 4
-    precision: str = field(default="bfloat16")
-
-    def __post_init__(self) -> None:
-        if not self.images:
-            message = "finetune: got no image; expected LABELLED.ome.zarr, or --pair IMAGE LABELS"
-            raise ConfigError(message)
-        if not 0.0 <= self.synthetic < 1.0:
-            message = f"--synthetic: got {self.synthetic:g}; expected 0 or more, below 1"
-            raise ConfigError(message)
-        if not 0.0 <= self.held_out <= 0.5:
-            message = f"--held-out: got {self.held_out:g}; expected 0 to 0.5"
-            raise ConfigError(message)
-        if self.diameter is not None and not self.diameter > 0.0:
-            message = f"--diameter: got {self.diameter:g} um; expected more than 0"
-            raise ConfigError(message)
-        if self.ignore == 0:
-            message = "--ignore: got 0, which is the background; expected a label"
-            raise ConfigError(message)
-        if not self.rate > 0.0:
-            message = f"--rate: got {self.rate:g}; expected more than 0"
-            raise ConfigError(message)
-
-    def training(self, model: Model) -> TrainConfig:
-        """Return the config of the run."""
-        divisor = int(np.lcm.reduce(model.divisor))
-        edge = -(-PATCH // divisor) * divisor
-        sample = dataclasses.replace(
-            SampleConfig.preset("as-mix", edge=edge),
-            low_percentile=model.low_percentile,
-            high_percentile=model.high_percentile,
-        )
-        config = TrainConfig(
-            sample=sample,
-            network=model.unet,
-            seed=self.seed,
-            batch=self.batch,
-            learning_rate=self.rate,
-            minutes=self.minutes,
-            steps=self.steps,
-            average_from=0.7,
-            workers=self.workers,
-            precision=self.precision,
-        )
-        if self.scratch:
-            return config
-        # A trained network's statistics are better than those of four patches.
-        return dataclasses.replace(config, freeze_norm_from=0.0)
 
 
 def finetune(
@@ -252,56 +125,6 @@ def check_rays(model: Model) -> None:
         raise ModelError(message)
 
 
-def open_volumes(one: Labelled, config: FinetuneConfig, model: Model) -> list[LabelledVolume]:
-    """Open an image with its labels, once for every labelled time.
-
-    Raises
-    ------
-    ImageError, ConfigError
-        If they cannot be used together.
-    """
-    found = find_images(one.image)
-    if len(found) > 1:
-        message = (
-            f"{one.image}: {len(found)} images; expected one; give them one by one: "
-            f"{', '.join(found)}"
-        )
-        raise ImageError(message)
-    image = read_image(found[0])
-    labels = read_image(one.labels or f"{image.path}/labels/{_label_name(image, config.label)}")
-    if labels.shape_zyx(0) != image.shape_zyx(0) or labels.num_times not in (1, image.num_times):
-        message = (
-            f"{labels.path}: the labels have {labels.num_times} times of {labels.shape_zyx(0)} "
-            f"voxels (z, y, x), {image.path} has {image.num_times} of {image.shape_zyx(0)}; "
-            "expected the same at level 0; export the labels at full resolution"
-        )
-        raise ImageError(message)
-    return [_volume(image, labels, time, config, model) for time in config.times]
-
-
-def held_out_truth(volume: LabelledVolume) -> Truth | None:
-    """Return the held-out part, or its middle where it is large, in working voxels.
-
-    None if no labelled object is in it.
-    """
-    _, part = volume.parts()
-    inside = volume.inside(part)
-    if not len(inside):
-        return None
-    middle = np.median(volume.centres()[inside], axis=0)
-    start = [
-        min(max(round(c - MOST_HELD_OUT / 2), a), max(b - MOST_HELD_OUT, a))
-        for c, a, b in zip(middle, part.start, part.stop, strict=True)
-    ]
-    edge = as_zyx([MOST_HELD_OUT] * 3)
-    box = Box(as_zyx(start), as_zyx(a + n for a, n in zip(start, edge, strict=True)))
-    box = box.intersect(part)
-    labels = volume.read_labels(box)
-    if volume.ignore is not None:
-        labels[labels == volume.ignore] = 0
-    return Truth(volume.name, volume.read_image(box), connected_pieces(labels, 8.0, 8.0))
-
-
 def write_model(
     network: keras.Model,
     base: Model,
@@ -351,62 +174,6 @@ def write_model(
     _write_json(draft / "provenance.json", document)
     load_weights(network, Path(load_model(str(draft)).folder) / WEIGHTS)
     draft.rename(folder)
-
-
-def _volume(
-    image: ImageSource, labels: ImageSource, time: int, config: FinetuneConfig, model: Model
-) -> LabelledVolume:
-    """Measure one time, and decide how the network sees it, as the command would."""
-    name = f"{Path(image.path).name} time {time}"
-    if not 0 <= time < image.num_times:
-        message = f"--time: got {time}; {image.path} has times 0 to {image.num_times - 1}"
-        raise ConfigError(message)
-    channel = channel_index(image, config.channel)
-    objects = measure(labels, time if labels.num_times > 1 else 0, config.ignore)
-    reader = ImageReader(image)
-    limits = intensity_limits(reader, time, channel, (model.low_percentile, model.high_percentile))
-    if limits is None:
-        message = f"{name}: all voxels are equal; expected an image; check --channel and --time"
-        raise ImageError(message)
-    levels = range(len(image.levels))
-    diameter = config.diameter or objects.diameter(image.scale_um(0))
-    working = working_scale(
-        None if model.diameter is None else diameter / model.diameter,
-        [image.scale_um(k) for k in levels],
-        [image.shape_zyx(k) for k in levels],
-    )
-    logger.info("%s: %d objects, diameter %.3g um", name, len(objects.voxels), diameter)
-    return LabelledVolume(
-        name=name,
-        image=image,
-        labels=labels,
-        time=time,
-        channel=channel,
-        limits=limits,
-        working=working,
-        position=level_position(reader, working.level, time, channel),
-        objects=objects,
-        ignore=config.ignore,
-        cut=split(objects, image, config.held_out),
-    )
-
-
-def _label_name(image: ImageSource, wanted: str | None) -> str:
-    """The label to learn from: the one asked for, or the only one."""
-    names = sorted(existing_labels(image.path))
-    listed = ", ".join(names) or "none"
-    if wanted is not None:
-        if wanted not in names:
-            message = f"--label: got {wanted!r}; {image.path} has the labels {listed}"
-            raise ConfigError(message)
-        return wanted
-    if len(names) != 1:
-        message = (
-            f"{image.path}: {len(names)} labels ({listed}); expected one; name it with --label, "
-            "or give labels that lie elsewhere with --pair IMAGE LABELS"
-        )
-        raise ConfigError(message)
-    return names[0]
 
 
 def _claim(run: Path, config: FinetuneConfig, base: Model) -> None:

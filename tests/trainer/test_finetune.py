@@ -16,11 +16,14 @@ from anystar_batch.network.bundled import load_model
 from anystar_batch.network.unet import build, save_weights
 from tests.fakes import make_model
 from trainer import finetune as module
+from trainer import finetune_config, opening
 from trainer.__main__ import main
 from trainer.commands import add_commands
 from trainer.export import stardist_config
-from trainer.finetune import FinetuneConfig, Labelled, held_out_truth, open_volumes
-from trainer.labelled import LabelledSource, Objects, measure, split
+from trainer.finetune_config import FinetuneConfig, Labelled
+from trainer.labelled import Objects, measure, split
+from trainer.opening import held_out_truth, open_volumes
+from trainer.patches import LabelledSource, _partial_targets
 from trainer.phantom import Phantom
 from trainer.phantom_zarr import write
 
@@ -145,11 +148,11 @@ def test_a_batch_is_a_function_of_its_number_and_travels(tiny, volume):
 
 
 def test_the_share_of_synthetic_samples_is_kept(tiny, volume, monkeypatch):
-    from trainer import labelled
+    from trainer import patches
 
     made = []
-    real = labelled.make_sample
-    monkeypatch.setattr(labelled, "make_sample", lambda *a: made.append(a) or real(*a))
+    real = patches.make_sample
+    monkeypatch.setattr(patches, "make_sample", lambda *a: made.append(a) or real(*a))
     for index in range(20):
         source(tiny, volume, 0.3).batch(index)
     assert 5 <= len(made) <= 19
@@ -174,8 +177,6 @@ def test_what_is_ignored_is_unknown(tiny, volume):
 
 
 def module_targets(labels, learnt):
-    from trainer.labelled import _partial_targets
-
     return _partial_targets(labels, learnt, (2, 2, 2), 16)
 
 
@@ -207,7 +208,7 @@ def base(tiny, tmp_path):
 def test_a_finetuned_model_loads_and_says_where_it_comes_from(
     phantom, base, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(module, "PATCH", 16)
+    monkeypatch.setattr(finetune_config, "PATCH", 16)
     image, new = str(phantom[0]), tmp_path / "mine"
     options = ["--from", str(base), "-o", str(new), "--steps", "2", "--minutes", "0"]
     assert main(["finetune", image, *options, "--rate", "1e-3"]) == 0
@@ -300,7 +301,7 @@ def test_a_large_held_out_part_is_cut_and_an_empty_one_is_none(volume, monkeypat
     assert truth.image.shape == truth.labels.shape == (36, 44, 80 - at)
     assert at == pytest.approx(np.quantile(volume.objects.centroid[:, 2], 0.8), abs=0.6)
     assert truth.labels.max() > 5
-    monkeypatch.setattr(module, "MOST_HELD_OUT", 12)
+    monkeypatch.setattr(opening, "MOST_HELD_OUT", 12)
     assert held_out_truth(volume).image.shape == (12, 12, 12)
     assert held_out_truth(dataclasses.replace(volume, cut=(2, 80.0))) is None
 

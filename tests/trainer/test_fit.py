@@ -13,10 +13,11 @@ import pytest
 
 from anystar_batch.errors import ConfigError
 from anystar_batch.network import unet
+from anystar_batch.stars.rays import golden_spiral
 from trainer import fit as module
 from trainer.config import TrainConfig
 from trainer.figures import learning_curve
-from trainer.fit import COLUMNS, Progress, fit, learning_rate
+from trainer.fit import COLUMNS, Progress, fit, known, learning_rate, minus_log_iou
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -27,6 +28,38 @@ def test_the_learning_rate_falls_linearly_to_0_whichever_budget_ends_first():
     assert learning_rate(config, Progress(step=500, minutes=7.5)) == pytest.approx(2.5e-4)
     assert learning_rate(config, Progress(step=999, minutes=10.0)) == 0.0
     assert learning_rate(config, Progress(step=0)) < 5e-5
+
+
+@pytest.mark.network
+def test_a_lower_bound_asks_for_no_less_and_no_more():
+    target = np.array([[5.0, -5.0, -5.0, 0.0]], np.float32)
+    answer = np.array([[3.0, 3.0, 9.0, 2.0]], np.float32)
+    np.testing.assert_array_equal(np.asarray(known(target, answer)), [[5.0, 5.0, 9.0, 0.0]])
+
+
+@pytest.mark.network
+def test_the_loss_is_the_iou_of_two_bodies_about_one_point():
+    rng = np.random.default_rng(3)
+    rays = golden_spiral(4096)
+    # Two ellipsoids about the origin, by rays and by voxels.
+    halves = rng.uniform(6.0, 14.0, (2, 3))
+    dist = 1.0 / np.linalg.norm(rays.vertices[None] / halves[:, None], axis=-1)
+    voxels = np.stack(np.indices((31, 31, 31)), -1) - 15.0
+    inside = [np.linalg.norm(voxels / h, axis=-1) <= 1.0 for h in halves]
+    iou = (inside[0] & inside[1]).sum() / (inside[0] | inside[1]).sum()
+    for a, b in ((0, 1), (1, 0)):
+        loss = float(minus_log_iou(dist[a].astype(np.float32), dist[b].astype(np.float32)))
+        assert np.exp(-loss) == pytest.approx(iou, abs=0.02)
+    assert float(minus_log_iou(dist[0], dist[0])) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.network
+def test_a_run_begins_with_the_weights_it_is_given(tiny, tmp_path):
+    first = fit(dataclasses.replace(tiny, steps=2), tmp_path / "first")
+    config = dataclasses.replace(tiny, steps=1, learning_rate=0.0, freeze_norm_from=0.0)
+    second = fit(config, tmp_path / "second", start=tmp_path / "first" / "weights_best.h5")
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.network

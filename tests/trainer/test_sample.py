@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from anystar_batch.errors import ConfigError
 from trainer import sample as module
+from trainer.appearance import _clutter
 from trainer.config import (
     PRESETS,
     PUBLISHED_STEPS,
@@ -19,7 +20,7 @@ from trainer.config import (
     ShapesConfig,
     Step,
 )
-from trainer.corruption import STEPS, corrupt
+from trainer.corruption import STEPS, _coarser, corrupt
 from trainer.sample import geometry_index, make_sample
 from trainer.shapes import connected_pieces, sample_geometry
 
@@ -228,6 +229,52 @@ def test_final_noise_leaves_zeros_alone():
             (Step("final_noise"),),
         )  # fmt: skip
         assert not noisy[:8].any()
+
+
+def test_a_coarser_microscope_keeps_the_mean_and_coarsens_the_grain():
+    image = np.full((48, 48, 48), 0.5, np.float32)
+    image[:, :, :4] = 1.0
+    image[:, :, 4:8] = 0.0
+    fixed = (("plane", (1.5, 1.5)), ("axial", (2.0, 2.0)), ("log_photons", (2.0, 2.0)))
+    step = Step("acquire", 1.0, (*fixed, ("std", (0.05, 0.05))))
+    labels = np.zeros(image.shape, np.int32)
+    out, _ = corrupt(np.random.default_rng(5), image, labels, (step,))
+    flat = out[:, :, 14:]
+    # Poisson noise has a floor of 2 % of the photons, which lifts the image by as much.
+    assert flat.mean() == pytest.approx(0.5 + 0.02, abs=0.01)
+    noise = flat - flat.mean()
+    correlation = [
+        float((np.take(noise, range(1, n), k) * np.take(noise, range(n - 1), k)).mean())
+        / float((noise**2).mean())
+        for k, n in enumerate(noise.shape)
+    ]
+    # White noise has none; two axes are 1.5 voxels coarse, one is 3.
+    assert min(correlation) > 0.25
+    assert max(correlation) > 0.7
+    assert sorted(correlation)[1] < 0.6
+
+
+def test_averaging_and_interpolating_keep_a_ramp():
+    for factor in (1.0, 1.3, 2.0, 3.7):
+        down, up = _coarser(40, factor)
+        ramp = np.arange(40.0)
+        np.testing.assert_allclose((up @ (down @ ramp))[6:-6], ramp[6:-6], atol=0.1)
+
+
+def test_clutter_covers_a_little_of_the_background():
+    config = SampleConfig()
+    differing = []
+    for seed in range(12):
+        geometry = sample_geometry(np.random.default_rng(seed), config.shape, config.shapes)
+        behind = np.zeros(config.shape, np.float32)
+        rng = np.random.default_rng(seed)
+        cluttered = _clutter(rng, behind, geometry.radius, config.appearance)
+        assert cluttered.shape == behind.shape
+        assert cluttered.dtype == np.float32
+        differing.append(float((cluttered > 1.0).mean()))
+    # Fibres and specks are few, sheets more; never most of the volume.
+    assert max(differing) < 0.6
+    assert sum(share > 0.002 for share in differing) >= 8
 
 
 def test_unknown_steps_and_parameters_are_named():

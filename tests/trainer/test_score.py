@@ -7,7 +7,7 @@ from anystar_batch.errors import ConfigError
 from anystar_batch.stars.raster import LatticeMap
 from anystar_batch.stars.rays import golden_spiral
 from trainer import score
-from trainer.baseline import otsu_watershed
+from trainer.baseline import DEFAULTS, GRIDS, BlobLog, Otsu
 from trainer.config import SampleConfig
 from trainer.export import phantom
 from trainer.score import (
@@ -29,7 +29,7 @@ IDENTITY = LatticeMap((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
 
 def perfect(truth, grid=(2, 2, 2)):
     prob, dist = targets(truth.labels, golden_spiral(96), grid)
-    return Prediction(truth, prob, dist, IDENTITY, grid)
+    return Prediction(truth, prob, np.abs(dist), IDENTITY, grid)
 
 
 def test_true_targets_score_nearly_all():
@@ -119,9 +119,23 @@ def test_distances_that_are_too_short_are_stretched():
 def test_the_baseline_segments_the_phantom():
     image, labels = phantom(11.0)
     truth = Truth("phantom", image, labels, (0.5, 0.5, 0.5))
-    assert match(labels, otsu_watershed(truth, None)).tp[2] == 27
-    assert match(labels, otsu_watershed(truth, 9.0)).tp[2] == 27
+    assert match(labels, Otsu().segment(truth, None)).tp[2] == 27
+    assert match(labels, Otsu().segment(truth, 9.0)).tp[2] == 27
     assert truth.diameter() == pytest.approx(5.5, rel=0.03)
+
+
+def test_blobs_are_balls_of_the_right_size():
+    image, labels = phantom(11.0)
+    truth = Truth("phantom", image, labels, (0.5, 0.5, 0.5))
+    found = match(labels, BlobLog(sigma=(2.5, 4.0)).segment(truth, None))
+    assert found.tp[2] == 27
+    assert found.fp[2] == 0
+    assert np.median(found.ratio) == pytest.approx(1.0, abs=0.35)
+
+
+def test_the_defaults_are_among_the_settings_tried():
+    for name, method in DEFAULTS.items():
+        assert method in GRIDS[name]
 
 
 def test_without_the_data_folder_real_scores_are_refused(monkeypatch):

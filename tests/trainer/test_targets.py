@@ -102,12 +102,14 @@ def test_probability_is_1_in_the_middle_and_0_outside():
     assert prob.max() == 1
 
 
-def test_the_border_of_a_sample_is_no_surface_but_ends_the_rays():
+def test_the_border_of_a_sample_is_no_surface_and_gives_a_lower_bound():
     labels = ball(10, (0, 24, 24))
     prob, dist = targets(labels, RAYS, (1, 1, 1))
     assert prob[0, 24, 24] == 1
     up = int(np.argmin(RAYS.vertices[:, 0]))
-    assert dist[4, 24, 24, up] == pytest.approx(4.5, rel=0.07)
+    down = int(np.argmax(RAYS.vertices[:, 0]))
+    assert dist[4, 24, 24, up] == pytest.approx(-4.5, rel=0.07)
+    assert dist[4, 24, 24, down] == pytest.approx(6.5, rel=0.07)
 
 
 def test_touching_objects_end_where_the_other_begins():
