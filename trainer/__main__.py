@@ -1,6 +1,7 @@
 """`python -m trainer`: look at samples, train, score, export, or all of it (`build`).
 
-Every command works on a run folder (`--run`), which holds the config, the curve and the weights.
+These commands work on a run folder (`--run`), which holds the config, the curve and the weights;
+`test`, `finetune` and `phantom` are in `commands`.
 Real volumes are scored where ANYSTAR_BATCH_DATA names their folder, and left out where not.
 """
 
@@ -13,13 +14,14 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from anystar_batch.errors import AnyStarBatchError, ConfigError
+from trainer.commands import add_commands
 from trainer.config import PRESETS, SampleConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    commands = {
+    commands: dict[str, Callable[[argparse.Namespace], None]] = {
         "montage": montage,
         "train": train,
         "score": score,
@@ -46,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "build": build_all,
     }
     try:
-        commands[options.command](options)
+        call = commands.get(options.command) or options.call
+        call(options)
     except AnyStarBatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -295,6 +298,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--version", default="1")
             command.add_argument("--tile", type=int, default=96)
             command.add_argument("--context", type=int, default=32)
+    add_commands(commands)
     return parser
 
 

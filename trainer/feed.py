@@ -1,9 +1,10 @@
 """Batches made by other processes while the network trains.
 
-Batch b holds samples b * size .. (b + 1) * size - 1 of a seed, whoever makes it: worker w of n
-makes batches w, w + n, w + 2 n, ..., each into its own bounded queue, and the reader takes the
-queues in turn. The sequence therefore depends on the seed alone, not on speed or worker count,
-and a resumed run continues it.
+What a batch is made of is a `BatchSource`'s affair: synthetic samples, or patches of labelled
+images (`patches`). Of the synthetic one, batch b holds samples b * size .. (b + 1) * size - 1 of
+a seed, whoever makes it: worker w of n makes batches w, w + n, w + 2 n, ..., each into its own
+bounded queue, and the reader takes the queues in turn. The sequence therefore depends on the seed
+alone, not on speed or worker count, and a resumed run continues it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import Queue
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +51,7 @@ class Batch:
     image : float32 (b, z, y, x, 1)
         0 to 1.
     prob : float32 (b, z / grid, y / grid, x / grid, 1)
+        -1 where it is not known: the loss leaves such points out.
     dist : float16 (b, z / grid, y / grid, x / grid, n_rays + 1)
         Distances in voxels; the last channel is the weight of the point, its probability.
     """
@@ -56,6 +59,31 @@ class Batch:
     image: NDArray[np.float32]
     prob: NDArray[np.float32]
     dist: NDArray[np.float16]
+
+
+class BatchSource(Protocol):
+    """Whatever makes batches: picklable, and a pure function of the batch's number."""
+
+    def batch(self, index: int) -> Batch:
+        """Return batch `index`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticSource:
+    """The samples of a config.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    """
+
+    config: TrainConfig
+
+    def batch(self, index: int) -> Batch:
+        """Return samples `index * size` to `(index + 1) * size - 1` of the config's seed."""
+        config = self.config
+        target = (config.network.grid, config.network.n_rays)
+        return make_batch(config.seed, index, config.batch, config.sample, target)
 
 
 def make_batch(
@@ -87,7 +115,9 @@ def make_batch(
 
 
 @contextmanager
-def feed(config: TrainConfig, start: int) -> Iterator[Iterator[Batch]]:
+def feed(
+    config: TrainConfig, start: int, batches: BatchSource | None = None
+) -> Iterator[Iterator[Batch]]:
     """Run the workers, and yield an endless iterator of batches from batch `start` on.
 
     Parameters
@@ -95,6 +125,8 @@ def feed(config: TrainConfig, start: int) -> Iterator[Iterator[Batch]]:
     config : TrainConfig
     start : int
         First batch, i.e. steps done so far.
+    batches : BatchSource, optional
+        What makes them; the config's synthetic samples by default.
 
     Yields
     ------
@@ -107,6 +139,7 @@ def feed(config: TrainConfig, start: int) -> Iterator[Iterator[Batch]]:
     """
     context = multiprocessing.get_context("spawn")
     count = config.workers
+    source = SyntheticSource(config) if batches is None else batches
     queues: list[Queue[Batch]] = [context.Queue(DEPTH) for _ in range(count)]
     workers: list[SpawnProcess] = []
     # Threads are counted when libraries load, so the children must be born into this.
@@ -115,7 +148,7 @@ def feed(config: TrainConfig, start: int) -> Iterator[Iterator[Batch]]:
     try:
         for w in range(count):
             worker = context.Process(
-                target=_work, args=(config, start + w, count, queues[w]), daemon=True
+                target=_work, args=(source, start + w, count, queues[w]), daemon=True
             )
             worker.start()
             workers.append(worker)
@@ -171,14 +204,13 @@ def bent(rng: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.flo
     return np.clip(image**gamma * gain + noise * grain, 0.0, 1.0)
 
 
-def _work(config: TrainConfig, first: int, stride: int, out: Queue[Batch]) -> None:
+def _work(source: BatchSource, first: int, stride: int, out: Queue[Batch]) -> None:
     """Make every `stride`-th batch for as long as the reader lives."""
-    target = (config.network.grid, config.network.n_rays)
     reader = multiprocessing.parent_process()
     # Else the exit waits until somebody has read what is still in the pipe.
     out.cancel_join_thread()
     index = first
-    batch = make_batch(config.seed, index, config.batch, config.sample, target)
+    batch = source.batch(index)
     while reader is not None and reader.is_alive():
         # A reader that was killed takes nothing more and says nothing: look at it now and then.
         try:
@@ -186,7 +218,7 @@ def _work(config: TrainConfig, first: int, stride: int, out: Queue[Batch]) -> No
         except queue.Full:
             continue
         index += stride
-        batch = make_batch(config.seed, index, config.batch, config.sample, target)
+        batch = source.batch(index)
 
 
 def _take(queues: list[Queue[Batch]], workers: list[SpawnProcess]) -> Iterator[Batch]:

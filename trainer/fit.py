@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from anystar_batch.errors import ConfigError
 from anystar_batch.network.unet import build, load_weights, save_weights
 from trainer.config import TrainConfig
-from trainer.feed import echoed, feed
+from trainer.feed import BatchSource, echoed, feed
 
 if TYPE_CHECKING:
     import keras
@@ -97,6 +97,7 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
     folder: Path,
     on_report: Callable[[dict[str, float]], None] | None = None,
     start: Path | None = None,
+    batches: BatchSource | None = None,
 ) -> keras.Model:
     """Train from the folder's checkpoint, from given weights, or from nothing.
 
@@ -109,6 +110,8 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
         Called with every row of the curve.
     start : Path, optional
         Weights (.h5) of the same network to begin a new run with.
+    batches : BatchSource, optional
+        What the network sees; the config's synthetic samples by default.
 
     Returns
     -------
@@ -141,18 +144,18 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
     saved = time.monotonic()
     window, first_step = _Window(progress), progress.step
     with (
-        feed(config, -(-progress.step // config.echo)) as fresh,
+        feed(config, -(-progress.step // config.echo), batches) as fresh,
         (folder / "curve.csv").open("a", newline="") as out,
     ):
         curve = csv.DictWriter(out, COLUMNS)
         if out.tell() == 0:
             curve.writeheader()
-        batches = echoed(fresh, config.echo, config.seed + progress.step)
+        stream = echoed(fresh, config.echo, config.seed + progress.step)
         while progress.share(config) < 1.0:
             if not frozen and progress.share(config) >= config.freeze_norm_from:
                 model, frozen = freeze_norm(model, config, folder, progress), True
             asked = time.monotonic()
-            batch = next(batches)
+            batch = next(stream)
             waited = time.monotonic() - asked
             if progress.step == first_step:
                 # Starting the workers is no share of the work, and not in the budget.
@@ -250,11 +253,25 @@ def compile_model(model: keras.Model, config: TrainConfig) -> None:
 
     model.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate),
-        loss=[keras.losses.BinaryCrossentropy(), dist_loss],
+        loss=[prob_loss, dist_loss],
         # XLA compiles convolutions badly for CPUs; JAX knows no other way.
         jit_compile=keras.backend.backend() == "jax",
     )
     model.optimizer.build(model.trainable_variables)
+
+
+def prob_loss(truth: Any, prob: Any) -> Any:  # noqa: ANN401  (tensors of any backend)
+    """Return the mean cross-entropy, 0 at points whose truth is not known (negative).
+
+    Parameters
+    ----------
+    truth, prob : (b, z, y, x, 1)
+    """
+    import keras  # noqa: PLC0415
+
+    ops = keras.ops
+    each = ops.binary_crossentropy(ops.maximum(truth, 0.0), prob)
+    return ops.mean(ops.where(truth < 0.0, 0.0, each))
 
 
 def known(target: Any, dist: Any) -> Any:  # noqa: ANN401  (tensors of any backend)

@@ -40,7 +40,7 @@ def test_a_lower_bound_asks_for_no_less_and_no_more():
 @pytest.mark.network
 def test_the_loss_is_the_iou_of_two_bodies_about_one_point():
     rng = np.random.default_rng(3)
-    rays = golden_spiral(4096)
+    rays = golden_spiral(256)
     # Two ellipsoids about the origin, by rays and by voxels.
     halves = rng.uniform(6.0, 14.0, (2, 3))
     dist = 1.0 / np.linalg.norm(rays.vertices[None] / halves[:, None], axis=-1)

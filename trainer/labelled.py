@@ -1,0 +1,234 @@
+"""Labelled OME-Zarr images, as the command sees them: windows of image and labels.
+
+An image is seen as the command sees it: the same level, working voxels, intensity limits and
+resampling. Its labels are looked up at level 0, nearest voxel (a pyramid may be older than a
+correction). The volume is split along the axis on which the objects spread furthest, where the last
+share of the objects begins; what lies beyond the cut is never learnt::
+
+    |<-------- learnt from --------->|<- held out ->|        working voxels
+
+Nothing is read as a whole: objects are counted chunk by chunk, patches read box by box.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch.archive.ngff import ImageSource
+from anystar_batch.archive.store import ImageReader
+from anystar_batch.errors import ImageError
+from anystar_batch.geometry import Box, ZYXFloat, as_zyx
+from anystar_batch.network.intensity import normalise
+from anystar_batch.network.resample import resample, source_box, tile_taps, working_shape
+from anystar_batch.network.scale import LevelMap, WorkingScale
+
+MOST_READ = 2**25
+"""Voxels of labels read at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Objects:
+    """What is labelled.
+
+    Parameters
+    ----------
+    voxels : int64 [n]
+        Voxels of level 0 of every object.
+    centroid : float64 [n, 3]
+        Level-0 voxels, (z, y, x).
+    """
+
+    voxels: NDArray[np.int64]
+    centroid: NDArray[np.float64]
+
+    def diameter(self, voxel: ZYXFloat) -> float:
+        """Return the diameter of the sphere with the median object's volume, unit of `voxel`."""
+        median = float(np.median(self.voxels)) * float(np.prod(voxel))
+        return float(np.cbrt(6.0 * median / np.pi))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledVolume:
+    """One time and channel of an image, its labels, and how the network sees it.
+
+    Parameters
+    ----------
+    name : str
+        For messages and the provenance.
+    image, labels : ImageSource
+        Level 0 of both has the same shape.
+    time, channel : int
+    limits : (low, high)
+        Intensities that become 0 and 1.
+    working : WorkingScale
+    position : LevelMap
+        Of the level that is read.
+    objects : Objects
+        Without what is ignored.
+    ignore : int or None
+        Label of voxels of which nothing is known.
+    cut : (axis, position)
+        Level-0 coordinate from which on nothing is learnt; see `split`.
+    """
+
+    name: str
+    image: ImageSource
+    labels: ImageSource
+    time: int
+    channel: int
+    limits: tuple[float, float]
+    working: WorkingScale
+    position: LevelMap
+    objects: Objects
+    ignore: int | None
+    cut: tuple[int, float]
+
+    def parts(self) -> tuple[Box, Box]:
+        """Return the part to learn from and the part held out, working voxels."""
+        shape, (axis, position) = self.working.shape, self.cut
+        scale, offset = self.working.to_level0(self.position)
+        cut = min(max(round((position - offset[axis]) / scale[axis]), 0), shape[axis])
+        stop, start = list(shape), [0, 0, 0]
+        stop[axis] = start[axis] = cut
+        return Box((0, 0, 0), as_zyx(stop)), Box(as_zyx(start), shape)
+
+    def centres(self) -> NDArray[np.float64]:
+        """Return the objects' centroids in working voxels [n, 3]."""
+        scale, offset = self.working.to_level0(self.position)
+        centres: NDArray[np.float64] = (self.objects.centroid - offset) / scale
+        return centres
+
+    def inside(self, box: Box) -> NDArray[np.intp]:
+        """Return the indices of the objects whose centroid lies in a box of working voxels."""
+        centres = self.centres()
+        return np.flatnonzero(((centres >= box.start) & (centres < box.stop)).all(axis=1))
+
+    def zoomed(self, factor: float) -> LabelledVolume:
+        """Return the same with working voxels `factor` times as long."""
+        w = self.working
+        zoom = _scaled(w.zoom, factor)
+        shape = working_shape(self.image.shape_zyx(w.level), zoom)
+        return replace(
+            self, working=WorkingScale(w.level, zoom, _scaled(w.voxel_um, factor), shape)
+        )
+
+    def read_image(self, window: Box) -> NDArray[np.float32]:
+        """Return a window of working voxels as the network sees it; mirrored beyond the volume."""
+        level, low = self.working.level, self.limits[0]
+        axes = tile_taps(window, self.working.shape, self.image.shape_zyx(level), self.working.zoom)
+        box = source_box(axes)
+        crop = _reader(self.image).read_box(level, self.time, self.channel, box)
+        # As `tasks.tile_image`: the low limit goes first, in float64.
+        raised = (crop.astype(np.float64) - low).astype(np.float32)
+        raised[np.isnan(raised)] = 0.0
+        return normalise(resample(raised, box.start, axes), 0.0, self.limits[1] - low)
+
+    def read_labels(self, window: Box) -> NDArray[np.int64]:
+        """Return the labels at the working voxels of a window; beyond the volume the nearest."""
+        scale, offset = self.working.to_level0(self.position)
+        index = [
+            np.clip(np.rint(np.arange(a, b) * s + o).astype(np.int64), 0, n - 1)
+            for a, b, s, o, n in zip(
+                window.start, window.stop, scale, offset, self.labels.shape_zyx(0), strict=True
+            )
+        ]
+        z, y, x = index
+        plane = int(y[-1] - y[0] + 1) * int(x[-1] - x[0] + 1)
+        found = np.zeros(window.shape, np.int64)
+        first = 0
+        while first < len(z):
+            # As many planes as may be read together, one at least.
+            last = int(np.searchsorted(z, z[first] + max(1, MOST_READ // plane), "left"))
+            start = as_zyx((z[first], y[0], x[0]))
+            box = Box(start, as_zyx((z[last - 1] + 1, y[-1] + 1, x[-1] + 1)))
+            time = self.time if self.labels.num_times > 1 else 0
+            values = _reader(self.labels).read_box(0, time, 0, box)
+            found[first:last] = values[np.ix_(z[first:last] - z[first], y - y[0], x - x[0])]
+            first = last
+        return found
+
+
+def measure(labels: ImageSource, time: int, ignore: int | None = None) -> Objects:
+    """Count voxels and find centroids, stored chunk by stored chunk.
+
+    Parameters
+    ----------
+    labels : ImageSource
+    time : int
+    ignore : int, optional
+        Label that is no object.
+
+    Raises
+    ------
+    ImageError
+        If the labels are no whole numbers, or fewer than two are there.
+    """
+    if labels.dtype.kind not in "iu":
+        message = (
+            f"{labels.path}: the labels are {labels.dtype}; expected whole numbers, one per object"
+        )
+        raise ImageError(message)
+    found: list[NDArray[np.float64]] = []
+    reader = _reader(labels)
+    for _, box in reader.existing_chunks(0, time, 0):
+        values = reader.read_box(0, time, 0, box)
+        if not values.any():
+            continue
+        names, inverse = np.unique(values, return_inverse=True)
+        inverse = inverse.ravel()
+        rows = np.empty((len(names), 5))
+        rows[:, 0] = names
+        rows[:, 1] = np.bincount(inverse)
+        for axis in range(3):
+            line = np.arange(box.start[axis], box.stop[axis], dtype=np.float64)
+            line = line.reshape([-1 if k == axis else 1 for k in range(3)])
+            rows[:, 2 + axis] = np.bincount(inverse, np.broadcast_to(line, box.shape).ravel())
+        found.append(rows)
+    table = np.concatenate(found) if found else np.empty((0, 5))
+    names, inverse = np.unique(table[:, 0], return_inverse=True)
+    sums = np.stack([np.bincount(inverse.ravel(), table[:, k]) for k in range(1, 5)], axis=1)
+    sums = sums[(names != 0) & (names != (0 if ignore is None else ignore))]
+    if len(sums) < 2:
+        message = (
+            f"{labels.path}: {len(sums)} labelled objects at time {time}; expected two or more, "
+            "each with a number of its own (a mask has one number for all)"
+        )
+        raise ImageError(message)
+    return Objects(sums[:, 0].astype(np.int64), sums[:, 1:] / sums[:, :1])
+
+
+def split(objects: Objects, source: ImageSource, share: float) -> tuple[int, float]:
+    """Return where the last objects begin, on the axis (in micrometres) on which they spread most.
+
+    Parameters
+    ----------
+    objects : Objects
+    source : ImageSource
+    share : float
+        Of the objects, to hold out; 0 holds nothing out.
+
+    Returns
+    -------
+    axis : int
+    position : float
+        Level-0 coordinate.
+    """
+    axis = int(np.argmax(np.ptp(objects.centroid, axis=0) * source.scale_um(0)))
+    if share == 0.0:
+        return axis, float(source.shape_zyx(0)[axis])
+    return axis, float(np.quantile(objects.centroid[:, axis], 1.0 - share))
+
+
+def _scaled(values: ZYXFloat, factor: float) -> ZYXFloat:
+    z, y, x = (v * factor for v in values)
+    return z, y, x
+
+
+@lru_cache(maxsize=64)
+def _reader(source: ImageSource) -> ImageReader:
+    """One reader of an image per process: its arrays stay open."""
+    return ImageReader(source)
