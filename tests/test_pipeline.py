@@ -402,3 +402,13 @@ def test_errors_of_the_system_name_the_place(tmp_path):
     message = r"/x: cannot be written \(Permission"
     with pytest.raises(OutputError, match=message), publication.named_errors(places):
         raise PermissionError(13, "Permission denied", "/x")
+
+
+def test_the_picture_of_the_probe_belongs_to_the_label_that_is_there(image):
+    picture = Path(image).with_name("a.anystar.probe.svg")
+    small.segment(image, diameter=None)
+    assert picture.read_text().startswith("<svg")
+    record = json.loads(Path(image).with_name("a.anystar.run.json").read_text())
+    assert f"Diameter {record['probe']['diameter_um']:.3g} um" in picture.read_text()
+    small.segment(image, diameter=OTHER, run={"overwrite": True})
+    assert not picture.exists()

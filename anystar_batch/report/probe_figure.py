@@ -2,10 +2,11 @@
 
 ::
 
-    evidence |        o 41 x 9.8 um
-             |  o             * 38 x 10.3 um   <- chosen
-             |                        o
-             +---------------------------- working voxel (log)
+    evidence |        o                     0.75 um: none
+             |  o             *              1.5 um: 41 of 9.8 um
+             |                        o      2.1 um: 38 of 10.3 um   <- chosen
+             +--------------------------
+               working voxel (log)
 """
 
 from __future__ import annotations
@@ -20,8 +21,14 @@ Trial = Mapping[str, Any]
 WIDTH, HEIGHT = 640, 320
 """Size of the picture, pixels."""
 
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 48, 56
+LEFT, RIGHT, TOP, BOTTOM = 64, 210, 48, 56
 """Margins around the axes, pixels."""
+
+LINE = 20
+"""From one line of the list to the next, pixels."""
+
+TICK_WIDTH = 36
+"""Room that the number at a tick takes, pixels."""
 
 INK, PALE, MARK = "#222222", "#8a8a8a", "#c0392b"
 """Colours of text and axes, of the scales left aside, of the chosen one."""
@@ -54,8 +61,8 @@ def probe_svg(probe: Mapping[str, Any]) -> str:
         f'<text x="{LEFT}" y="24" font-size="15">{title}</text>',
         *_axes(trials),
     ]
-    for trial in sorted(trials, key=lambda t: t is chosen):
-        parts += _mark(trial, trials, trial is chosen)
+    for line, trial in enumerate(sorted(trials, key=lambda t: float(t["voxel_um"]))):
+        parts += _mark(trial, _place(trial, trials), trial is chosen, TOP + LINE * (line + 1))
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -85,19 +92,23 @@ def _axes(trials: Sequence[Trial]) -> list[str]:
     if top > 0.0:
         y = _place(max(trials, key=lambda t: t["evidence"]), trials)[1]
         lines.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{top:.1%}</text>')
-    for trial in trials:
+    free = -math.inf
+    for trial in sorted(trials, key=lambda t: float(t["voxel_um"])):
         x, voxel = _place(trial, trials)[0], f"{trial['voxel_um']:.3g}"
         lines.append(f'<path d="M{x:.1f} {floor}v5" stroke="{INK}"/>')
-        lines.append(f'<text x="{x:.1f}" y="{floor + 19}" text-anchor="middle">{voxel}</text>')
+        if x > free:
+            lines.append(f'<text x="{x:.1f}" y="{floor + 19}" text-anchor="middle">{voxel}</text>')
+            free = x + TICK_WIDTH
     return lines
 
 
-def _mark(trial: Trial, trials: Sequence[Trial], is_chosen: bool) -> list[str]:
-    """A dot, and what was found there."""
-    x, y = _place(trial, trials)
+def _mark(trial: Trial, place: tuple[float, float], is_chosen: bool, line: int) -> list[str]:
+    """A dot, and what was found there, in the list beside the axes."""
+    x, y = place
     colour, size = (MARK, 6) if is_chosen else (PALE, 4)
-    text = f"{trial['objects']} x {trial['diameter_um']:.3g} um" if trial["objects"] else "none"
+    found = f"{trial['objects']} of {trial['diameter_um']:.3g} um" if trial["objects"] else "none"
+    text = f"{trial['voxel_um']:.3g} um: {found}"
     return [
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" fill="{colour}"/>',
-        f'<text x="{x:.1f}" y="{y - 10:.1f}" text-anchor="middle" fill="{colour}">{text}</text>',
+        f'<text x="{WIDTH - RIGHT + 20}" y="{line}" fill="{colour}">{text}</text>',
     ]
