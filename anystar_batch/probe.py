@@ -32,7 +32,7 @@ from anystar_batch.tasks import Work, is_constant, model_rays, tile_candidates, 
 TRIALS = (0.75, 1.5, 3.0)
 """Trial working voxels, in level-0 voxels of the plane."""
 
-KNOWN = (0.7, 2.0)
+KNOWN = (0.7, 2.85)
 """Finds that count, in diameters of the network's typical object: what noise makes is smaller."""
 
 CONFIDENT = 0.6

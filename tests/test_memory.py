@@ -18,6 +18,7 @@ from anystar_batch.memory import (
     default_block_shape,
     network_bytes,
 )
+from anystar_batch.network.tiles import View
 from tests.fakes import make_model, write_image
 from tests.test_plan import NOISE, plan_of
 
@@ -77,7 +78,12 @@ def test_candidates_of_finer_working_voxels_take_more(plan, tmp_path):
 
 def test_the_network_takes_more_for_larger_windows_and_finer_grids(plan):
     wide = dataclasses.replace(plan.tiles, window=tuple(2 * n for n in plan.tiles.window))
-    assert network_bytes(dataclasses.replace(plan, tiles=wide)) == 8 * network_bytes(plan)
+    assert network_bytes(dataclasses.replace(plan, views=(View(1, wide),))) == 8 * network_bytes(
+        plan
+    )
+    # A second scale takes its turn: the larger window counts.
+    both = dataclasses.replace(plan, views=(*plan.views, View(2, wide)))
+    assert network_bytes(both) == 8 * network_bytes(plan)
     dense = dataclasses.replace(plan, model=make_model(grid=(1, 1, 1)))
     assert network_bytes(dense) > 4 * network_bytes(plan)
 

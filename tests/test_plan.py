@@ -416,6 +416,8 @@ OPTIONS = [
     ResultConfig(filters=Filters(min_contrast=0.0)),
     ResultConfig(filters=Filters(min_contrast=0.6)),
     ResultConfig(filters=Filters(min_regularity=0.6)),
+    ResultConfig(scales=(1, 2)),
+    ResultConfig(scales=(1, 3)),
 ]
 
 
