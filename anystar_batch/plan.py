@@ -86,8 +86,6 @@ class Plan:
         Level and zoom.
     level : LevelMap
         Where the level's voxels lie in level 0.
-    tiles : TileLattice
-        The lattice of tiles, working voxels.
     prob_thresh, nms_thresh : float
         Thresholds.
     max_radius : float
@@ -108,12 +106,16 @@ class Plan:
     diameter_um: float | None
     working: WorkingScale
     level: LevelMap
-    tiles: TileLattice
     prob_thresh: float
     nms_thresh: float
     max_radius: float
     views: tuple[View, ...]
     filters: Filters = field(default_factory=Filters)
+
+    @property
+    def tiles(self) -> TileLattice:
+        """The lattice of tiles, working voxels: what the first view shows."""
+        return self.views[0].tiles
 
     @property
     def lattice(self) -> LatticeMap:
@@ -342,7 +344,6 @@ def make_plan(
         diameter_um=diameter_um,
         working=working,
         level=level_position(reader, working.level, reference, channel),
-        tiles=tiles,
         prob_thresh=config.prob_thresh if config.prob_thresh is not None else model.prob_thresh,
         nms_thresh=config.nms_thresh if config.nms_thresh is not None else model.nms_thresh,
         max_radius=model.max_radius * max(config.scales),

@@ -353,6 +353,8 @@ def tile_candidates(
         step = np.float32(view.step)
         radii = quantise(dist[fits] * step, plan.model.max_radius * view.step)
         found.append(Candidates(points[fits] * np.int32(view.step), prob[fits], radii))
+    if len(found) == 1:
+        return found[0], too_large
     together = Candidates.concatenate(found, len(model_rays(plan.model)))
     return together.take(_one_a_point(together)), too_large
 
