@@ -389,8 +389,8 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
         on_event(Note(text, is_warning=True))
     for trial in () if probe is None else probe["trials"]:
         found = (
-            f"{trial['objects']} objects of {trial['diameter_um']:.3g} um, covering "
-            f"{trial['evidence']:.1%}"
+            f"{trial['objects']} objects of {trial['diameter_um']:.3g} um, "
+            f"{trial['evidence']:.2g} um2 of surface in a um3"
             if trial["objects"]
             else "nothing of a size the network knows"
         )

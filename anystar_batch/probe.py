@@ -1,9 +1,9 @@
-"""Propose the objects' diameter when the user gives none: try three working scales on a few tiles.
+"""Propose the objects' diameter when the user gives none: try five working scales on a few tiles.
 
 The network finds objects over a range of sizes around the one it was made for. So each trial scale
-votes (how much of its tiles is covered by confident finds of a size the network knows) and measures
-(their diameter in micrometres). What the winner measured is then tried as a scale itself: a network
-answers sizes a little nearer to the one it was made for, and at the right scale that is the truth.
+votes (how much surface its confident finds of a size the network knows have) and measures (their
+median diameter in micrometres); the winner's diameter is proposed. Votes by volume favour the one
+large thing that a coarse scale finds, votes by number the crumbs of a fine one.
 Trial scales and tiles follow from the image alone: the probe gives the same answer every time.
 """
 
@@ -29,20 +29,14 @@ from anystar_batch.stars.raster import volumes
 from anystar_batch.stars.suppress import suppress
 from anystar_batch.tasks import Work, is_constant, model_rays, tile_candidates, tile_source
 
-TRIALS = (0.75, 1.5, 3.0)
+TRIALS = (0.75, 1.06, 1.5, 2.12, 3.0)
 """Trial working voxels, in level-0 voxels of the plane."""
 
-KNOWN = (0.7, 2.85)
+KNOWN = (0.857, 2.857)
 """Finds that count, in diameters of the network's typical object: what noise makes is smaller."""
 
-CONFIDENT = 0.6
+CONFIDENT = 0.7
 """Least probability of a find that counts."""
-
-ROUNDS = 2
-"""Most scales tried after the first three, each the one that the last one's finds ask for."""
-
-SETTLED = 0.07
-"""Relative change of the diameter below which no further scale is tried."""
 
 TILES = 2
 """Tiles of each trial scale."""
@@ -73,7 +67,8 @@ class Trial:
     diameter_um : float
         Their median diameter, micrometres; 0 without any.
     evidence : float
-        Share of the tiles' volume they cover, weighted by their probability.
+        Their surface (volume to the power 2/3), weighted by their probability, per volume of the
+        tiles, 1 / micrometre.
     """
 
     voxel_um: float
@@ -153,26 +148,17 @@ def probe_diameter(
     base = min(scales[0][1], scales[0][2])
     typical = model.diameter
 
-    def trial(voxel_um: float) -> Trial | None:
+    trials: list[Trial] = []
+    for factor in TRIALS:
+        voxel_um = factor * base
         try:
             plan = make_plan(reader, model, config, voxel_um * typical, limits)
         except ConfigError:
-            return None  # the volume is too small for this scale
-        return _trial(Work(plan, "", "", factory, threads), voxel_um)
-
-    trials = [t for t in (trial(factor * base) for factor in TRIALS) if t is not None]
+            continue  # the volume is too small for this scale
+        trials.append(_trial(Work(plan, "", "", factory, threads), voxel_um))
     best = max(trials, key=lambda t: t.evidence, default=None)
     if best is None or best.objects == 0:
         return Probe(base * typical, tuple(trials), is_certain=False)
-    for _ in range(ROUNDS):
-        asked = best.diameter_um / typical
-        if abs(asked - best.voxel_um) <= SETTLED * best.voxel_um:
-            break
-        refined = trial(asked)
-        if refined is None or refined.objects == 0:
-            break
-        trials.append(refined)
-        best = refined
     return Probe(best.diameter_um, tuple(trials), is_certain=True)
 
 
@@ -236,13 +222,13 @@ def _trial(work: Work, voxel_um: float) -> Trial:
     typical = plan.model.diameter or 1.0
     known = (diameters >= KNOWN[0] * typical) & (diameters <= KNOWN[1] * typical)
     known &= survivors.prob > CONFIDENT
-    covered = float((survivors.prob[known] * sizes[known]).sum())
+    surface = float((survivors.prob[known] * np.cbrt(sizes[known]) ** 2).sum())
     unit = float(np.cbrt(np.prod(plan.working.voxel_um)))
     return Trial(
         voxel_um=voxel_um,
         objects=int(known.sum()),
         diameter_um=float(np.median(diameters[known]) * unit) if known.any() else 0.0,
-        evidence=covered / max(1, searched),
+        evidence=surface / (max(1, searched) * unit),
     )
 
 

@@ -86,12 +86,12 @@ def _axes(trials: Sequence[Trial]) -> list[str]:
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.1f}" y="{HEIGHT - 10}" text-anchor="middle">'
         "working voxel, um</text>",
         f'<text transform="translate(18 {(TOP + floor) / 2:.1f}) rotate(-90)" '
-        'text-anchor="middle">share covered by finds</text>',
+        'text-anchor="middle">surface of the finds, 1/um</text>',
     ]
     top = max((t["evidence"] for t in trials), default=0.0)
     if top > 0.0:
         y = _place(max(trials, key=lambda t: t["evidence"]), trials)[1]
-        lines.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{top:.1%}</text>')
+        lines.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{top:.2g}</text>')
     free = -math.inf
     for trial in sorted(trials, key=lambda t: float(t["voxel_um"])):
         x, voxel = _place(trial, trials)[0], f"{trial['voxel_um']:.3g}"
