@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import keras
 import numpy as np
@@ -112,6 +113,7 @@ def _percentile(values: Tensor, percent: float) -> Tensor:
     return values[:, below] * (1.0 - share) + values[:, below + 1] * share
 
 
+@lru_cache(maxsize=4)
 def _compiled(config: SampleConfig) -> Callable[..., Tensor]:
     """One function from seed state and geometry to images, compiled where the backend can."""
     generator = keras.random.SeedGenerator(0)
