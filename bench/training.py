@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import APPEARANCES, SampleConfig, TrainConfig
-from trainer.feed import Batch, BatchSource, SyntheticSource, feed
+from trainer.feed import DEPTH, Batch, BatchSource, SyntheticSource, feed
 from trainer.fit import compile_model, stream_of, use_two_pools
 
 WARM = 2
@@ -123,8 +123,8 @@ def measured(config: TrainConfig) -> dict[str, Any]:
 def workers_alone(config: TrainConfig, source: BatchSource[Any], steps: int) -> float:
     """Fresh samples per second that the workers make and send when nobody else works."""
     with feed(config, 0, source) as batches:
-        # Every worker has begun once each has sent one.
-        for _ in islice(batches, config.workers):
+        # Every worker has begun, and what it had made ahead is gone.
+        for _ in islice(batches, config.workers * (DEPTH + 2)):
             pass
         begun = time.perf_counter()
         for _ in islice(batches, steps):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from trainer import fit as module
 from trainer.config import AppearanceConfig, Step, TrainConfig
 from trainer.feed import SyntheticSource
 from trainer.figures import learning_curve
-from trainer.fit import COLUMNS, Progress, fit, known, learning_rate, minus_log_iou
+from trainer.fit import COLUMNS, Progress, _claim, fit, known, learning_rate, minus_log_iou
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -141,6 +142,16 @@ def test_a_folder_of_another_run_is_refused(tiny, tmp_path):
     fit(dataclasses.replace(tiny, steps=1), tmp_path)
     with pytest.raises(ConfigError, match="differs in batch, seed"):
         fit(dataclasses.replace(tiny, batch=1, seed=8), tmp_path)
+
+
+def test_a_run_of_an_older_version_goes_on_and_may_move_to_the_device(tiny, tmp_path):
+    document = json.loads(tiny.to_json())
+    del document["appearance"]
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    _claim(tmp_path, dataclasses.replace(tiny, appearance="device"))
+    assert json.loads((tmp_path / "train.json").read_text())["appearance"] == "device"
+    with pytest.raises(ConfigError, match="differs in batch;"):
+        _claim(tmp_path, dataclasses.replace(tiny, batch=1))
 
 
 JAX_RUN = """

@@ -136,9 +136,11 @@ def _compiled(config: SampleConfig) -> Callable[..., Tensor]:
     if keras.backend.backend() == "jax":
         import jax  # noqa: PLC0415  (only under that backend)
 
-        return jax.jit(run)
+        jitted: Callable[..., Tensor] = jax.jit(run)
+        return jitted
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf  # noqa: PLC0415  (only under that backend)
 
-        return tf.function(run)
+        graph: Callable[..., Tensor] = tf.function(run)
+        return graph
     return run
