@@ -39,8 +39,10 @@ class GeometryBatch:
         Mean radius of the objects, voxels.
     prob : float32 (b, z / grid, y / grid, x / grid, 1)
         As in `feed.Batch`, of the labels that the cutouts leave.
-    dist : float16 (b, z / grid, y / grid, x / grid, n_rays + 1)
-        As in `feed.Batch`.
+    inside : bool (b, z / grid, y / grid, x / grid)
+        Points that have distances: one in four or so.
+    dist : float16 (points inside, n_rays + 1)
+        As in `feed.Batch`, of those points only: distances are most of what the pipe carries.
     """
 
     labels: NDArray[np.int16]
@@ -49,7 +51,14 @@ class GeometryBatch:
     holes: NDArray[np.uint8]
     radius: NDArray[np.float32]
     prob: NDArray[np.float32]
+    inside: NDArray[np.bool_]
     dist: NDArray[np.float16]
+
+    def dense(self) -> NDArray[np.float16]:
+        """Return the distances at every point, as `feed.Batch` has them."""
+        full = np.zeros((*self.inside.shape, self.dist.shape[1]), np.float16)
+        full[self.inside] = self.dist
+        return full
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,8 @@ class GeometrySource:
             holes.append(hole)
             probs.append(prob[..., None])
             dists.append(np.concatenate([dist, prob[..., None]], axis=-1).astype(np.float16))
+        dense = np.stack(dists)
+        inside = np.asarray(dense.any(axis=-1))
         return GeometryBatch(
             np.stack([g.labels.astype(np.int16) for g in geometries]),
             np.stack([g.depth.astype(np.float16) for g in geometries]),
@@ -82,7 +93,8 @@ class GeometrySource:
             np.stack(holes),
             np.array([g.radius for g in geometries], np.float32),
             np.stack(probs),
-            np.stack(dists),
+            inside,
+            dense[inside],
         )
 
 

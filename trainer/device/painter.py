@@ -23,7 +23,7 @@ SUBSET = 16384
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placed:
-    """A geometry batch on the device; fields as there."""
+    """A geometry batch on the device; fields as there, distances at every point."""
 
     labels: Tensor
     depth: Tensor
@@ -36,8 +36,9 @@ class Placed:
 
 def place(batch: GeometryBatch) -> Placed:
     """Copy a batch to the device, once for all its paintings."""
-    names = ("labels", "depth", "void", "holes", "radius", "prob", "dist")
-    return Placed(*(ops.convert_to_tensor(getattr(batch, name)) for name in names))
+    names = ("labels", "depth", "void", "holes", "radius", "prob")
+    arrays = (*(getattr(batch, name) for name in names), batch.dense())
+    return Placed(*(ops.convert_to_tensor(array) for array in arrays))
 
 
 def painter(config: SampleConfig) -> Callable[[Placed, int, int], Tensor]:
