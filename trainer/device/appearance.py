@@ -2,8 +2,9 @@
 
 Every variant (background model, clutter, profile) is computed for every sample and one is taken.
 What differs from the workers' painting: the classes of the Perlin model share four turned copies of
-their warp (there, each class turns it its own way), and objects beyond the `OBJECTS`-th share mean
-and spread with an earlier one.
+their warp and are looked up at the nearest voxel (there, each class turns the warp its own way, and
+its noise is interpolated), and objects beyond the `OBJECTS`-th share mean and spread with an earlier
+one.
 """
 
 from __future__ import annotations
@@ -178,27 +179,56 @@ def _profile(draws: Draws, depth: Tensor) -> Tensor:
 
 
 def _classes(draws: Draws, n: int, config: AppearanceConfig) -> Tensor:
-    """Background of warped noise classes, each a Gaussian like an object's."""
+    """Background of warped noise classes, each a Gaussian like an object's.
+
+    The winner of each group of classes is found on a plain grid, which is larger than the sample by
+    `pad`, and then looked up where the group's warp leads, at the nearest voxel: two look-ups a
+    group, where trilinear ones of all classes would be hundreds.
+    """
     fewest, most = config.classes
     count = fewest + draws.integer(most - fewest + 1)
     each = -(-most // _TURNS)
+    pad = int(min(config.class_scales))
+    best, which = _winners(draws, n + 2 * pad, each, count, config)
+
     position = _turned(draws, _displacement(draws, n))
-    values: Tensor = 0.0
-    for scale in config.class_scales:
-        size = int(np.ceil(n / scale)) + 4
-        table = draws.normal((_TURNS, size, size, size, each))
-        table = ops.reshape(table, (-1, size, size, size, each))
-        values = values + _linear(table, position / scale + 1.0)
-    # (b * turns, z, y, x, each) to (b, z, y, x, turns * each)
-    values = ops.reshape(values, (draws.count, _TURNS, n, n, n, each))
-    values = ops.reshape(ops.transpose(values, (0, 2, 3, 4, 1, 5)), (-1, n, n, n, _TURNS * each))
-    # Classes beyond the sample's number lose everywhere.
-    out_of = ops.cast(np.arange(_TURNS * each, dtype=np.int32)[None] >= count[:, None], "float32")
-    out_of = ops.reshape(out_of, (-1, 1, 1, 1, _TURNS * each))
-    winner = ops.argmax(values - 1e9 * out_of, axis=-1)
+    voxel = ops.cast(ops.clip(ops.round(position + pad), 0, n + 2 * pad - 1), "int32")
+    at = (voxel[0] * (n + 2 * pad) + voxel[1]) * (n + 2 * pad) + voxel[2]
+    at = ops.reshape(at, (-1, n**3))
+    best, which = (
+        ops.reshape(ops.take_along_axis(table, at, axis=1), (-1, _TURNS, n**3))
+        for table in (best, which)
+    )
+    group = ops.argmax(best, axis=1)
+    winner = ops.take_along_axis(which, group[:, None], axis=1)
+    winner = ops.reshape(winner, (-1, n, n, n))
     means = draws.between(config.mean, (_TURNS * each,))
     stds = draws.between(config.std, (_TURNS * each,))
     return _by_label(means, winner) + _by_label(stds, winner) * draws.normal((n, n, n))
+
+
+def _winners(
+    draws: Draws, m: int, each: int, count: Tensor, config: AppearanceConfig
+) -> tuple[Tensor, Tensor]:
+    """Largest noise of every group of classes, and whose it is, unwarped: (b * turns, m^3)."""
+    values: Tensor = 0.0
+    for scale in config.class_scales:
+        size = int(np.ceil(m / scale)) + 1
+        position = np.arange(m, dtype=np.float32)[:, None] / scale
+        hats = np.maximum(1.0 - np.abs(position - np.arange(size, dtype=np.float32)), 0.0)
+        field = ops.reshape(draws.normal((_TURNS * each, size, size, size)), (-1, size, size, size))
+        for axes in ("ij,njyx->niyx", "ij,nzjx->nzix", "ij,nzyj->nzyi"):
+            field = ops.einsum(axes, hats, field)
+        values = values + field
+    values = ops.reshape(values, (-1, each, m**3))
+    number = np.tile(
+        np.arange(_TURNS * each, dtype=np.int32).reshape(_TURNS, each), (draws.count, 1)
+    )
+    # Classes beyond the sample's number lose everywhere.
+    lost = ops.cast(number >= ops.repeat(count, _TURNS)[:, None], "float32")
+    values = values - 1e9 * lost[..., None]
+    first = ops.convert_to_tensor(number[:, :1])
+    return ops.max(values, axis=1), ops.cast(ops.argmax(values, axis=1), "int32") + first
 
 
 def _displacement(draws: Draws, n: int) -> Tensor:
@@ -218,30 +248,3 @@ def _turned(draws: Draws, warp: Tensor) -> Tensor:
     moved = ops.einsum("btij,bjzyx->ibtzyx", matrix, warp)
     voxel = np.indices((n, n, n)).astype(np.float32)[:, None]
     return ops.reshape(moved, (3, -1, n, n, n)) + voxel
-
-
-def _linear(table: Tensor, position: Tensor) -> Tensor:
-    """Trilinear look-up of all channels at once, clamped to the table.
-
-    Parameters
-    ----------
-    table : (b, m, m, m, channels)
-    position : (3, b, z, y, x)
-        In cells of the table.
-    """
-    b, m, channels = table.shape[0], table.shape[1], table.shape[4]
-    rows = ops.reshape(table, (b * m**3, channels))
-    position = ops.clip(position, 0.0, m - 1.001)
-    cell = ops.floor(position)
-    share = position - cell
-    cell = ops.cast(cell, "int32")
-    base = ((np.arange(b, dtype=np.int32).reshape(-1, 1, 1, 1) * m + cell[0]) * m + cell[1]) * m
-    base = base + cell[2]
-    total: Tensor = 0.0
-    for dz, dy, dx in np.ndindex(2, 2, 2):
-        weight: Tensor = 1.0
-        for axis, d in enumerate((dz, dy, dx)):
-            weight = weight * (share[axis] if d else 1.0 - share[axis])
-        corner = ops.take(rows, base + (dz * m + dy) * m + dx, axis=0)
-        total = total + weight[..., None] * corner
-    return total
