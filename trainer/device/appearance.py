@@ -3,8 +3,8 @@
 Every variant (background model, clutter, profile) is computed for every sample and one is taken.
 What differs from the workers' painting: the classes of the Perlin model share four turned copies of
 their warp and are looked up at the nearest voxel (there, each class turns the warp its own way, and
-its noise is interpolated), and objects beyond the `OBJECTS`-th share mean and spread with an earlier
-one.
+its noise is interpolated), and objects beyond the `OBJECTS`-th share mean and spread with an
+earlier one.
 """
 
 from __future__ import annotations
