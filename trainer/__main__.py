@@ -22,7 +22,7 @@ import numpy as np
 
 from anystar_batch.errors import AnyStarBatchError, ConfigError
 from trainer.commands import add_commands
-from trainer.config import PRESETS, SampleConfig, TrainConfig
+from trainer.config import APPEARANCES, PRESETS, SampleConfig, TrainConfig
 
 if TYPE_CHECKING:
     import keras
@@ -143,8 +143,8 @@ def run_config(options: argparse.Namespace) -> TrainConfig:
         config = TrainConfig.from_json(options.config.read_text())
     else:
         config = TrainConfig(sample=SampleConfig.preset(options.preset, options.degradation))
-    budget = {k: getattr(options, k) for k in ("minutes", "steps", "workers")}
-    return dataclasses.replace(config, **{k: v for k, v in budget.items() if v is not None})
+    free = {k: getattr(options, k) for k in ("minutes", "steps", "workers", "appearance")}
+    return dataclasses.replace(config, **{k: v for k, v in free.items() if v is not None})
 
 
 def saved_config(run: Path) -> TrainConfig:
@@ -280,6 +280,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--minutes", type=float, help="wall-clock budget")
             command.add_argument("--steps", type=int, help="budget of steps")
             command.add_argument("--workers", type=int)
+            command.add_argument(
+                "--appearance", choices=APPEARANCES, help="where intensities are made"
+            )
         if name in ("score", "export", "build"):
             command.add_argument("--weights", default="weights_best.h5")
             command.add_argument("--diameter", type=float, default=7.0)

@@ -37,6 +37,10 @@ PRESETS: dict[str, tuple[str, ...]] = {
 """Background models of AS-Mix and of the paper's three ablations."""
 
 
+APPEARANCES = ("workers", "device")
+"""Where appearance can be made."""
+
+
 def _check(condition: object, message: str) -> None:
     """Raise a ConfigError with `message` unless the condition holds."""
     if not condition:
@@ -367,6 +371,9 @@ class TrainConfig:
         Share of the budget after which the weights are averaged (the exported ones).
     workers : int
         Processes that make samples.
+    appearance : {"workers", "device"}
+        Where intensities and degradation are made: by the workers, or on the device that trains,
+        from shapes and targets that the workers send; then `echo` paints each of those anew.
     precision : {"float32", "bfloat16"}
     checkpoint_minutes : float
         Between checkpoints.
@@ -394,6 +401,7 @@ class TrainConfig:
     freeze_norm_from: float = 0.35
     average_from: float = 0.85
     workers: int = 1
+    appearance: str = "workers"
     precision: str = "bfloat16"
     checkpoint_minutes: float = 3.0
 
@@ -405,6 +413,10 @@ class TrainConfig:
         _check(self.batch >= 1, f"train: got batch {self.batch}; expected 1 or more")
         _check(self.echo >= 1, f"train: got echo {self.echo}; expected 1 or more")
         _check(self.workers >= 1, f"train: got workers {self.workers}; expected 1 or more")
+        _check(
+            self.appearance in APPEARANCES,
+            f"train: got appearance {self.appearance!r}; expected {' or '.join(APPEARANCES)}",
+        )
         _check(
             self.minutes > 0 or self.steps > 0,
             f"train: got minutes={self.minutes}, steps={self.steps}; expected a budget",
@@ -439,11 +451,11 @@ class TrainConfig:
         return parsed
 
 
-_NESTED: dict[str, type] = {
-    "sample": SampleConfig,
-    "network": UNetConfig,
-    "shapes": ShapesConfig,
-    "appearance": AppearanceConfig,
+_NESTED: dict[tuple[type, str], type] = {
+    (TrainConfig, "sample"): SampleConfig,
+    (TrainConfig, "network"): UNetConfig,
+    (SampleConfig, "shapes"): ShapesConfig,
+    (SampleConfig, "appearance"): AppearanceConfig,
 }
 
 
@@ -456,8 +468,8 @@ def _parse(cls: type, document: Mapping[str, Any]) -> Any:  # noqa: ANN401  (any
     )
     values: dict[str, Any] = {}
     for key, value in document.items():
-        if key in _NESTED:
-            values[key] = _parse(_NESTED[key], value)
+        if (cls, key) in _NESTED:
+            values[key] = _parse(_NESTED[cls, key], value)
         elif key == "steps" and isinstance(value, list):
             values[key] = tuple(
                 Step(s["name"], s.get("probability", 1.0), _tuples(s.get("ranges", [])))

@@ -64,15 +64,7 @@ def corrupt(
         If a step, or a parameter of it, has an unknown name.
     """
     for step in steps:
-        kind = STEPS.get(step.name)
-        if kind is None:
-            message = f"step: got {step.name!r}; expected one of {', '.join(sorted(STEPS))}"
-            raise ConfigError(message)
-        ranges = kind.ranges | dict(step.ranges)
-        unknown = sorted(set(ranges) - set(kind.ranges))
-        if unknown:
-            message = f"step {step.name}: got parameters {unknown}; expected {sorted(kind.ranges)}"
-            raise ConfigError(message)
+        ranges = parameter_ranges(step)
         apply = rng.random() < step.probability
         values = {name: float(rng.uniform(*ranges[name])) for name in sorted(ranges)}
         if not apply:
@@ -80,8 +72,32 @@ def corrupt(
         if step.name == "cutout":
             image, labels = cutout(rng, image, labels, values)
         else:
-            image = kind.apply(rng, image, values).astype(np.float32, copy=False)
+            image = STEPS[step.name].apply(rng, image, values).astype(np.float32, copy=False)
     return image, labels
+
+
+def parameter_ranges(step: Step) -> dict[str, Range]:
+    """Return the range of every parameter of a step: the published ones, or the config's.
+
+    Parameters
+    ----------
+    step : Step
+
+    Raises
+    ------
+    ConfigError
+        If the step, or a parameter of it, has an unknown name.
+    """
+    kind = STEPS.get(step.name)
+    if kind is None:
+        message = f"step: got {step.name!r}; expected one of {', '.join(sorted(STEPS))}"
+        raise ConfigError(message)
+    ranges = kind.ranges | dict(step.ranges)
+    unknown = sorted(set(ranges) - set(kind.ranges))
+    if unknown:
+        message = f"step {step.name}: got parameters {unknown}; expected {sorted(kind.ranges)}"
+        raise ConfigError(message)
+    return ranges
 
 
 def min_max(_rng: np.random.Generator, image: Image, _values: Values) -> Image:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import Queue
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,10 +61,16 @@ class Batch:
     dist: NDArray[np.float16]
 
 
-class BatchSource(Protocol):
-    """Whatever makes batches: picklable, and a pure function of the batch's number."""
+Made = TypeVar("Made", covariant=True)
 
-    def batch(self, index: int) -> Batch:
+
+class BatchSource(Protocol[Made]):
+    """Whatever makes batches: picklable, and a pure function of the batch's number.
+
+    They are of one type: `Batch`, or `device.batch.GeometryBatch` where the device paints.
+    """
+
+    def batch(self, index: int) -> Made:
         """Return batch `index`."""
 
 
@@ -116,8 +122,8 @@ def make_batch(
 
 @contextmanager
 def feed(
-    config: TrainConfig, start: int, batches: BatchSource | None = None
-) -> Iterator[Iterator[Batch]]:
+    config: TrainConfig, start: int, batches: BatchSource[Any] | None = None
+) -> Iterator[Iterator[Any]]:
     """Run the workers, and yield an endless iterator of batches from batch `start` on.
 
     Parameters
@@ -130,7 +136,7 @@ def feed(
 
     Yields
     ------
-    iterator of Batch
+    iterator of Batch, or of what the source makes
 
     Raises
     ------
@@ -140,7 +146,7 @@ def feed(
     context = multiprocessing.get_context("spawn")
     count = config.workers
     source = SyntheticSource(config) if batches is None else batches
-    queues: list[Queue[Batch]] = [context.Queue(DEPTH) for _ in range(count)]
+    queues: list[Queue[Any]] = [context.Queue(DEPTH) for _ in range(count)]
     workers: list[SpawnProcess] = []
     # Threads are counted when libraries load, so the children must be born into this.
     before = {name: os.environ.get(name) for name in _THREADS}
@@ -204,7 +210,7 @@ def bent(rng: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.flo
     return np.clip(image**gamma * gain + noise * grain, 0.0, 1.0)
 
 
-def _work(source: BatchSource, first: int, stride: int, out: Queue[Batch]) -> None:
+def _work(source: BatchSource[Any], first: int, stride: int, out: Queue[Any]) -> None:
     """Make every `stride`-th batch for as long as the reader lives."""
     reader = multiprocessing.parent_process()
     # Else the exit waits until somebody has read what is still in the pipe.
@@ -221,7 +227,7 @@ def _work(source: BatchSource, first: int, stride: int, out: Queue[Batch]) -> No
         batch = source.batch(index)
 
 
-def _take(queues: list[Queue[Batch]], workers: list[SpawnProcess]) -> Iterator[Batch]:
+def _take(queues: list[Queue[Any]], workers: list[SpawnProcess]) -> Iterator[Batch]:
     """Take batches from the queues in turn."""
     turn = 0
     while True:

@@ -22,7 +22,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from anystar_batch.errors import ConfigError
 from anystar_batch.network.unet import build, load_weights, save_weights
 from trainer.config import TrainConfig
-from trainer.feed import BatchSource, echoed, feed
+from trainer.feed import Batch, BatchSource, echoed, feed
 
 if TYPE_CHECKING:
     import keras
@@ -97,7 +98,7 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
     folder: Path,
     on_report: Callable[[dict[str, float]], None] | None = None,
     start: Path | None = None,
-    batches: BatchSource | None = None,
+    batches: BatchSource[Any] | None = None,
 ) -> keras.Model:
     """Train from the folder's checkpoint, from given weights, or from nothing.
 
@@ -111,7 +112,8 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
     start : Path, optional
         Weights (.h5) of the same network to begin a new run with.
     batches : BatchSource, optional
-        What the network sees; the config's synthetic samples by default.
+        What the network sees; the config's synthetic samples by default. Of `GeometryBatch` where
+        the config wants appearance made on the device.
 
     Returns
     -------
@@ -144,13 +146,12 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
     saved = time.monotonic()
     window, first_step = _Window(progress), progress.step
     with (
-        feed(config, -(-progress.step // config.echo), batches) as fresh,
+        stream_of(config, progress.step, batches) as stream,
         (folder / "curve.csv").open("a", newline="") as out,
     ):
         curve = csv.DictWriter(out, COLUMNS)
         if out.tell() == 0:
             curve.writeheader()
-        stream = echoed(fresh, config.echo, config.seed + progress.step)
         while progress.share(config) < 1.0:
             if not frozen and progress.share(config) >= config.freeze_norm_from:
                 model, frozen = freeze_norm(model, config, folder, progress), True
@@ -191,6 +192,38 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
         model.set_weights(progress.average)
     save_weights(model, folder / "weights_best.h5")
     return model
+
+
+@contextmanager
+def stream_of(
+    config: TrainConfig, step: int, batches: BatchSource[Any] | None = None
+) -> Iterator[Iterator[Batch]]:
+    """Run workers, and the painter if appearance is made on the device; yield what steps read.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    step : int
+        Steps done so far.
+    batches : BatchSource, optional
+        As in `fit`.
+
+    Yields
+    ------
+    iterator of Batch
+        Endless.
+    """
+    first = -(-step // config.echo)
+    if config.appearance == "workers":
+        with feed(config, first, batches) as fresh:
+            yield echoed(fresh, config.echo, config.seed + step)
+        return
+    from trainer.device.batch import GeometrySource  # noqa: PLC0415
+    from trainer.device.stream import ahead, painted  # noqa: PLC0415  (Keras)
+
+    source = GeometrySource(config) if batches is None else batches
+    with feed(config, first, source) as fresh, ahead(painted(fresh, config, step)) as stream:
+        yield stream
 
 
 def use_two_pools() -> None:
@@ -421,11 +454,12 @@ def _average(progress: Progress, weights: list[NDArray[np.float32]]) -> None:
 def _claim(folder: Path, config: TrainConfig) -> None:
     """Write the config into the folder, or refuse a folder of another run."""
     path = folder / "train.json"
-    free = {"minutes", "steps", "workers", "checkpoint_minutes"}
+    free = {"minutes", "steps", "workers", "appearance", "checkpoint_minutes"}
     ours = json.loads(config.to_json())
     if path.exists():
-        theirs = json.loads(path.read_text())
-        differing = sorted(k for k in ours if k not in free and ours[k] != theirs.get(k))
+        # Keys that an older version did not write take their defaults.
+        theirs = json.loads(TrainConfig.from_json(path.read_text()).to_json())
+        differing = sorted(k for k in ours if k not in free and ours[k] != theirs[k])
         if differing:
             message = (
                 f"train: {folder} holds a run that differs in {', '.join(differing)}; expected "

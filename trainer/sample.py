@@ -63,9 +63,7 @@ def make_sample(seed: int, index: int, config: SampleConfig) -> Sample:
     Sample
         The same bytes for the same arguments, whatever was made before.
     """
-    shapes = _geometry(seed, geometry_index(index, config.reuse), config)
-    rng = np.random.default_rng([seed, index, _LOOKS])
-    geometry = _turned(rng, shapes)
+    rng, geometry = turned_geometry(seed, index, config)
     image = paint(rng, geometry, config.appearance)
     image, labels = corrupt(rng, image, geometry.labels, config.steps)
     if labels is not geometry.labels:
@@ -74,6 +72,21 @@ def make_sample(seed: int, index: int, config: SampleConfig) -> Sample:
         # Padding is exactly 0 in most real volumes, but not where noise was added later.
         image = np.where(geometry.void, np.float32(image.min()), image)
     return Sample(_intensities(rng, image, config), labels, geometry.radius)
+
+
+def turned_geometry(
+    seed: int, index: int, config: SampleConfig
+) -> tuple[np.random.Generator, Geometry]:
+    """Return the shapes that sample `index` shows, and the generator for all the rest of it.
+
+    Parameters
+    ----------
+    seed, index : int
+    config : SampleConfig
+    """
+    shapes = _geometry(seed, geometry_index(index, config.reuse), config)
+    rng = np.random.default_rng([seed, index, _LOOKS])
+    return rng, _turned(rng, shapes)
 
 
 def geometry_index(index: int, reuse: int) -> int:

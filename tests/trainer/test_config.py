@@ -26,6 +26,7 @@ def test_a_config_survives_json(preset, degradation):
         sample=SampleConfig.preset(preset, degradation),
         network=UNetConfig(grid=(1, 2, 2), unet_n_filter_base=8),
         minutes=3.5,
+        appearance="device",
     )
     assert TrainConfig.from_json(config.to_json()) == config
 
@@ -73,6 +74,7 @@ def test_the_published_steps_come_with_their_probabilities_in_order():
         (lambda: TrainConfig(workers=0), "workers 0"),
         (lambda: TrainConfig(echo=0), "echo 0"),
         (lambda: TrainConfig(minutes=0.0), "expected a budget"),
+        (lambda: TrainConfig(appearance="gpu"), "appearance 'gpu'; expected workers or device"),
         (
             lambda: TrainConfig(sample=dataclasses.replace(SampleConfig(), shape=(40, 40, 40))),
             r"multiples of \(16, 16, 16\)",

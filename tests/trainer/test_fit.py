@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -15,10 +16,10 @@ from anystar_batch.errors import ConfigError
 from anystar_batch.network import unet
 from anystar_batch.stars.rays import golden_spiral
 from trainer import fit as module
-from trainer.config import TrainConfig
+from trainer.config import AppearanceConfig, Step, TrainConfig
 from trainer.feed import SyntheticSource
 from trainer.figures import learning_curve
-from trainer.fit import COLUMNS, Progress, fit, known, learning_rate, minus_log_iou
+from trainer.fit import COLUMNS, Progress, _claim, fit, known, learning_rate, minus_log_iou
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -143,9 +144,20 @@ def test_a_folder_of_another_run_is_refused(tiny, tmp_path):
         fit(dataclasses.replace(tiny, batch=1, seed=8), tmp_path)
 
 
+def test_a_run_of_an_older_version_goes_on_and_may_move_to_the_device(tiny, tmp_path):
+    document = json.loads(tiny.to_json())
+    del document["appearance"]
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    _claim(tmp_path, dataclasses.replace(tiny, appearance="device"))
+    assert json.loads((tmp_path / "train.json").read_text())["appearance"] == "device"
+    with pytest.raises(ConfigError, match="differs in batch;"):
+        _claim(tmp_path, dataclasses.replace(tiny, batch=1))
+
+
 JAX_RUN = """
 import sys
 from pathlib import Path
+sys.modules["tensorflow"] = None  # a machine that trains under JAX need not have it
 import numpy as np
 from trainer.config import TrainConfig
 from trainer.fit import fit
@@ -158,15 +170,27 @@ if __name__ == "__main__":
     assert keras.backend.backend() == "jax"
     image = np.load(folder / "image.npy")
     prob, dist = model(image, training=False)
+    from trainer.device.batch import GeometrySource
+    from trainer.device.painter import painter, place
+    placed, paint = place(GeometrySource(config).batch(0)), painter(config.sample)
+    first, again, other = (np.asarray(paint(placed, 7, n)) for n in (5, 5, 6))
+    np.testing.assert_array_equal(first, again)
+    assert 0.0 <= first.min() < first.max() <= 1.0
+    assert np.abs(first - other).mean() > 0.01
     np.savez(folder / "jax.npz", prob=np.asarray(prob), dist=np.asarray(dist))
 """
 
 
 @pytest.mark.network
-def test_jax_trains_and_tensorflow_computes_the_same(tiny, tmp_path):
+def test_jax_paints_and_trains_and_tensorflow_computes_the_same(tiny, tmp_path):
     if importlib.util.find_spec("jax") is None:
         pytest.skip('jax is not installed (pip install "jax[cpu]")')
-    (tmp_path / "config.json").write_text(tiny.to_json())
+    # Few steps of the degradation: compiling them all takes 20 s.
+    looks = AppearanceConfig(backgrounds=("rand",), textured=0.0, clutter=0.0)
+    steps = (Step("min_max"), Step("blur"), Step("acquire", 0.5), Step("gibbs", 0.5))
+    sample = dataclasses.replace(tiny.sample, appearance=looks, steps=steps)
+    config = dataclasses.replace(tiny, sample=sample, appearance="device", echo=2)
+    (tmp_path / "config.json").write_text(config.to_json())
     (tmp_path / "run_jax.py").write_text(JAX_RUN)
     image = np.random.default_rng(0).uniform(size=(1, 16, 16, 16, 1)).astype(np.float32)
     np.save(tmp_path / "image.npy", image)

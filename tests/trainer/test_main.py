@@ -55,10 +55,11 @@ def test_a_folder_without_a_run_is_named(tmp_path, capsys):
 def test_budgets_override_the_config(options, tiny):
     run, config = options
     parsed = module._parser().parse_args(
-        ["train", *run, *config, "--minutes", "3", "--workers", "2"]
+        ["train", *run, *config, "--minutes", "3", "--workers", "2", "--appearance", "device"]
     )
     chosen = module.run_config(parsed)
     assert (chosen.minutes, chosen.steps, chosen.workers) == (3.0, 6, 2)
+    assert (tiny.appearance, chosen.appearance) == ("workers", "device")
     assert chosen.network == tiny.network
 
 
