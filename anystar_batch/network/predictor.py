@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.errors import ModelError
-from anystar_batch.geometry import Box
+from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.network.bundled import WEIGHTS, Model
+from anystar_batch.network.slabs import SlabNetwork
 from anystar_batch.network.unet import build, load_weights
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class PredictorFactory(Hashable, Protocol):
 class KerasPredictor:
     """The model's network under plain Keras.
 
-    One tile is one batch: a tile's bits cannot depend on its neighbours in a batch.
+    One tile is one batch: a tile's bits cannot depend on its neighbours in a batch, and it is large
+    enough to fill a device. What outgrows the memory is cut into slabs (`slabs.SlabNetwork`).
 
     Parameters
     ----------
@@ -77,8 +79,9 @@ class KerasPredictor:
         try:
             with quiet_imports():
                 _limit_threads(threads)
-                self._network = build(model.unet)
-                load_weights(self._network, Path(model.folder) / WEIGHTS)
+                network = build(model.unet)
+                load_weights(network, Path(model.folder) / WEIGHTS)
+                self._network = SlabNetwork(network, model.unet)
         except ModuleNotFoundError as error:
             message = (
                 f"network: {error.name} is not installed; install the package with the extra "
@@ -89,25 +92,15 @@ class KerasPredictor:
 
     def find(self, image: NDArray[np.float32], window: Box, core: Box, prob_thresh: float) -> Found:
         """Return the candidates whose point lies in the core; see `Predictor.find`."""
-        prob, dist = self._network.predict_on_batch(image[None, ..., None])
-        prob, dist = np.asarray(prob)[0, ..., 0], np.asarray(dist)[0]
         inside = core.relative_to(window.start)
-        mine = np.zeros(prob.shape, bool)
-        # Output voxel i speaks of input voxel i * grid.
-        mine[
-            tuple(
-                slice(-(-a // g), -(-b // g))
-                for a, b, g in zip(inside.start, inside.stop, self._grid, strict=True)
-            )
-        ] = True
-        index = np.argwhere(mine & (prob > prob_thresh))
-        chosen = tuple(index.T)
-        points = index * np.asarray(self._grid) + np.asarray(window.start)
-        return (
-            points.astype(np.int32),
-            prob[chosen].astype(np.float32),
-            np.maximum(dist[chosen], MIN_DIST).astype(np.float32),
+        # Output i speaks of input voxel i * grid.
+        mine = Box(
+            as_zyx(-(-a // g) for a, g in zip(inside.start, self._grid, strict=True)),
+            as_zyx(-(-b // g) for b, g in zip(inside.stop, self._grid, strict=True)),
         )
+        index, prob, dist = self._network.find(image, mine, prob_thresh)
+        points = index * np.asarray(self._grid) + np.asarray(window.start)
+        return points.astype(np.int32), prob, np.maximum(dist, np.float32(MIN_DIST))
 
 
 @contextlib.contextmanager

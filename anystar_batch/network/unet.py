@@ -273,7 +273,8 @@ def build(  # noqa: C901  (reads top to bottom, as the network runs)
             tensor = layers.Conv3D(base, kernel, padding="same", activation=inner, dtype=dtype)(
                 tensor
             )
-        tensor = layers.MaxPooling3D(pool, dtype=dtype)(tensor)
+        name = "stem" if pooled == config.grid else None
+        tensor = layers.MaxPooling3D(pool, dtype=dtype, name=name)(tensor)
 
     skips = []
     for level in range(depth):

@@ -22,12 +22,14 @@ class Field:
     def __init__(self, grid, prob=None):
         self.grid, self.prob, self.seen = grid, prob, []
 
-    def predict_on_batch(self, images):
-        self.seen.append(images.shape)
-        image = images[0, ..., 0][tuple(slice(None, None, g) for g in self.grid)]
+    def find(self, image, core, prob_thresh):
+        self.seen.append(image.shape)
+        image = image[tuple(slice(None, None, g) for g in self.grid)][core.slices]
         prob = np.full(image.shape, 0.9) if self.prob is None else self.prob(image)
-        dist = np.repeat(image[..., None], 96, axis=-1)
-        return prob[None, ..., None].astype(np.float64), dist[None].astype(np.float64)
+        index = np.argwhere(prob > prob_thresh)
+        chosen = tuple(index.T)
+        dist = np.repeat(image[chosen][:, None], 96, axis=-1)
+        return index + core.start, prob[chosen].astype(np.float32), dist
 
 
 @pytest.fixture
@@ -36,6 +38,7 @@ def make(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "tensorflow"))
     monkeypatch.setenv("ANYSTAR_BATCH_BACKEND", "jax")
     monkeypatch.setattr(predictor, "load_weights", lambda *_: None)
+    monkeypatch.setattr(predictor, "SlabNetwork", lambda network, _: network)
 
     def make(network, grid=(2, 2, 2)):
         monkeypatch.setattr(predictor, "build", lambda _: network)
@@ -67,7 +70,7 @@ def test_every_grid_point_is_found_once_by_the_tile_that_owns_it(make, grid, sha
         assert (dist[:, 0] == 1 + (z * shape[1] + y) * shape[2] + x).all()
         assert (prob == np.float32(0.9)).all()
         found.append(points)
-    assert set(network.seen) == {(1, *lattice.window, 1)}
+    assert set(network.seen) == {lattice.window}
     points = np.concatenate(found)
     expected = np.argwhere(np.ones([-(-n // g) for n, g in zip(shape, grid, strict=True)])) * grid
     order = np.lexsort(points.T[::-1])
