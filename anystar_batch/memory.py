@@ -57,7 +57,7 @@ def block_bytes(plan: Plan, shape: ZYX) -> int:
     # The image twice (as stored, as read), labels and their compressed copy.
     painting = voxels * (4 + 4 + 2 * pixel * plan.source.num_channels)
     # A coarse view reads its context far around the block.
-    reach = [2 * (v.step - 1) * max(v.tiles.before) for v in plan.views]
+    reach = [2 * (v.step - 1) * max(v.tiles.context) for v in plan.views]
     read = math.prod(n + max(reach) * s for n, s in zip(shape, plan.lattice.scale, strict=True))
     predicting = int(read) * 2 * pixel + int(voxels / level0_per_working) * CANDIDATE_BYTES
     return max(painting, predicting)

@@ -42,7 +42,7 @@ from anystar_batch.network.scale import (
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
 from anystar_batch.stars.raster import LatticeMap
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Number of the method; raised whenever the same input and options may give another result."""
 
 LIMITS_MIN_VOXELS = 10**6
@@ -330,6 +330,7 @@ def make_plan(
         config.tile if config.tile is not None else model.tile,
         model.context,
         model.divisor,
+        config.scales,
     )
     if reference is None:
         reference = next(t for t, pair in zip(times, limits, strict=True) if pair is not None)

@@ -21,7 +21,7 @@ from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.intensity import limits, normalise
 from anystar_batch.network.predictor import KerasPredictor
 from anystar_batch.network.resample import reflected
-from anystar_batch.network.tiles import TileLattice
+from anystar_batch.network.tiles import BORDER, TileLattice
 from anystar_batch.stars.candidates import Candidates, is_storable, quantise
 from anystar_batch.stars.polyhedra import IDENTITY
 from anystar_batch.stars.raster import paint
@@ -40,20 +40,19 @@ def main() -> None:
     predictor = KerasPredictor(model, 2)
     image = mosaic(options.size)
     edge = options.size
-    border = 16
-    whole = TileLattice((edge,) * 3, (edge,) * 3, (border,) * 3, (edge + 2 * border,) * 3)
+    whole = TileLattice((edge,) * 3, (edge,) * 3, (BORDER,) * 3, model.divisor)
     truth = run(model, predictor, image, whole)
     print(f"one piece: {truth.max()} instances")
     print("| tile | context | computed / useful | instances | unmatched at IoU 0.5 | at 0.9 |")
     print("|---|---|---|---|---|---|")
     for tile in options.tiles:
         for context in options.contexts:
-            if tile + 2 * context > edge + 2 * border:
+            lattice = TileLattice((edge,) * 3, (tile,) * 3, (context,) * 3, model.divisor)
+            if lattice.counts == (1, 1, 1):
                 continue
-            window = (tile + 2 * context,) * 3
-            lattice = TileLattice((edge,) * 3, (tile,) * 3, (context,) * 3, window)
             found = run(model, predictor, image, lattice)
-            computed = np.prod(lattice.counts) * np.prod(window) / edge**3
+            windows = [lattice.window_box(index).size for index in iter_grid(lattice.counts)]
+            computed = sum(windows) / edge**3
             missing = " | ".join(f"{unmatched(truth, found, iou):.2%}" for iou in (0.5, 0.9))
             print(
                 f"| {tile} | {context} | {computed:.2f} | {found.max()} | {missing} |",

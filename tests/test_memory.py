@@ -18,7 +18,7 @@ from anystar_batch.memory import (
     default_block_shape,
     network_bytes,
 )
-from anystar_batch.network.tiles import View
+from anystar_batch.network.tiles import TileLattice, View
 from tests.fakes import make_model, write_image
 from tests.test_plan import NOISE, plan_of
 
@@ -77,7 +77,10 @@ def test_candidates_of_finer_working_voxels_take_more(plan, tmp_path):
 
 
 def test_the_network_takes_more_for_larger_windows_and_finer_grids(plan):
-    wide = dataclasses.replace(plan.tiles, window=tuple(2 * n for n in plan.tiles.window))
+    narrow = TileLattice((500,) * 3, (32,) * 3, (16,) * 3, (8,) * 3)
+    wide = TileLattice((500,) * 3, (64,) * 3, (32,) * 3, (8,) * 3)
+    assert [t.window for t in (narrow, wide)] == [(64, 64, 64), (128, 128, 128)]
+    plan = dataclasses.replace(plan, views=(View(1, narrow),))
     assert network_bytes(dataclasses.replace(plan, views=(View(1, wide),))) == 8 * network_bytes(
         plan
     )

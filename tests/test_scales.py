@@ -135,7 +135,7 @@ def test_a_coarse_window_is_mirrored_where_the_fine_one_is():
 @pytest.mark.parametrize("step", [2, 3, 4])
 @pytest.mark.parametrize("shape", [(20, 400, 301), (97, 96, 500)])
 def test_coarse_tiles_are_the_same_tiles(shape, step):
-    tiles = plan_tiles(shape, tile=96, context=32, divisor=(16, 16, 16))
+    tiles = plan_tiles(shape, 96, 32, (16, 16, 16), (1, step))
     view = coarse_view(tiles, step, 32, (16, 16, 16))
     assert view.tiles.counts == tiles.counts
     seen = np.zeros(shape, np.int32)
@@ -155,7 +155,7 @@ def test_coarse_tiles_are_the_same_tiles(shape, step):
 
 
 def test_a_tile_that_the_scale_does_not_divide_is_refused():
-    tiles = plan_tiles((400, 400, 400), tile=32, context=16, divisor=(16, 16, 16))
+    tiles = plan_tiles((400, 400, 400), 32, 16, (16, 16, 16), (1, 3))
     with pytest.raises(ConfigError, match=r"--scales: got 3; expected a divisor of the tile's 32"):
         coarse_view(tiles, 3, 16, (16, 16, 16))
 

@@ -8,10 +8,14 @@ whoever computes it.
 
           context        core         context
        |............|==============|............|      window = core grown by the context
-       window.start  core.start     core.stop    window.stop
 
-Where one window could hold a whole axis, that axis has one tile without context, padded a little
-on both sides; otherwise the first and last tiles of an axis reach beyond the volume's border.
+       |..|=============|=============|......|..|      the volume, two tiles of one axis:
+       |.......first window....|                       context between them, at the volume's
+                  |.........second window.......|      border only what padding is needed
+
+Windows begin at multiples of the network's divisor, so that its pooling cuts the volume at the same
+places in every tile: where the context covers all that the network can see, tiles say what one
+tile of the whole volume would say.
 
 A coarse view of the same tiles shows every nth working voxel, for objects n times as large: a core
 is n times as short in it, the context as long as ever::
@@ -22,13 +26,23 @@ is n times as short in it, the context as long as ever::
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anystar_batch.errors import ConfigError
-from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box, grid_range, grid_shape
+from anystar_batch.geometry import (
+    ZYX,
+    Box,
+    as_zyx,
+    grid_box,
+    grid_range,
+    grid_shape,
+    iter_grid,
+)
 
 BORDER = 8
-"""Least padding, working voxels, at both ends of an axis that one tile holds whole."""
+"""Least padding beyond the volume's border, working voxels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +55,16 @@ class TileLattice:
         The volume, working voxels.
     core : (z, y, x)
         Step of the lattice, working voxels.
-    before : (z, y, x)
-        Voxels of the window before the core's start.
-    window : (z, y, x)
-        Shape of every window: what the network sees.
+    context : (z, y, x)
+        Voxels of a window before and after its core, inside the volume.
+    divisor : (z, y, x)
+        What every window's shape is a multiple of.
     """
 
     shape: ZYX
     core: ZYX
-    before: ZYX
-    window: ZYX
+    context: ZYX
+    divisor: ZYX
 
     @property
     def counts(self) -> ZYX:
@@ -63,8 +77,26 @@ class TileLattice:
 
     def window_box(self, index: ZYX) -> Box:
         """Return what the network sees of a tile; may reach beyond the volume."""
-        start = as_zyx(i * c - b for i, c, b in zip(index, self.core, self.before, strict=True))
-        return Box(start, as_zyx(a + w for a, w in zip(start, self.window, strict=True)))
+        start, stop = [], []
+        for i, n, c, w, d in zip(
+            index, self.shape, self.core, self.context, self.divisor, strict=True
+        ):
+            # Padding in whole divisors, at the end up to the next multiple of it.
+            first = max(i * c - w, -(-(-BORDER // d) * d))
+            last = min((i + 1) * c + w, -(-(n + BORDER) // d) * d)
+            start.append(first)
+            stop.append(first + -(-(last - first) // d) * d)
+        return Box(as_zyx(start), as_zyx(stop))
+
+    @property
+    def window(self) -> ZYX:
+        """Shape of the largest window."""
+        # The first three of an axis: the later ones are no larger.
+        shapes = [
+            self.window_box(index).shape
+            for index in iter_grid(as_zyx(min(3, n) for n in self.counts))
+        ]
+        return as_zyx(max(shape[k] for shape in shapes) for k in range(3))
 
     def tiles_near(self, box: Box) -> list[ZYX]:
         """Return every tile whose core shares a voxel with `box`, z slowest."""
@@ -107,25 +139,19 @@ def coarse_view(tiles: TileLattice, step: int, context: int, divisor: ZYX) -> Vi
     """
     if step == 1:
         return View(1, tiles)
-    core, before, window = [], [], []
+    core = []
     shape = as_zyx(-(-n // step) for n in tiles.shape)
-    for length, whole, edge, d in zip(shape, tiles.shape, tiles.core, divisor, strict=True):
-        if edge == whole:
-            room = -(-(length + 2 * BORDER) // d) * d
-            core.append(length)
-            before.append((room - length) // 2 // 4 * 4)
-        else:
-            if edge % step:
-                message = f"--scales: got {step}; expected a divisor of the tile's {edge} voxels"
-                raise ConfigError(message)
-            room = -(-(edge // step + 2 * context) // d) * d
-            core.append(edge // step)
-            before.append(context)
-        window.append(room)
-    return View(step, TileLattice(shape, as_zyx(core), as_zyx(before), as_zyx(window)))
+    for length, whole, edge in zip(shape, tiles.shape, tiles.core, strict=True):
+        if edge < whole and edge % step:
+            message = f"--scales: got {step}; expected a divisor of the tile's {edge} voxels"
+            raise ConfigError(message)
+        core.append(length if edge >= whole else edge // step)
+    return View(step, TileLattice(shape, as_zyx(core), (context, context, context), divisor))
 
 
-def plan_tiles(shape: ZYX, tile: int, context: int, divisor: ZYX) -> TileLattice:
+def plan_tiles(
+    shape: ZYX, tile: int, context: int, divisor: ZYX, steps: Sequence[int] = (1,)
+) -> TileLattice:
     """Return the tile lattice of a volume.
 
     Parameters
@@ -133,11 +159,14 @@ def plan_tiles(shape: ZYX, tile: int, context: int, divisor: ZYX) -> TileLattice
     shape : (z, y, x)
         The volume, working voxels.
     tile : int
-        Core edge, working voxels; a multiple of `divisor`.
+        Longest edge of a core, working voxels; a multiple of `divisor`. The tiles of an axis are
+        as even as that allows.
     context : int
         Context per side, working voxels; a multiple of `divisor`.
     divisor : (z, y, x)
         What the network's input shape must be a multiple of.
+    steps : sequence of int
+        Of the views the tiles will get: they must divide a core.
 
     Returns
     -------
@@ -150,8 +179,9 @@ def plan_tiles(shape: ZYX, tile: int, context: int, divisor: ZYX) -> TileLattice
 
     Examples
     --------
-    >>> plan_tiles((20, 400, 400), tile=96, context=32, divisor=(16, 16, 16)).window
-    (48, 160, 160)
+    >>> lattice = plan_tiles((20, 400, 400), tile=96, context=32, divisor=(16, 16, 16))
+    >>> lattice.core, lattice.window
+    ((20, 80, 80), (48, 144, 144))
     """
     for name, value, least in (("tile", tile, 1), ("context", context, 0)):
         if value < least or any(value % d for d in divisor):
@@ -160,16 +190,13 @@ def plan_tiles(shape: ZYX, tile: int, context: int, divisor: ZYX) -> TileLattice
                 f"(the network halves its input that often)"
             )
             raise ConfigError(message)
-    core, before, window = [], [], []
+    core = []
     for length, step in zip(shape, divisor, strict=True):
-        whole = -(-(length + 2 * BORDER) // step) * step
-        if whole <= tile + 2 * context:
-            # `before` is even for any grid up to 2: outputs lie on the volume's even voxels.
+        alone = TileLattice((length,) * 3, (length,) * 3, (context,) * 3, (step,) * 3)
+        if alone.window[0] <= tile + 2 * (context + BORDER):
             core.append(length)
-            before.append((whole - length) // 2 // 4 * 4)
-            window.append(whole)
         else:
-            core.append(tile)
-            before.append(context)
-            window.append(tile + 2 * context)
-    return TileLattice(shape, as_zyx(core), as_zyx(before), as_zyx(window))
+            count, unit = -(-length // tile), math.lcm(step, *steps)
+            # Where the steps do not divide the tile, `coarse_view` says so.
+            core.append(min(tile, -(-length // (count * unit)) * unit))
+    return TileLattice(shape, as_zyx(core), (context, context, context), divisor)
