@@ -27,7 +27,7 @@ from anystar_batch.plan import Plan, level_scales, make_plan
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.raster import volumes
 from anystar_batch.stars.suppress import suppress
-from anystar_batch.tasks import Work, is_constant, model_rays, tile_candidates, tile_source
+from anystar_batch.tasks import Work, model_rays, tile_candidates
 
 TRIALS = (0.75, 1.06, 1.5, 2.12, 3.0)
 """Trial working voxels, in level-0 voxels of the plane."""
@@ -210,11 +210,8 @@ def _trial(work: Work, voxel_um: float) -> Trial:
     rays = model_rays(plan.model)
     found, searched = [Candidates.empty(len(rays))], 0
     for tile in _textured_tiles(plan, reader, time):
-        box = tile_source(plan, tile)
-        crop = reader.read_box(plan.working.level, time, plan.channel, box)
         searched += plan.tiles.core_box(tile).size
-        if not is_constant(crop):
-            found.append(tile_candidates(work, time, tile, crop, box.start)[0])
+        found.append(tile_candidates(work, reader, time, tile)[0])
     candidates = Candidates.concatenate(found, len(rays))
     survivors = candidates.take(suppress(candidates, rays, plan.nms_thresh))
     sizes = volumes(survivors.dist, rays)

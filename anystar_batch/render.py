@@ -34,13 +34,13 @@ from anystar_batch.geometry import (
 from anystar_batch.measure.partials import Partials, partials
 from anystar_batch.plan import Plan
 from anystar_batch.pyramid import downsample_mode, level_factors, source_box
+from anystar_batch.reading import content_digest
 from anystar_batch.spool import Slice
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.raster import bounding_boxes, paint
 from anystar_batch.tasks import (
     Done,
     Work,
-    content_digest,
     file_name,
     label_keys_path,
     load_survivors,

@@ -28,6 +28,7 @@ from anystar_batch.errors import BlockError, ImageError, LedgerMismatchError
 from anystar_batch.events import BlockDone, BlockFailed, Listener, StageDone, StageStarted
 from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box
 from anystar_batch.plan import Plan, limits_content
+from anystar_batch.reading import tile_content
 from anystar_batch.spool import Slice
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.suppress import Status, resolve
@@ -217,7 +218,7 @@ def check_content(run: Run) -> None:
         raise LedgerMismatchError(_changed(plan, "where the intensity limits come from"))
     for key, entry in predicted.items():
         time, tile = _parse_key(key)
-        if tasks.tile_content(plan, reader, time, tile) != entry["content"]:
+        if tile_content(plan, reader, time, tile) != entry["content"]:
             raise LedgerMismatchError(_changed(plan, f"tile {key}"))
     for key, entry in painted.items():
         time, index = _parse_key(key)

@@ -22,13 +22,11 @@ from numpy.typing import NDArray
 from anystar_batch import spool
 from anystar_batch.archive.store import ImageReader
 from anystar_batch.blocks import Block
-from anystar_batch.geometry import ZYX, Box, hull, index_name
+from anystar_batch.geometry import ZYX, Box, index_name
 from anystar_batch.network.bundled import Model
-from anystar_batch.network.intensity import normalise
 from anystar_batch.network.predictor import Predictor, PredictorFactory
-from anystar_batch.network.resample import Taps, resample, source_box, tile_taps
-from anystar_batch.network.tiles import View
 from anystar_batch.plan import Plan
+from anystar_batch.reading import tile_content, tile_image
 from anystar_batch.selection import removed
 from anystar_batch.spool import Slice
 from anystar_batch.stars.candidates import Candidates, is_storable, quantise
@@ -202,35 +200,6 @@ def position_keys(points: NDArray[np.int32], shape: ZYX) -> NDArray[np.int64]:
     return keys
 
 
-def tile_source(plan: Plan, tile: ZYX) -> Box:
-    """Return what a tile reads, voxels of the plan's level."""
-    return hull(source_box(_tile_taps(plan, tile, view)) for view in plan.views)
-
-
-def _tile_taps(plan: Plan, tile: ZYX, view: View) -> tuple[Taps, Taps, Taps]:
-    """The weights that make what the network sees of a tile."""
-    return tile_taps(
-        view.tiles.window_box(tile),
-        plan.working.shape,
-        plan.source.shape_zyx(plan.working.level),
-        plan.working.zoom,
-        view.step,
-    )
-
-
-def tile_content(plan: Plan, reader: ImageReader, time: int, tile: ZYX) -> str:
-    """Return the digest of the identity of every chunk that a tile reads."""
-    box = tile_source(plan, tile)
-    return content_digest(reader.identities(plan.working.level, time, plan.channel, box))
-
-
-def content_digest(identities: Sequence[tuple[str, int, int]]) -> str:
-    """Return a digest of keys, sizes and times; empty where nothing is stored."""
-    if not identities:
-        return ""
-    return hashlib.sha256(json.dumps(identities).encode()).hexdigest()[:16]
-
-
 def model_rays(model: Model) -> Rays:
     """Return a model's rays, made once a process."""
     return _rays(model.rays_json)
@@ -246,22 +215,14 @@ def predict(task: PredictTask) -> Done:
     work, plan, time = task.work, task.work.plan, task.time
     reader = ImageReader(plan.source)
     contents = {t: tile_content(plan, reader, time, t) for t in task.tiles}
-    boxes = {t: tile_source(plan, t) for t in task.tiles if contents[t]}
     found = {t: (Candidates.empty(len(model_rays(plan.model))), 0) for t in task.tiles}
-    crops: dict[ZYX, tuple[NDArray[np.number], ZYX]] = {}
-    if boxes and plan.limits_of(time) is not None:
-        union = hull(boxes.values())
-        image = reader.read_box(plan.working.level, time, plan.channel, union)
-        for tile, box in boxes.items():
-            crop = image[box.relative_to(union.start).slices]
-            if not is_constant(crop):
-                found[tile] = tile_candidates(work, time, tile, crop, box.start)
-                crops[tile] = crop, box.start
+    if plan.limits_of(time) is not None:
+        for tile in task.tiles:
+            if contents[tile]:
+                found[tile] = tile_candidates(work, reader, time, tile)
     kept = _without_certain_losers(plan, task, {t: c for t, (c, _) in found.items()})
     if plan.filters.min_contrast is not None:
-        for tile, (crop, start) in crops.items():
-            if len(kept[tile]):
-                kept[tile] = with_contrasts(plan, time, tile, (crop, start), kept[tile])
+        kept = {t: with_contrasts(plan, reader, time, t, c) for t, c in kept.items()}
     folder = Path(work.folder) / CANDIDATES
     parts = [(tile_key(time, t), kept[t], np.zeros(len(kept[t]), np.int8)) for t in task.tiles]
     slices = spool.save(folder, file_name(time, task.tiles, "npy"), parts)
@@ -280,70 +241,28 @@ def predict(task: PredictTask) -> Done:
     return Done(entries, clock.perf_counter() - started, count)
 
 
-def is_constant(crop: NDArray[np.number]) -> bool:
-    """Return whether all voxels have one value, or none has any (NaN)."""
-    first = crop.flat[0]
-    return bool((crop == first).all()) or bool(np.isnan(crop).all())
-
-
-def tile_image(
-    plan: Plan,
-    time: int,
-    tile: ZYX,
-    crop: NDArray[np.number],
-    start: ZYX,
-    view: View | None = None,
-) -> NDArray[np.float32]:
-    """Return what the network sees of a tile.
-
-    Parameters
-    ----------
-    plan : Plan
-    time : int
-    tile : (z, y, x)
-        Index of the tile.
-    crop : (z, y, x)
-        At least `tile_source(plan, tile)` of the level.
-    start : (z, y, x)
-        Index of `crop[0, 0, 0]` in the level.
-    view : View, optional
-        One of the plan's; None is the first, the working voxels.
-
-    Returns
-    -------
-    float32 (z, y, x)
-        The tile's window in that view, 0 to 1.
-    """
-    low, high = plan.limits_of(time) or (0.0, 1.0)
-    axes = _tile_taps(plan, tile, plan.views[0] if view is None else view)
-    # The low limit goes first, in float64: large integers with little contrast keep it.
-    raised = (crop.astype(np.float64) - low).astype(np.float32)
-    raised[np.isnan(raised)] = 0.0
-    return normalise(resample(raised, start, axes), 0.0, high - low)
-
-
 def tile_candidates(
-    work: Work, time: int, tile: ZYX, crop: NDArray[np.number], start: ZYX
+    work: Work, reader: ImageReader, time: int, tile: ZYX
 ) -> tuple[Candidates, int]:
     """Return the candidates a tile owns, and how many were dropped as too large.
 
     Parameters
     ----------
     work : Work
+    reader : ImageReader
+        The image.
     time : int
     tile : (z, y, x)
         Index of the tile.
-    crop : (z, y, x)
-        At least `tile_source(plan, tile)` of the level.
-    start : (z, y, x)
-        Index of `crop[0, 0, 0]` in the level.
     """
     plan = work.plan
-    predictor = _predictor(work.factory, plan.model, work.threads)
-    found, too_large = [], 0
+    found, too_large = [Candidates.empty(len(model_rays(plan.model)))], 0
     for view in plan.views:
-        points, prob, dist = predictor.find(
-            tile_image(plan, time, tile, crop, start, view),
+        image = tile_image(plan, reader, time, tile, view)
+        if image is None:
+            continue
+        points, prob, dist = _predictor(work.factory, plan.model, work.threads).find(
+            image,
             view.tiles.window_box(tile),
             view.tiles.core_box(tile),
             plan.prob_thresh,
@@ -353,8 +272,8 @@ def tile_candidates(
         step = np.float32(view.step)
         radii = quantise(dist[fits] * step, plan.model.max_radius * view.step)
         found.append(Candidates(points[fits] * np.int32(view.step), prob[fits], radii))
-    if len(found) == 1:
-        return found[0], too_large
+    if len(plan.views) == 1:
+        return found[-1], too_large
     together = Candidates.concatenate(found, len(model_rays(plan.model)))
     return together.take(_one_a_point(together)), too_large
 
@@ -370,23 +289,28 @@ def _one_a_point(candidates: Candidates) -> NDArray[np.int64]:
 
 
 def with_contrasts(
-    plan: Plan, time: int, tile: ZYX, read: tuple[NDArray[np.number], ZYX], candidates: Candidates
+    plan: Plan, reader: ImageReader, time: int, tile: ZYX, candidates: Candidates
 ) -> Candidates:
     """Return a tile's candidates with their contrasts, measured on what the network saw.
 
     Parameters
     ----------
     plan : Plan
+    reader : ImageReader
+        The image.
     time : int
     tile : (z, y, x)
         Index of the tile.
-    read : (crop, start)
-        As for `tile_image`.
     candidates : Candidates
         Some that the tile owns; what is measured of one does not depend on the others.
     """
+    if not len(candidates):
+        return candidates
     window = plan.tiles.window_box(tile)
-    image = tile_image(plan, time, tile, *read)
+    image = tile_image(plan, reader, time, tile)
+    if image is None:
+        # Seen at a coarser scale alone; at this one nothing differs from its surroundings.
+        image = np.zeros(window.shape, np.float32)
     seen = window.intersect(Box.of_shape(plan.working.shape))
     values = contrasts(image, window.start, seen, candidates, model_rays(plan.model))
     return replace(candidates, contrast=values)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 
 from anystar_batch import spool, tasks
 from anystar_batch.archive.store import ImageReader, read_image
@@ -14,6 +13,7 @@ from anystar_batch.blocks import plan_blocks
 from anystar_batch.config import ResultConfig
 from anystar_batch.filters import Filters, Volume
 from anystar_batch.geometry import Box, iter_grid
+from anystar_batch.reading import tile_content
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.suppress import Status, suppress
 from anystar_batch.tasks import (
@@ -21,16 +21,11 @@ from anystar_batch.tasks import (
     PredictTask,
     SuppressTask,
     Work,
-    content_digest,
-    is_constant,
     load_survivors,
     model_rays,
     near_box,
     position_keys,
-    tile_content,
-    tile_image,
     tile_key,
-    tile_source,
 )
 from tests.fakes import TruthPredictor, make_model, random_ellipsoids, write_image
 from tests.test_plan import plan_of
@@ -112,76 +107,8 @@ def test_a_tile_is_named_by_time_and_index():
     assert tile_key(3, (1, 0, 12)) == "3/1.0.12"
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([3, 3, 3], True),
-        ([3, 3, 4], False),
-        ([np.nan, np.nan], True),
-        ([np.nan, 1.0], False),
-        ([1.0, np.nan], False),
-        ([np.inf, np.inf], True),
-    ],
-)
-def test_one_value_alone_is_constant(values, expected):
-    assert is_constant(np.asarray(values).reshape(-1, 1, 1)) is expected
-
-
-def test_content_is_a_digest_or_nothing():
-    assert content_digest([]) == ""
-    one = content_digest([("0/c/0", 5, 7)])
-    assert one != content_digest([("0/c/0", 5, 8)])
-    assert one != content_digest([("0/c/1", 5, 7)])
-    assert one == content_digest([("0/c/0", 5, 7)])
-
-
 def test_a_margin_is_rounded_up():
     assert near_box(Box((5, 5, 5), (6, 6, 6)), 2.1) == Box((2, 2, 2), (9, 9, 9))
-
-
-# What a tile reads and sees
-
-
-def test_a_tiles_content_changes_with_a_chunk_it_reads_and_no_other(tmp_path, truth):
-    work = make_work(tmp_path, truth)
-    reader = ImageReader(work.plan.source)
-    before = {t: tile_content(work.plan, reader, 0, t) for t in iter_grid(work.plan.tiles.counts)}
-    array = zarr.open_array(f"{work.plan.source.path}/0")
-    array[0, 0, 74] = 4321
-    touched = Box((0, 0, 64), (16, 16, 75))
-    for tile, content in before.items():
-        reads = tile_source(work.plan, tile).intersect(touched).size > 0
-        assert (tile_content(work.plan, reader, 0, tile) != content) == reads
-
-
-def test_a_tile_sees_the_volume_normalised_and_mirrored(tmp_path, truth):
-    data = truth.image()
-    work = make_work(tmp_path, truth, data)
-    plan, reader = work.plan, ImageReader(work.plan.source)
-    low, high = plan.limits_of(0)
-    scaled = np.clip((data.astype(np.float64) - low) / (high - low), 0, 1)
-    for tile in iter_grid(plan.tiles.counts):
-        window, source = plan.tiles.window_box(tile), tile_source(plan, tile)
-        seen = tile_image(plan, 0, tile, reader.read_box(0, 0, 0, source), source.start)
-        index = []
-        for a, b, n in zip(window.start, window.stop, SHAPE, strict=True):
-            axis = np.arange(a, b) % (2 * n)
-            index.append(np.where(axis < n, axis, 2 * n - 1 - axis))
-        np.testing.assert_allclose(seen, scaled[np.ix_(*index)], atol=1e-6)
-        assert seen.dtype == np.float32
-
-
-def test_undefined_voxels_are_dark_and_large_integers_keep_their_contrast(tmp_path, truth):
-    contrast = truth.labels() > 0
-    data = (2**52 + 10 * contrast).astype(np.int64)
-    work = make_work(tmp_path, truth, data)
-    plan, source = work.plan, tile_source(work.plan, (0, 0, 0))
-    crop = ImageReader(plan.source).read_box(0, 0, 0, source)
-    seen = tile_image(plan, 0, (0, 0, 0), crop, source.start)
-    assert set(np.unique(seen)) == {0.0, 1.0}
-    undefined = np.where(np.arange(crop.size).reshape(crop.shape) % 7 == 0, np.nan, crop)
-    seen = tile_image(plan, 0, (0, 0, 0), undefined, source.start)
-    assert np.isfinite(seen).all()
 
 
 # Prediction
