@@ -11,13 +11,18 @@ import psutil
 
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYX
+from anystar_batch.network.slabs import SLAB_BYTES
 from anystar_batch.plan import Plan
+from anystar_batch.reading import SLAB_VOXELS
 
 PROCESS_BYTES = 900_000_000
 """An interpreter with TensorFlow, the network and the compiled kernels."""
 
 CANDIDATE_BYTES = 40
 """Bytes a working voxel for candidates in dense tissue, their files and their suppression."""
+
+RESAMPLING_BYTES = 20
+"""Bytes a voxel of a slab that is resampled: its conversions, the weighted sums."""
 
 BLOCK_EDGES = (512, 384, 256, 192, 128, 96, 64)
 """Edges that a block may get when the user names none, level-0 voxels."""
@@ -27,17 +32,22 @@ FREE_SHARE = 0.8
 
 
 def network_bytes(plan: Plan) -> int:
-    """Return what the network takes for one tile, bytes.
+    """Return what the network takes for one tile, bytes: the tile, and the largest of its parts.
 
-    Activations at the grid's resolution dominate: input convolutions, the concatenated level of
-    the U-Net, features and the rays, in float32, with the copies that the runtime makes.
+    Activations dominate, in float32: of the stem two layers of a slab, of the U-Net's first level
+    the concatenated layer and its neighbours, of the heads the features of a slab. Measured with
+    windows of 160 and 304 voxels an edge (`docs/performance.md`).
     """
     unet = plan.model.unet
     voxels = max(math.prod(view.tiles.window) for view in plan.views)
-    cells = voxels // (unet.grid[0] * unet.grid[1] * unet.grid[2])
-    full = 3 * unet.unet_n_filter_base if max(unet.grid) > 1 else 0
-    at_grid = 6 * unet.unet_n_filter_base + unet.net_conv_after_unet + 3 * unet.n_rays
-    return 4 * (voxels * full + cells * at_grid)
+    cells = voxels // math.prod(unet.grid)
+    base = 4 * unet.unet_n_filter_base
+    has_stem = max(unet.grid) > 1
+    stem = 2 * min(SLAB_BYTES, voxels * base) + 2 * cells * base if has_stem else 0
+    body = 6 * cells * base
+    heads = cells * base + 2 * min(SLAB_BYTES, 4 * cells * (unet.net_conv_after_unet or 1))
+    # The tile as it is read, and as the device holds it.
+    return 8 * voxels + max(stem, body, heads)
 
 
 def block_bytes(plan: Plan, shape: ZYX) -> int:
@@ -49,18 +59,15 @@ def block_bytes(plan: Plan, shape: ZYX) -> int:
     shape : (z, y, x)
         Level-0 voxels.
     """
-    voxels = shape[0] * shape[1] * shape[2]
-    level0_per_working = 1.0
-    for s in plan.lattice.scale:
-        level0_per_working *= s
+    voxels = math.prod(shape)
     pixel = plan.source.dtype.itemsize
     # The image twice (as stored, as read), labels and their compressed copy.
     painting = voxels * (4 + 4 + 2 * pixel * plan.source.num_channels)
-    # A coarse view reads its context far around the block.
-    reach = [2 * (v.step - 1) * max(v.tiles.context) for v in plan.views]
-    read = math.prod(n + max(reach) * s for n, s in zip(shape, plan.lattice.scale, strict=True))
-    predicting = int(read) * 2 * pixel + int(voxels / level0_per_working) * CANDIDATE_BYTES
-    return max(painting, predicting)
+    candidates = int(voxels / math.prod(plan.lattice.scale)) * CANDIDATE_BYTES
+    zoom = math.prod(plan.working.zoom)
+    seen = max(math.prod(view.tiles.window) * zoom * view.step**3 for view in plan.views)
+    reading = int(min(SLAB_VOXELS, seen)) * (2 * pixel + RESAMPLING_BYTES)
+    return max(painting, candidates + reading)
 
 
 def available_memory() -> int:

@@ -25,7 +25,7 @@ from anystar_batch.network.resample import Taps, resample, source_box, tile_taps
 from anystar_batch.network.tiles import View
 from anystar_batch.plan import Plan
 
-SLAB_VOXELS = 16 * 10**6
+SLAB_VOXELS = 8 * 10**6
 """Voxels of the level that are resampled together, about; at least what one plane needs."""
 
 AHEAD = 128
