@@ -131,6 +131,10 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     tile: Annotated[
         int | None, typer.Option(help="Core edge of a network tile, working voxels.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of the network: float32, bfloat16, or auto: what is fast here.")
+    ] = "auto",
+    backend: Annotated[str, typer.Option(help="Of the network: tensorflow or jax.")] = "tensorflow",
     block_shape: Annotated[
         tuple[int, int, int] | None,
         typer.Option(
@@ -187,6 +191,8 @@ def segment(  # noqa: PLR0913  (one parameter an option)
             nms_thresh=nms_thresh,
             tile=tile,
             scales=c.parse_scales(scales),
+            precision=precision,
+            backend=backend,
             filters=Filters(
                 min_volume=None if min_volume is None else parse_volume("--min-volume", min_volume),
                 max_volume=None if max_volume is None else parse_volume("--max-volume", max_volume),

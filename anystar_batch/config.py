@@ -28,6 +28,13 @@ MAX_SCALE = 4
 """Coarsest scale beside the working voxel, in working voxels."""
 
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+"""Precisions of the network that a user may ask for."""
+
+BACKENDS = ("tensorflow", "jax")
+"""What the network may run under."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diameter:
     """Diameter of a typical object.
@@ -185,6 +192,11 @@ class ResultConfig:
     scales : tuple of int
         Scales the network looks at, as multiples of the working voxel, the first 1; objects found
         at one are suppressed by those found at another.
+    precision : {"auto", "float32", "bfloat16"}
+        Of the network; `auto` takes what the machine computes fastest, and goes on with what an
+        unfinished or published result was begun with.
+    backend : {"tensorflow", "jax"}
+        What the network runs under.
     """
 
     channel: str = "0"
@@ -196,6 +208,8 @@ class ResultConfig:
     tile: int | None = None
     filters: Filters = field(default_factory=Filters)
     scales: tuple[int, ...] = (1,)
+    precision: str = "auto"
+    backend: str = "tensorflow"
 
     def __post_init__(self) -> None:
         for name, value in (("prob-thresh", self.prob_thresh), ("nms-thresh", self.nms_thresh)):
@@ -211,6 +225,13 @@ class ResultConfig:
                 f"up to {MAX_SCALE}, such as 1,2"
             )
             raise ConfigError(message)
+        for name, choice, known in (
+            ("precision", self.precision, PRECISIONS),
+            ("backend", self.backend, BACKENDS),
+        ):
+            if choice not in known:
+                message = f"--{name}: got {choice!r}; expected {' or '.join(known)}"
+                raise ConfigError(message)
         if self.tile is not None and self.tile < 1:
             message = f"--tile: got {self.tile}; expected a positive number of voxels"
             raise ConfigError(message)

@@ -16,7 +16,6 @@ Every piece done is in the ledger; a rerun continues. Nothing is visible before 
 from __future__ import annotations
 
 import importlib.util
-import os
 import time as clock
 from collections.abc import Mapping
 from dataclasses import replace
@@ -51,7 +50,9 @@ from anystar_batch.memory import (
     network_bytes,
 )
 from anystar_batch.network.bundled import Model, load_model
-from anystar_batch.network.predictor import KerasPredictor, PredictorFactory
+from anystar_batch.network.devices import natural_precision
+from anystar_batch.network.predictor import KerasFactory, PredictorFactory, extra_of
+from anystar_batch.network.unet import PRECISIONS
 from anystar_batch.places import Places, run_places
 from anystar_batch.plan import (
     Plan,
@@ -87,7 +88,7 @@ def segment(
     on_event: Listener = ignore,
     *,
     engine: Engine | None = None,
-    factory: PredictorFactory = KerasPredictor,
+    factory: PredictorFactory | None = None,
     model: Model | None = None,
 ) -> Summary:
     """Segment one image and publish the label and its table.
@@ -100,8 +101,8 @@ def segment(
         Told of every stage and block.
     engine : Engine, optional
         Runs the blocks; None works in this process.
-    factory : PredictorFactory
-        Makes the network; tests pass another.
+    factory : PredictorFactory, optional
+        Makes the network; None is the model's own, under Keras.
     model : Model, optional
         Instead of the one that `config.model` names.
 
@@ -117,8 +118,9 @@ def segment(
     model = load_model(config.model) if model is None else model
     source = _open(config.image)
     places = run_places(config)
-    parts = fingerprint_parts(source, model, config.result, _backend())
+    parts = _settled(config, source, model, places)
     digest = fingerprint(parts)
+    factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)
     warnings: list[str] = []
 
     def listen(event: Event) -> None:
@@ -174,7 +176,9 @@ def segment(
 
 
 def preview(
-    config: SegmentConfig, factory: PredictorFactory = KerasPredictor, model: Model | None = None
+    config: SegmentConfig,
+    factory: PredictorFactory | None = None,
+    model: Model | None = None,
 ) -> Preview:
     """Decide everything and do nothing: read, probe, plan; write no file.
 
@@ -182,8 +186,8 @@ def preview(
     ----------
     config : SegmentConfig
         What is wanted.
-    factory : PredictorFactory
-        Makes the network, for the probe.
+    factory : PredictorFactory, optional
+        Makes the network, for the probe; None is the model's own, under Keras.
     model : Model, optional
         Instead of the one that `config.model` names.
 
@@ -195,7 +199,9 @@ def preview(
     model = load_model(config.model) if model is None else model
     source = _open(config.image)
     places = run_places(config)
-    digest = fingerprint(fingerprint_parts(source, model, config.result, _backend()))
+    parts = _settled(config, source, model, places)
+    digest = fingerprint(parts)
+    factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)
     publication.check_permissions(places)
     before = publication.published(config, places, digest)
     _check_network(factory)
@@ -228,12 +234,28 @@ def _open(path: str) -> ImageSource:
     return read_image(path)
 
 
+def _settled(
+    config: SegmentConfig, source: ImageSource, model: Model, places: Places
+) -> dict[str, object]:
+    """What decides the result; a precision left open is that of what was begun here, if any."""
+    wanted = config.result
+    if wanted.precision != "auto":
+        return fingerprint_parts(source, model, wanted, wanted.precision)
+    natural = natural_precision(wanted.backend)
+    either = [
+        fingerprint_parts(source, model, wanted, precision)
+        for precision in sorted(PRECISIONS, key=lambda name: name != natural)
+    ]
+    begun = publication.fingerprints(places, with_label=not config.run.overwrite)
+    return next((parts for parts in either if fingerprint(parts) in begun), either[0])
+
+
 def _check_network(factory: PredictorFactory) -> None:
     """Raise before work if the network cannot run, without loading it."""
-    if factory is KerasPredictor and importlib.util.find_spec(_backend()) is None:
+    if isinstance(factory, KerasFactory) and importlib.util.find_spec(factory.backend) is None:
         message = (
-            f"network: {_backend()} is not installed; install the package with the extra `cpu` or "
-            "`gpu`, e.g. pip install 'anystar-batch[cpu]'"
+            f"network: {factory.backend} is not installed; install the package with the extra "
+            f"{extra_of(factory.backend)}"
         )
         raise ModelError(message)
 
@@ -430,10 +452,6 @@ def _block_shape(config: SegmentConfig, plan: Plan, unit: ZYX) -> ZYX:
 def _finish(config: SegmentConfig, places: Places) -> None:
     """Bring table and record to their places; the run is over."""
     publication.finish(config, places)
-
-
-def _backend() -> str:
-    return os.environ.get("ANYSTAR_BATCH_BACKEND", "tensorflow")
 
 
 def _triple_text(values: tuple[float, float, float]) -> str:

@@ -149,7 +149,7 @@ class Plan:
 
 
 def fingerprint_parts(
-    source: ImageSource, model: Model, config: ResultConfig, backend: str
+    source: ImageSource, model: Model, config: ResultConfig, precision: str
 ) -> dict[str, object]:
     """Return the JSON values that decide the result: image, model, options, method.
 
@@ -172,8 +172,8 @@ def fingerprint_parts(
         "max_radius": model.max_radius,
         "percentiles": [model.low_percentile, model.high_percentile],
         "model_diameter": model.diameter,
-        "precision": "float32",
-        "backend": backend,
+        "precision": precision,
+        "backend": config.backend,
     } | _more_json(config.filters, config.scales)
 
 

@@ -147,6 +147,22 @@ def throw_away(places: Places, digest: str) -> None:
         shutil.rmtree(places.work)
 
 
+def fingerprints(places: Places, *, with_label: bool) -> set[str]:
+    """Return the fingerprints of what is here: of the work directory, and of a published label.
+
+    Parameters
+    ----------
+    places : Places
+    with_label : bool
+        Whether the label counts.
+    """
+    found = {Ledger.fingerprint_in(Path(places.work))}
+    if with_label:
+        ours = (published_attributes(places.label) or {}).get(KEY)
+        found.add(ours.get("fingerprint") if isinstance(ours, dict) else None)
+    return {str(value) for value in found if value is not None}
+
+
 def published(config: SegmentConfig, places: Places, digest: str) -> JSON | None:
     """Return the provenance of this very result if it is published; None if it must be made.
 

@@ -58,7 +58,7 @@ def config(image, *, label="anystar", output=None, stats=None, run=None, **resul
         output=None if output is None else str(output),
         stats=None if stats is None else str(stats),
         result=ResultConfig(**{"diameter": Diameter(5.0, "um")} | result),
-        run=RunConfig(**{"memory": 6 * 10**9, "block_shape": (16, 16, 16)} | (run or {})),
+        run=RunConfig(**{"memory": 6 * 10**9, "block_shape": (12, 16, 16)} | (run or {})),
     )
 
 

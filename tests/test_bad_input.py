@@ -14,7 +14,7 @@ import zarr
 
 from anystar_batch import pipeline, publication
 from anystar_batch.errors import ConfigError, OutputError
-from anystar_batch.network.predictor import KerasPredictor
+from anystar_batch.network.predictor import KerasFactory
 from tests import small
 from tests.fakes import TruthPredictor, write_image
 
@@ -348,7 +348,7 @@ def test_missing_weights_and_unknown_models(tmp_path):
 def test_missing_tensorflow_is_told_before_work(tmp_path, command, monkeypatch):
     image = small.small_image(tmp_path / "a.zarr")
     monkeypatch.setattr(pipeline.importlib.util, "find_spec", lambda _: None)
-    done = command("segment", image, *SIZE, factory=KerasPredictor)
+    done = command("segment", image, *SIZE, factory=KerasFactory())
     refused(done, 2, "tensorflow is not installed", "pip install 'anystar-batch[cpu]'")
     assert not (tmp_path / "a.anystar.work").exists()
 
@@ -387,7 +387,7 @@ def test_a_damaged_chunk_names_its_block_and_a_repaired_one_completes(tmp_path, 
 
 def test_every_failed_block_is_named(tmp_path, command):
     image = small.small_image(tmp_path / "a.zarr")
-    done = command("segment", image, *SIZE, "--block-shape", 16, 16, 16, factory=Failing())
+    done = command("segment", image, *SIZE, "--block-shape", 12, 16, 16, factory=Failing())
     tiles = 18
     assert done.exit_code == 1
     assert f"({tiles} blocks failed: 0/0.0.0, 0/0.0.1, 0/0.0.2" in done.stderr

@@ -303,7 +303,7 @@ def test_contrasts_must_have_been_measured(image):
 
 
 def test_without_filters_neither_fingerprint_nor_plan_mention_them(image):
-    parts = fingerprint_parts(read_image(image), MODEL, ResultConfig(), "tensorflow")
+    parts = fingerprint_parts(read_image(image), MODEL, ResultConfig(), "float32")
     assert "filters" not in parts
     assert "filters" not in plan_of(image, None, 6.0, MODEL).to_json()
 

@@ -117,6 +117,37 @@ def test_other_options_than_the_unfinished_runs_are_refused_by_the_command(image
     assert command("segment", image, "--diameter", "5um", "--restart").exit_code == 0
 
 
+def natural(monkeypatch, precision):
+    monkeypatch.setattr(pipeline, "natural_precision", lambda _: precision)
+
+
+def precision_of(image):
+    attributes = zarr.open_group(f"{image}/labels/anystar", mode="r").attrs.asdict()
+    return attributes["anystar-batch"]["options"]["precision"]
+
+
+def test_a_run_goes_on_in_the_precision_in_which_it_began(image, monkeypatch):
+    natural(monkeypatch, "bfloat16")
+    cut(image, "paint")
+    natural(monkeypatch, "float32")
+    small.segment(image)
+    assert precision_of(image) == "bfloat16"
+    # And on a machine that is fast in another, what is published is finished.
+    assert small.segment(image).status == "nothing to do"
+    # Asked for by name, or made anew, it is another result.
+    with pytest.raises(OutputExistsError):
+        small.segment(image, precision="float32")
+    small.segment(image, run={"overwrite": True})
+    assert precision_of(image) == "float32"
+
+
+def test_a_precision_that_was_asked_for_is_kept(image, monkeypatch):
+    natural(monkeypatch, "bfloat16")
+    small.segment(image, precision="float32")
+    assert precision_of(image) == "float32"
+    assert small.segment(image).status == "nothing to do"
+
+
 @pytest.mark.parametrize("stage", ["predict", "paint", "table"])
 def test_an_image_that_changed_since_is_refused(image, reference, stage):
     cut(image, stage)

@@ -385,10 +385,10 @@ def test_a_plan_is_picklable_and_its_record_is_json(tmp_path):
 # Fingerprint
 
 
-def digest(path, config=None, model=None, backend="tensorflow"):
+def digest(path, config=None, model=None, precision="float32"):
     config = ResultConfig() if config is None else config
     model = make_model() if model is None else model
-    return fingerprint(fingerprint_parts(read_image(str(path)), model, config, backend))
+    return fingerprint(fingerprint_parts(read_image(str(path)), model, config, precision))
 
 
 @pytest.fixture
@@ -418,6 +418,7 @@ OPTIONS = [
     ResultConfig(filters=Filters(min_regularity=0.6)),
     ResultConfig(scales=(1, 2)),
     ResultConfig(scales=(1, 3)),
+    ResultConfig(backend="jax"),
 ]
 
 
@@ -429,7 +430,8 @@ def test_every_option_that_changes_the_result_changes_the_fingerprint(series):
         for field in dataclasses.fields(ResultConfig)
         if any(getattr(o, field.name) != getattr(ResultConfig(), field.name) for o in OPTIONS)
     }
-    assert covered == {field.name for field in dataclasses.fields(ResultConfig)}
+    # Of the precision counts what comes of it, not what was asked for.
+    assert covered == {field.name for field in dataclasses.fields(ResultConfig)} - {"precision"}
 
 
 def test_saying_what_holds_anyway_changes_nothing(series):
@@ -466,9 +468,12 @@ def test_every_value_of_the_model_but_its_name_and_place_counts(series):
     assert digest(series, model=renamed) == digest(series)
 
 
-def test_backend_and_algorithm_count(series, monkeypatch):
+def test_backend_precision_and_algorithm_count(series, monkeypatch):
     plain = digest(series)
-    assert digest(series, backend="jax") != plain
+    assert digest(series, ResultConfig(backend="jax")) != plain
+    assert digest(series, precision="bfloat16") != plain
+    # What is asked for does not count, but what comes of it.
+    assert digest(series, ResultConfig(precision="float32")) == plain
     monkeypatch.setattr(plan_module, "ALGORITHM", plan_module.ALGORITHM + 1)
     assert digest(series) != plain
 

@@ -95,8 +95,8 @@ def test_scales_enter_the_fingerprint_and_one_alone_says_nothing(tmp_path):
 
     image, _ = write_mixed(tmp_path / "a.ome.zarr")
     source, model = read_image(str(image)), make_model(diameter=8.0)
-    plain = fingerprint_parts(source, model, ResultConfig(), "tensorflow")
-    mixed = fingerprint_parts(source, model, ResultConfig(scales=(1, 2)), "tensorflow")
+    plain = fingerprint_parts(source, model, ResultConfig(), "float32")
+    mixed = fingerprint_parts(source, model, ResultConfig(scales=(1, 2)), "float32")
     assert mixed == plain | {"scales": [1, 2]}
 
 

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -68,24 +69,34 @@ class KerasPredictor:
         The model whose weights to load.
     threads : int
         Threads for the network's operations.
+    precision : {"float32", "bfloat16"}
+        See `unet.build`.
+    backend : {"tensorflow", "jax"}
+        Keras's backend; of the first predictor in a process.
 
     Raises
     ------
     ModelError
-        If the weights do not fit the model, or TensorFlow is not installed.
+        If the weights do not fit the model, or the backend is not installed.
     """
 
-    def __init__(self, model: Model, threads: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        threads: int,
+        precision: str = "float32",
+        backend: str = "tensorflow",
+    ) -> None:
         try:
-            with quiet_imports():
+            with quiet_imports(backend):
                 _limit_threads(threads)
-                network = build(model.unet)
+                network = build(model.unet, precision)
                 load_weights(network, Path(model.folder) / WEIGHTS)
                 self._network = SlabNetwork(network, model.unet)
         except ModuleNotFoundError as error:
             message = (
                 f"network: {error.name} is not installed; install the package with the extra "
-                "`cpu` or `gpu`, e.g. pip install 'anystar-batch[cpu]'"
+                f"{extra_of(backend)}"
             )
             raise ModelError(message) from error
         self._grid = model.grid
@@ -103,11 +114,42 @@ class KerasPredictor:
         return points.astype(np.int32), prob, np.maximum(dist, np.float32(MIN_DIST))
 
 
+@dataclass(frozen=True, slots=True)
+class KerasFactory:
+    """Makes `KerasPredictor`.
+
+    Parameters
+    ----------
+    precision : {"float32", "bfloat16"}
+    backend : {"tensorflow", "jax"}
+    """
+
+    precision: str = "float32"
+    backend: str = "tensorflow"
+
+    def __call__(self, model: Model, threads: int) -> KerasPredictor:
+        """Return a predictor for the model; loads the backend."""
+        return KerasPredictor(model, threads, self.precision, self.backend)
+
+
+def extra_of(backend: str) -> str:
+    """Return how to install a backend, in words."""
+    if backend == "tensorflow":
+        return "`cpu` or `gpu`, e.g. pip install 'anystar-batch[cpu]'"
+    return f"`{backend}`, e.g. pip install 'anystar-batch[{backend}]'"
+
+
 @contextlib.contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Send what TensorFlow, StarDist and CSBDeep print while loading to the log."""
+def quiet_imports(backend: str = "tensorflow") -> Iterator[None]:
+    """Send what TensorFlow, StarDist and CSBDeep print while loading to the log.
+
+    Parameters
+    ----------
+    backend : {"tensorflow", "jax"}
+        What Keras shall use, whatever the environment says.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = os.environ.get("ANYSTAR_BATCH_BACKEND", "tensorflow")
+    os.environ["KERAS_BACKEND"] = backend
     out, err = io.StringIO(), io.StringIO()
     saved = os.dup(2)
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (the C++ libraries write to fd 2)

@@ -193,7 +193,8 @@ def plan_tiles(
     core = []
     for length, step in zip(shape, divisor, strict=True):
         alone = TileLattice((length,) * 3, (length,) * 3, (context,) * 3, (step,) * 3)
-        if alone.window[0] <= tile + 2 * (context + BORDER):
+        # A little more than a window in one piece is less than two windows.
+        if alone.window[0] <= tile + 2 * context + min(2 * BORDER, tile // 6):
             core.append(length)
         else:
             count, unit = -(-length // tile), math.lcm(step, *steps)

@@ -11,7 +11,7 @@ import pytest
 from anystar_batch.errors import ModelError
 from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.network import predictor
-from anystar_batch.network.predictor import MIN_DIST, KerasPredictor, quiet_imports
+from anystar_batch.network.predictor import MIN_DIST, KerasFactory, KerasPredictor, quiet_imports
 from anystar_batch.network.tiles import plan_tiles
 from tests.fakes import make_model
 
@@ -36,13 +36,12 @@ class Field:
 def make(monkeypatch):
     """Return a function that makes a predictor around a network that needs no Keras."""
     monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "tensorflow"))
-    monkeypatch.setenv("ANYSTAR_BATCH_BACKEND", "jax")
     monkeypatch.setattr(predictor, "load_weights", lambda *_: None)
     monkeypatch.setattr(predictor, "SlabNetwork", lambda network, _: network)
 
-    def make(network, grid=(2, 2, 2)):
-        monkeypatch.setattr(predictor, "build", lambda _: network)
-        return KerasPredictor(make_model(grid=grid), 1)
+    def make(network, grid=(2, 2, 2), backend="jax"):
+        monkeypatch.setattr(predictor, "build", lambda *_: network)
+        return KerasPredictor(make_model(grid=grid), 1, backend=backend)
 
     return make
 
@@ -101,14 +100,27 @@ def test_types_are_fixed_and_distances_positive(make):
 
 
 def test_a_missing_backend_names_the_extra(make, monkeypatch):
-    def build(config):
+    def build(config, precision):
         raise ModuleNotFoundError(name="jaxlib")
 
     keras = make(Field((2, 2, 2)))
     assert keras is not None
     monkeypatch.setattr(predictor, "build", build)
-    with pytest.raises(ModelError, match=r"network: jaxlib is not installed.*anystar-batch\[cpu\]"):
-        KerasPredictor(make_model(), 1)
+    with pytest.raises(ModelError, match=r"network: jaxlib is not installed.*anystar-batch\[jax\]"):
+        KerasPredictor(make_model(), 1, backend="jax")
+
+
+def test_a_factory_hands_on_precision_and_backend(monkeypatch):
+    asked = []
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setattr(predictor, "build", lambda _, precision: asked.append(precision))
+    monkeypatch.setattr(predictor, "load_weights", lambda *_: None)
+    monkeypatch.setattr(predictor, "SlabNetwork", lambda *_: None)
+    factory = KerasFactory("bfloat16", "jax")
+    assert isinstance(factory(make_model(), 1), KerasPredictor)
+    assert asked == ["bfloat16"]
+    assert os.environ["KERAS_BACKEND"] == "jax"
+    assert hash(factory) == hash(KerasFactory("bfloat16", "jax")) != hash(KerasFactory())
 
 
 def test_weights_that_do_not_fit_are_the_models_error(make, monkeypatch):
@@ -134,8 +146,7 @@ def test_threads_are_bounded_before_the_network_is_built(make, monkeypatch):
     )
     fake = SimpleNamespace(config=SimpleNamespace(threading=threading))
     monkeypatch.setitem(sys.modules, "tensorflow", fake)
-    monkeypatch.setenv("ANYSTAR_BATCH_BACKEND", "tensorflow")
-    make(Field((2, 2, 2)))
+    make(Field((2, 2, 2)), backend="tensorflow")
     assert calls == [("intra", 1), ("inter", 1)]
 
 
