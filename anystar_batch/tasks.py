@@ -209,7 +209,7 @@ def predict(task: PredictTask) -> Done:
     """Run the network on the tiles of a block and store their candidates.
 
     Candidates that a certain survivor of the same tiles suppresses are dropped: they could not
-    suppress anybody, so nobody misses them.
+    suppress anybody, so nobody misses them. Certain survivors are noted as such.
     """
     started = clock.perf_counter()
     work, plan, time = task.work, task.work.plan, task.time
@@ -220,11 +220,12 @@ def predict(task: PredictTask) -> Done:
         for tile in task.tiles:
             if contents[tile]:
                 found[tile] = tile_candidates(work, reader, time, tile)
-    kept = _without_certain_losers(plan, task, {t: c for t, (c, _) in found.items()})
+    judged = _judged(plan, task, {t: c for t, (c, _) in found.items()})
+    kept = {t: candidates for t, (candidates, _) in judged.items()}
     if plan.filters.min_contrast is not None:
         kept = {t: with_contrasts(plan, reader, time, t, c) for t, c in kept.items()}
     folder = Path(work.folder) / CANDIDATES
-    parts = [(tile_key(time, t), kept[t], np.zeros(len(kept[t]), np.int8)) for t in task.tiles]
+    parts = [(tile_key(time, t), kept[t], judged[t][1]) for t in task.tiles]
     slices = spool.save(folder, file_name(time, task.tiles, "npy"), parts)
     entries: dict[str, dict[str, object]] = {}
     for tile in task.tiles:
@@ -322,11 +323,11 @@ def suppress(task: SuppressTask) -> Done:
     plan = task.work.plan
     rays = model_rays(plan.model)
     folder = Path(task.work.folder)
-    candidates, _ = spool.load(folder / CANDIDATES, task.near, len(rays))
-    candidates = candidates.take(_inside(candidates.points, task.known))
-    status = suppress_block(
-        candidates, rays, plan.nms_thresh, task.known, Box.of_shape(plan.working.shape), task.reach
-    )
+    candidates, status = spool.load(folder / CANDIDATES, task.near, len(rays))
+    near = _inside(candidates.points, task.known)
+    candidates, kept = candidates.take(near), status[near] == Status.KEPT
+    volume = Box.of_shape(plan.working.shape)
+    status = suppress_block(candidates, rays, plan.nms_thresh, task.known, volume, task.reach, kept)
     alive = (status != Status.SUPPRESSED) & _inside(candidates.points, task.block.box)
     candidates, status = candidates.take(alive), status[alive]
     parts = []
@@ -403,15 +404,15 @@ def near_box(box: Box, margin: float) -> Box:
     return box.grow((grow, grow, grow))
 
 
-def _without_certain_losers(
+def _judged(
     plan: Plan, task: PredictTask, found: Mapping[ZYX, Candidates]
-) -> dict[ZYX, Candidates]:
-    """Candidates by tile, less those that are certainly suppressed by what the task knows."""
+) -> dict[ZYX, tuple[Candidates, NDArray[np.int8]]]:
+    """Candidates by tile with what the task knows of them, less those certainly suppressed."""
     whole = set(task.tiles) == set(task.block.units)
     regions = [task.block.box] if whole else [plan.tiles.core_box(t) for t in task.tiles]
     groups = [task.tiles] if whole else [(t,) for t in task.tiles]
     rays = model_rays(plan.model)
-    result: dict[ZYX, Candidates] = {}
+    result: dict[ZYX, tuple[Candidates, NDArray[np.int8]]] = {}
     for region, tiles in zip(regions, groups, strict=True):
         together = Candidates.concatenate([found[t] for t in tiles], len(rays))
         status = suppress_block(
@@ -422,9 +423,11 @@ def _without_certain_losers(
             Box.of_shape(plan.working.shape),
             math.ceil(plan.max_radius),
         )
-        together = together.take(status != Status.SUPPRESSED)
+        alive = status != Status.SUPPRESSED
+        together, status = together.take(alive), status[alive]
         for tile in tiles:
-            result[tile] = together.take(_inside(together.points, plan.tiles.core_box(tile)))
+            mine = _inside(together.points, plan.tiles.core_box(tile))
+            result[tile] = together.take(mine), status[mine]
     return result
 
 

@@ -9,7 +9,10 @@ NaN and infinities carry no intensity: they do not move the limits, and become 0
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from anystar_batch.errors import ImageError
@@ -106,6 +109,21 @@ def normalise(image: NDArray[np.number], low: float, high: float) -> NDArray[np.
         )
         raise ImageError(message)
     # float64 until the end: uint32 and int64 intensities do not fit float32.
-    scaled = (np.asarray(image).astype(np.float64) - low) / (high - low)
-    clipped = np.clip(scaled, 0.0, 1.0).astype(np.float32)
-    return np.where(np.isnan(clipped), np.float32(0.0), clipped)
+    values = np.ascontiguousarray(image)
+    values = values if values.dtype == np.float32 else values.astype(np.float64)
+    scaled = np.empty(values.shape, np.float32)
+    _scale(values.ravel(), low, high - low, scaled.ravel())
+    return scaled
+
+
+@njit(cache=True, nogil=True)
+def _scale(
+    values: NDArray[np.floating[Any]], low: float, width: float, out: NDArray[np.float32]
+) -> None:
+    """Scale and clip in one pass; NaN becomes 0."""
+    for i in range(len(values)):
+        scaled = (np.float64(values[i]) - low) / width
+        if scaled > 0.0:
+            out[i] = np.float32(min(scaled, 1.0))
+        else:
+            out[i] = np.float32(0.0)

@@ -136,15 +136,18 @@ def quantise(dist: NDArray[np.floating[Any]], max_radius: float) -> NDArray[np.f
             "largest distance that can be stored; work on a coarser voxel size"
         )
         raise ConfigError(message)
-    if not is_storable(dist, max_radius).all():
+    if not bool((dist <= max_radius).all()):
         message = (
             f"distances up to {np.max(dist, initial=0.0)} exceed the declared maximal radius "
             f"{max_radius}; drop and count those candidates first (is_storable)"
         )
         raise ValueError(message)
-    steps = np.rint(dist.astype(np.float64) * STEPS)
-    steps = np.clip(steps, 1, np.floor(max_radius * STEPS))
-    return (steps / STEPS).astype(np.float32)
+    # A power of two scales without rounding, and float32 holds every step.
+    steps: NDArray[np.floating[Any]] = dist * dist.dtype.type(STEPS)
+    np.rint(steps, out=steps)
+    np.clip(steps, 1, np.floor(max_radius * STEPS), out=steps)
+    np.divide(steps, STEPS, out=steps)
+    return steps.astype(np.float32, copy=False)
 
 
 def encode(candidates: Candidates) -> dict[str, NDArray[Any]]:

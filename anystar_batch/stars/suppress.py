@@ -78,8 +78,14 @@ def suppress(candidates: Candidates, rays: Rays, nms_thresh: float) -> NDArray[n
     return np.asarray(status == Status.KEPT)
 
 
-def suppress_block(
-    candidates: Candidates, rays: Rays, nms_thresh: float, known: Box, volume: Box, reach: int
+def suppress_block(  # noqa: PLR0913
+    candidates: Candidates,
+    rays: Rays,
+    nms_thresh: float,
+    known: Box,
+    volume: Box,
+    reach: int,
+    kept: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int8]:
     """Return what the candidates of one region say, knowing nothing beyond it.
 
@@ -97,6 +103,8 @@ def suppress_block(
     reach : int
         Declared bound on the half extent of **any** candidate, seen or not, working voxels: the
         maximal radius, rounded up.
+    kept : bool [n], optional
+        Who is certain to survive already: `KEPT` of another region. They are not judged again.
 
     Returns
     -------
@@ -120,7 +128,8 @@ def suppress_block(
     last = [OPEN_EDGE if k >= v else k for k, v in zip(known.stop, volume.stop, strict=True)]
     inside = (stars.low - reach >= first) & (stars.high + reach <= last)
     certain = np.asarray(inside.all(axis=1))
-    return _run(candidates, rays, nms_thresh, np.zeros(len(candidates), np.bool_), certain)
+    forced = np.zeros(len(candidates), np.bool_) if kept is None else kept
+    return _run(candidates, rays, nms_thresh, forced, certain)
 
 
 def resolve(
