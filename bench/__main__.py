@@ -1,12 +1,17 @@
-"""`python -m bench run OUT`: the harness; the other benches are modules of their own."""
+"""`python -m bench run OUT`: the harness. `python -m bench stardist OUT`: against StarDist's own.
+
+The other benches are modules: `bench.stars`, `bench.context`, `bench.quality`, `bench.training`.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from bench import run
+from bench import run, stardist_big
+
+PARTS = {"run": run.main, "stardist": stardist_big.main}
 
 if __name__ == "__main__":
-    if sys.argv[1:2] != ["run"]:
-        sys.exit("usage: python -m bench run OUT [options]; see also bench.stars, bench.quality")
-    run.main(sys.argv[2:])
+    if len(sys.argv) < 2 or sys.argv[1] not in PARTS:
+        sys.exit(f"usage: python -m bench {'|'.join(PARTS)} OUT [options]\n\n{__doc__}")
+    PARTS[sys.argv[1]](sys.argv[2:])
