@@ -12,7 +12,9 @@ import itertools
 import logging
 import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -28,6 +30,9 @@ WINDOW = 4
 
 RETRIES = 2
 """Times that a task is tried again after an error that may pass, as a file server's may."""
+
+MAX_THREADS = 4
+"""Most tasks that one process works on at once: enough to hide reading behind the network."""
 
 WORKER_BYTES = 600_000_000
 """Least memory of a worker process: below, it is killed before it has loaded anything."""
@@ -50,9 +55,10 @@ class Failure:
 
 
 class Engine(Protocol):
-    """Runs one stage's tasks."""
+    """Runs one stage's tasks: on `workers` processes, on each `threads` at once."""
 
     workers: int
+    threads: int
 
     def run(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
@@ -62,20 +68,49 @@ class Engine(Protocol):
 
 
 class InlineEngine:
-    """One worker: this process. What a debugger wants, and the cheapest for small volumes."""
+    """One worker: this process.
+
+    Parameters
+    ----------
+    threads : int
+        Tasks at once. While one has the network (`tasks` lets one in), others read and suppress;
+        later stages are all NumPy, numba and codecs, which leave Python's lock. 1 is for debuggers.
+    """
 
     workers = 1
+
+    def __init__(self, threads: int = 1) -> None:
+        self.threads = threads
 
     def run(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[Task, Result | Failure]]:
         """Yield every task with its result, in order."""
-        for task in tasks:
+        if self.threads == 1:
+            for task in tasks:
+                try:
+                    result: Result | Failure = function(task)
+                except Exception as error:  # noqa: BLE001  (named in the events, the others go on)
+                    result = failure_of(error)
+                yield task, result
+            return
+        waiting = iter(tasks)
+        running: deque[tuple[Task, Future[Result]]] = deque()
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="block") as pool:
             try:
-                result: Result | Failure = function(task)
-            except Exception as error:  # noqa: BLE001  (named in the events, the others go on)
-                result = failure_of(error)
-            yield task, result
+                while True:
+                    for task in itertools.islice(waiting, 2 * self.threads - len(running)):
+                        running.append((task, pool.submit(function, task)))
+                    if not running:
+                        return
+                    task, future = running.popleft()
+                    try:
+                        result = future.result()
+                    except Exception as error:  # noqa: BLE001
+                        result = failure_of(error)
+                    yield task, result
+            finally:
+                pool.shutdown(cancel_futures=True)
 
 
 class DaskEngine:
@@ -88,6 +123,8 @@ class DaskEngine:
     workers : int
         Number of workers.
     """
+
+    threads = 1
 
     def __init__(self, client: Any, workers: int) -> None:  # noqa: ANN401  (untyped neighbour)
         self.workers = workers
@@ -156,7 +193,7 @@ def open_engine(workers: int, memory: int) -> Iterator[Engine]:
         If a worker's share of the memory is too small to start with.
     """
     if workers == 1:
-        yield InlineEngine()
+        yield InlineEngine(block_threads(workers))
         return
     if memory // workers < WORKER_BYTES:
         message = (
@@ -236,6 +273,11 @@ def _quiet() -> Iterator[None]:
 def threads_per_worker(workers: int) -> int:
     """Return how many threads each worker's network may use."""
     return max(1, len(os.sched_getaffinity(0)) // workers)
+
+
+def block_threads(workers: int) -> int:
+    """Return how many blocks each worker works on at once."""
+    return min(MAX_THREADS, threads_per_worker(1)) if workers == 1 else 1
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -27,6 +27,9 @@ RESAMPLING_BYTES = 20
 BLOCK_EDGES = (512, 384, 256, 192, 128, 96, 64)
 """Edges that a block may get when the user names none, level-0 voxels."""
 
+LEAST_EDGE = 128
+"""Blocks are not made smaller than this to have more of them, level-0 voxels."""
+
 FREE_SHARE = 0.8
 """Share of the free memory a run takes when the user names none."""
 
@@ -75,7 +78,7 @@ def available_memory() -> int:
     return int(psutil.virtual_memory().available * FREE_SHARE)
 
 
-def default_block_shape(plan: Plan, memory: int, workers: int, unit: ZYX) -> ZYX:
+def default_block_shape(plan: Plan, memory: int, workers: int, unit: ZYX, threads: int = 1) -> ZYX:
     """Return the largest block that every worker's share of the memory holds.
 
     Parameters
@@ -86,6 +89,8 @@ def default_block_shape(plan: Plan, memory: int, workers: int, unit: ZYX) -> ZYX
     workers : int
     unit : (z, y, x)
         What one task must write whole, level-0 voxels.
+    threads : int
+        Blocks that a worker has at once.
 
     Returns
     -------
@@ -98,14 +103,23 @@ def default_block_shape(plan: Plan, memory: int, workers: int, unit: ZYX) -> ZYX
         If not even one tile and one write unit fit.
     """
     share = memory // workers
-    left = share - PROCESS_BYTES - network_bytes(plan)
-    for edge in BLOCK_EDGES:
-        shape = (edge, edge, edge)
-        if block_bytes(plan, shape) <= left:
-            return shape
+    # Every block in hand has its tile; one has the network.
+    tiles = 4 * (threads - 1) * max(math.prod(view.tiles.window) for view in plan.views)
+    left = (share - PROCESS_BYTES - network_bytes(plan) - tiles) // threads
+    fitting = [edge for edge in BLOCK_EDGES if block_bytes(plan, (edge, edge, edge)) <= left]
+    # Nobody shall wait for the last block alone, as far as blocks are worth their overhead.
+    wanted = 2 * workers * threads if workers * threads > 1 else 1
+    shape = plan.source.shape_zyx(0)
+    many = [
+        edge
+        for edge in fitting
+        if edge >= LEAST_EDGE and math.prod(-(-n // edge) for n in shape) >= wanted
+    ]
+    for edge in many or fitting:
+        return edge, edge, edge
     if block_bytes(plan, unit) <= left:
         return unit
-    needed = PROCESS_BYTES + network_bytes(plan) + block_bytes(plan, unit)
+    needed = PROCESS_BYTES + network_bytes(plan) + tiles + threads * block_bytes(plan, unit)
     message = (
         f"memory: {share / 1e9:.1f} GB a worker ({memory / 1e9:.1f} GB for {workers}); a tile of "
         f"{plan.tiles.window} voxels and one chunk need about {needed / 1e9:.1f} GB; give a "

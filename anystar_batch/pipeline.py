@@ -38,7 +38,7 @@ from anystar_batch.archive.store import (
 )
 from anystar_batch.blocks import units_per_block
 from anystar_batch.config import SegmentConfig, parse_times
-from anystar_batch.engine import Engine, InlineEngine, threads_per_worker
+from anystar_batch.engine import Engine, InlineEngine, block_threads, threads_per_worker
 from anystar_batch.errors import ImageError, LedgerMismatchError, ModelError
 from anystar_batch.events import Event, Listener, Note, StageDone, StageStarted, ignore
 from anystar_batch.geometry import ZYX, grid_shape
@@ -207,7 +207,8 @@ def preview(
     _check_network(factory)
     plan = _plan(ImageReader(source), model, config, None, factory, ignore)
     spec = render.spec_of(source)
-    shape = _block_shape(config, plan, spec.write_unit_zyx(0))
+    threads = block_threads(config.run.workers)
+    shape = _block_shape(config, plan, spec.write_unit_zyx(0), threads)
     groups = units_per_block(shape, plan.tiles.core, plan.lattice.scale)
     counts = plan.tiles.counts
     sizes = [int(np.prod(info.shape, dtype=np.int64)) * 4 for info in spec.arrays]
@@ -440,12 +441,13 @@ def _run(
     hidden = places.label.hidden_path(token(ledger.fingerprint))
     work = Work(plan, places.work, hidden, factory, threads_per_worker(engine.workers))
     unit = render.spec_of(plan.source).write_unit_zyx(0)
-    return Run(work, ledger, engine, on_event, _block_shape(config, plan, unit))
+    shape = _block_shape(config, plan, unit, engine.threads)
+    return Run(work, ledger, engine, on_event, shape)
 
 
-def _block_shape(config: SegmentConfig, plan: Plan, unit: ZYX) -> ZYX:
+def _block_shape(config: SegmentConfig, plan: Plan, unit: ZYX, threads: int) -> ZYX:
     memory = config.run.memory if config.run.memory is not None else available_memory()
-    largest = default_block_shape(plan, memory, config.run.workers, unit)
+    largest = default_block_shape(plan, memory, config.run.workers, unit, threads)
     return config.run.block_shape if config.run.block_shape is not None else largest
 
 

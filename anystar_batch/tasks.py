@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,10 @@ CANDIDATES = "candidates"
 
 SURVIVORS = "survivors"
 """Folder of the files after suppression: kept and undecided."""
+
+
+_NETWORK = threading.Lock()
+"""Whoever holds it has the device to itself; other blocks read and suppress meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,12 +267,13 @@ def tile_candidates(
         image = tile_image(plan, reader, time, tile, view)
         if image is None:
             continue
-        points, prob, dist = _predictor(work.factory, plan.model, work.threads).find(
-            image,
-            view.tiles.window_box(tile),
-            view.tiles.core_box(tile),
-            plan.prob_thresh,
-        )
+        with _NETWORK:
+            points, prob, dist = _predictor(work.factory, plan.model, work.threads).find(
+                image,
+                view.tiles.window_box(tile),
+                view.tiles.core_box(tile),
+                plan.prob_thresh,
+            )
         fits = is_storable(dist, plan.model.max_radius)
         too_large += int(np.sum(~fits))
         step = np.float32(view.step)

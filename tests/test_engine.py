@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -95,8 +96,9 @@ def calls(folder):
     return len(list(Path(folder).iterdir()))
 
 
-def test_inline_yields_in_order_and_goes_on_after_a_failure():
-    found = list(InlineEngine().run(lambda n: 12 // n, [3, 0, 4]))
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_inline_yields_in_order_and_goes_on_after_a_failure(threads):
+    found = list(InlineEngine(threads).run(lambda n: 12 // n, [3, 0, 4]))
     assert [task for task, _ in found] == [3, 0, 4]
     assert [found[0][1], found[2][1]] == [4, 3]
     assert found[1][1] == Failure("unexpected ZeroDivisionError: " + _division(), False)
@@ -109,12 +111,33 @@ def _division():
         return str(error)
 
 
-def test_inline_lets_an_interrupt_through():
+@pytest.mark.parametrize("threads", [1, 2])
+def test_inline_lets_an_interrupt_through(threads):
     def interrupted(_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(InlineEngine().run(interrupted, [1]))
+        list(InlineEngine(threads).run(interrupted, [1]))
+
+
+def test_inline_threads_work_side_by_side_and_not_far_ahead():
+    together = threading.Barrier(2, timeout=20)
+    begun = []
+
+    def meet(n):
+        begun.append(n)
+        if n < 6:
+            together.wait()
+        return n
+
+    results = InlineEngine(2).run(meet, range(50))
+    assert [next(results) for _ in range(6)] == [(n, n) for n in range(6)]
+    assert max(begun) < 6 + 2 * 2
+    # Who stops listening stops the work.
+    results.close()
+    count = len(begun)
+    time.sleep(0.05)
+    assert len(begun) == count < 20
 
 
 def test_one_worker_needs_no_cluster():

@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 from anystar_batch.config import RunConfig
-from anystar_batch.engine import open_engine
+from anystar_batch.engine import InlineEngine, open_engine
 from anystar_batch.filters import Filters, Volume
 from anystar_batch.pipeline import segment
 from anystar_batch.stars.suppress import suppress
@@ -85,6 +85,12 @@ def test_block_shape_changes_no_byte(image, reference, tmp_path, block_shape):
 def test_three_workers_change_no_byte(image, reference, tmp_path, block_shape, three_workers):
     mine = copy_of(image, tmp_path)
     run(mine, block_shape, three_workers)
+    assert digests(mine) == reference
+
+
+def test_blocks_at_once_change_no_byte(image, reference, tmp_path):
+    mine = copy_of(image, tmp_path)
+    run(mine, (32, 32, 32), InlineEngine(4))
     assert digests(mine) == reference
 
 

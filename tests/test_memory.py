@@ -46,6 +46,24 @@ def test_the_largest_block_that_fits_is_taken(plan, workers):
             assert default_block_shape(plan, most, workers, UNIT) == (edge,) * 3
 
 
+def test_there_are_blocks_for_everybody_if_they_are_worth_it(tmp_path):
+    path = write_image(tmp_path / "a.ome.zarr", [NOISE])
+    small = plan_of(path, diameter_um=12.0)
+    levels = (dataclasses.replace(small.source.levels[0], shape=(400, 400, 400)),)
+    plan = dataclasses.replace(small, source=dataclasses.replace(small.source, levels=levels))
+    plenty = 10**12
+    assert default_block_shape(plan, plenty, 1, UNIT) == (512, 512, 512)
+    assert default_block_shape(plan, plenty, 1, UNIT, threads=2) == (384, 384, 384)
+    assert default_block_shape(plan, plenty, 4, UNIT) == (384, 384, 384)
+    assert default_block_shape(plan, plenty, 8, UNIT, threads=1) == (192, 192, 192)
+    # Sixty-four blocks of 128 are too few for these, and smaller ones too many.
+    assert default_block_shape(plan, plenty, 40, UNIT) == (512, 512, 512)
+    needed = PROCESS_BYTES + network_bytes(plan) + 2 * block_bytes(plan, (192,) * 3)
+    needed += 4 * int(np.prod(plan.tiles.window))
+    assert default_block_shape(plan, needed, 1, UNIT, threads=2) == (192, 192, 192)
+    assert default_block_shape(plan, needed - 2, 1, UNIT, threads=2) == (128, 128, 128)
+
+
 def test_where_no_cube_fits_a_write_unit_may(plan):
     least = enough_for(plan, (64, 64, 64)) - 1
     assert default_block_shape(plan, least, 1, UNIT) == UNIT

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from anystar_batch import spool, tasks
 from anystar_batch.archive.store import ImageReader, read_image
 from anystar_batch.blocks import plan_blocks
 from anystar_batch.config import ResultConfig
+from anystar_batch.engine import InlineEngine
 from anystar_batch.filters import Filters, Volume
 from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.reading import tile_content
@@ -129,6 +131,38 @@ def test_candidates_do_not_depend_on_how_tiles_are_grouped(tmp_path, truth):
     assert found[0] == found[1] == found[2]
     # Losers are dropped as far as a block can tell; a survivor never is.
     assert dropped[0] > dropped[1] == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Narrow:
+    """A device with room for one, made once."""
+
+    inner: object
+    made: list = field(default_factory=list)
+    inside: list = field(default_factory=list)
+
+    def __call__(self, _model, _threads):
+        self.made.append(1)
+        return self
+
+    def find(self, *arguments):
+        self.inside.append(1)
+        assert len(self.inside) == 1, "two at once on the device"
+        time.sleep(0.005)
+        found = self.inner.find(*arguments)
+        self.inside.clear()
+        return found
+
+
+def test_blocks_at_once_share_the_network_one_after_the_other(tmp_path, truth):
+    narrow = Narrow(TruthPredictor(truth, wobble=0.5))
+    work = make_work(tmp_path, truth, factory=narrow)
+    todo = [PredictTask(work, 0, block, block.units) for block in blocks_of(work)]
+    done = [result for _, result in InlineEngine(4).run(tasks.predict, todo)]
+    assert all(isinstance(result, tasks.Done) for result in done), done
+    assert len(narrow.made) == 1
+    entries = {key: entry for result in done for key, entry in result.entries.items()}
+    assert entries == predicted(dataclasses.replace(work, factory=narrow.inner))
 
 
 def test_a_tile_is_asked_for_once_and_only_if_it_is_not_done(tmp_path, truth):
