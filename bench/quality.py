@@ -23,12 +23,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 import zarr
 from numpy.typing import NDArray
-from ome_zarr.writer import write_image
+from ome_zarr.writer import write_image, write_labels
 from scipy import ndimage
 
 from anystar_batch.archive.store import ImageReader, read_image
@@ -135,7 +136,7 @@ class Bench:
         stem = f"{truth.name}.{tag}"
         path = self.out / "images" / f"{stem if tag not in PLAIN else truth.name}.ome.zarr"
         if not path.exists():
-            _write(path, truth)
+            write_truth(path, truth)
         config = SegmentConfig(
             image=str(path),
             output=str(self.out / "results"),
@@ -338,18 +339,27 @@ def _diameter(truths: Sequence[Truth]) -> float:
     return float(np.median([t.diameter() for t in truths]))
 
 
-def _write(path: Path, truth: Truth) -> None:
-    """Write a volume as OME-Zarr with its voxel size."""
+def write_truth(path: Path, truth: Truth, *, with_labels: bool = False) -> None:
+    """Write a volume as OME-Zarr with its voxel size.
+
+    Parameters
+    ----------
+    path : Path
+        Replaced if it exists.
+    truth : Truth
+    with_labels : bool
+        Whether its labels go with it, as the label `truth`.
+    """
     group = zarr.open_group(str(path), mode="w", zarr_format=3)
-    write_image(
-        truth.image,
-        group,
-        axes="zyx",
-        scale=dict(zip("zyx", truth.voxel, strict=True)),
-        axes_units=dict.fromkeys("zyx", "micrometer"),
-        scale_factors=[],
-        scaler=None,
-    )
+    common: dict[str, Any] = {
+        "axes": "zyx",
+        "scale": dict(zip("zyx", truth.voxel, strict=True)),
+        "axes_units": dict.fromkeys("zyx", "micrometer"),
+        "scale_factors": [],
+    }
+    write_image(truth.image, group, scaler=None, **common)
+    if with_labels:
+        write_labels(truth.labels, group, "truth", scaler=None, **common)
 
 
 def _shown(row: Row) -> Row:
