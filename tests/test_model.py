@@ -1,5 +1,6 @@
 """The bundled model in the real pipeline: real TensorFlow, the law, StarDist as the oracle."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from anystar_batch.geometry import Box
 from anystar_batch.network.bundled import load_model
 from anystar_batch.network.predictor import KerasPredictor
 from anystar_batch.pipeline import segment
+from anystar_batch.stars.candidates import Candidates, quantise
+from anystar_batch.stars.rays import rays_from_config
+from anystar_batch.stars.suppress import suppress
 from tests.law import digests
 from tests.real import real_config, write_real_image
 
@@ -100,6 +104,58 @@ def test_stardist_loads_the_bundled_folder_and_gives_the_same_output():
     assert len(points) == prob.size
     np.testing.assert_allclose(our_prob, prob[at], atol=1e-5)
     np.testing.assert_allclose(our_dist, dist[at], atol=1e-5 * max(1.0, float(dist.max())))
+
+
+FIND = """
+import sys
+import numpy as np
+from anystar_batch.geometry import Box
+from anystar_batch.network.bundled import load_model
+from anystar_batch.network.predictor import KerasFactory
+image = np.random.default_rng(0).random((32, 48, 64), np.float32)
+box = Box.of_shape(image.shape)
+points, prob, dist = KerasFactory("float32", sys.argv[1])(load_model("anystar-mix"), 1).find(
+    image, box, box, -1.0
+)
+assert ("tensorflow" in sys.modules) == (sys.argv[1] == "tensorflow")
+np.savez(sys.argv[2], points=points, prob=prob, dist=dist)
+"""
+
+
+def test_under_jax_the_network_says_the_same_without_tensorflow(tmp_path):
+    found = {}
+    for backend in ("tensorflow", "jax"):
+        path = tmp_path / f"{backend}.npz"
+        subprocess.run([sys.executable, "-c", FIND, backend, str(path)], check=True)
+        found[backend] = np.load(path)
+    ours, theirs = found["tensorflow"], found["jax"]
+    np.testing.assert_array_equal(ours["points"], theirs["points"])
+    np.testing.assert_allclose(ours["prob"], theirs["prob"], atol=1e-5)
+    scale = max(1.0, float(ours["dist"].max()))
+    np.testing.assert_allclose(ours["dist"], theirs["dist"], atol=1e-5 * scale)
+
+
+def test_bfloat16_finds_the_same_objects():
+    image, labels = blobs_of_light()
+    box = Box.of_shape(image.shape)
+    model = load_model("anystar-mix")
+    centres = {}
+    for precision in ("float32", "bfloat16"):
+        found = KerasPredictor(model, 2, precision).find(image, box, box, model.prob_thresh)
+        candidates = Candidates(*found[:2], quantise(found[2], model.max_radius))
+        kept = suppress(candidates, rays_from_config(json.loads(model.rays_json)), model.nms_thresh)
+        centres[precision] = labels[tuple(candidates.points[kept].T)]
+    # Each sphere once; in the padding, 0, there may be something at one precision.
+    for inside in centres.values():
+        assert sorted(inside[inside > 0]) == list(range(1, 28))
+
+
+def blobs_of_light():
+    from trainer.export import phantom
+
+    image, labels = phantom(7.0)
+    edges = [(0, -(-n // 16) * 16 - n) for n in image.shape]
+    return np.pad(image, edges, mode="edge"), np.pad(labels, edges)
 
 
 def test_the_network_finds_the_nuclei_of_stardists_test_volume(tmp_path):

@@ -56,7 +56,7 @@ def test_slabs_say_what_the_whole_network_says(networks, name, slab_bytes):
     for core in (Box.of_shape(out), Box((1, 1, 2), tuple(n - 1 for n in out))):
         found = network.find(image[0, ..., 0], core, threshold)
         index, prob, dist = expected(networks[name], image, core, threshold)
-        assert 3 < len(index) < np.prod(core.shape)
+        assert 0 < len(index) < np.prod(core.shape)
         np.testing.assert_array_equal(found[0], index)
         np.testing.assert_allclose(found[1], prob, atol=1e-6)
         np.testing.assert_allclose(found[2], dist, atol=1e-5)
