@@ -299,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("export", "build"):
             command.add_argument("--model", type=Path, default=Path("models/anystar-mix"))
             command.add_argument("--version", default="1")
-            command.add_argument("--tile", type=int, default=96)
+            command.add_argument("--tile", type=int, default=256)
             command.add_argument("--context", type=int, default=32)
     add_commands(commands)
     return parser

@@ -383,7 +383,8 @@ class TrainConfig:
     network: UNetConfig = field(
         default_factory=lambda: UNetConfig(
             grid=(2, 2, 2),
-            unet_n_depth=3,
+            unet_n_depth=2,
+            unet_expansion=3.0,
             unet_n_filter_base=16,
             unet_batch_norm=True,
             net_conv_after_unet=64,

@@ -76,8 +76,8 @@ def test_the_published_steps_come_with_their_probabilities_in_order():
         (lambda: TrainConfig(minutes=0.0), "expected a budget"),
         (lambda: TrainConfig(appearance="gpu"), "appearance 'gpu'; expected workers or device"),
         (
-            lambda: TrainConfig(sample=dataclasses.replace(SampleConfig(), shape=(40, 40, 40))),
-            r"multiples of \(16, 16, 16\)",
+            lambda: TrainConfig(sample=dataclasses.replace(SampleConfig(), shape=(44, 44, 44))),
+            r"multiples of \(8, 8, 8\)",
         ),
         (lambda: TrainConfig.from_json("{"), "no JSON"),
         (lambda: TrainConfig.from_json("[]"), "no JSON object"),
