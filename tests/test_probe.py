@@ -197,7 +197,7 @@ def test_of_a_large_level_the_middle_is_looked_at(tmp_path, monkeypatch):
 
 
 def test_the_most_textured_tiles_are_taken(tmp_path):
-    data = np.full((70, 120, 130), 10, np.uint16)
+    data = np.full((96, 128, 128), 10, np.uint16)
     rng = np.random.default_rng(0)
     data[40:60, 70:90, 100:120] += rng.integers(0, 90, (20, 20, 20)).astype(np.uint16)
     data[2:8, 100:106, 2:8] += rng.integers(0, 90, (6, 6, 6)).astype(np.uint16)
@@ -207,7 +207,7 @@ def test_the_most_textured_tiles_are_taken(tmp_path):
     assert probe_module._textured_tiles(plan, reader, 0) == [(1, 2, 3), (0, 3, 0)]
     # The same tiles from a coarser working scale are other tiles, over the same voxels.
     coarse, _ = textured_plan(path, 24.0)
-    assert coarse.tiles.counts == (1, 2, 3)
+    assert coarse.tiles.counts == (1, 2, 2)
     assert probe_module._textured_tiles(coarse, reader, 0)[0] == (0, 1, 1)
 
 
