@@ -115,7 +115,8 @@ def default_block_shape(plan: Plan, memory: int, workers: int, unit: ZYX, thread
         for edge in fitting
         if edge >= LEAST_EDGE and math.prod(-(-n // edge) for n in shape) >= wanted
     ]
-    for edge in many or fitting:
+    if fitting:
+        edge = (many or fitting)[0]
         return edge, edge, edge
     if block_bytes(plan, unit) <= left:
         return unit

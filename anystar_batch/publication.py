@@ -158,9 +158,14 @@ def fingerprints(places: Places, *, with_label: bool) -> set[str]:
     """
     found = {Ledger.fingerprint_in(Path(places.work))}
     if with_label:
-        ours = (published_attributes(places.label) or {}).get(KEY)
-        found.add(ours.get("fingerprint") if isinstance(ours, dict) else None)
+        found.add(_ours(published_attributes(places.label)).get("fingerprint"))
     return {str(value) for value in found if value is not None}
+
+
+def _ours(attributes: JSON | None) -> JSON:
+    """What a published label says of its making, if it is one of ours; else nothing."""
+    found = (attributes or {}).get(KEY)
+    return found if isinstance(found, dict) else {}
 
 
 def published(config: SegmentConfig, places: Places, digest: str) -> JSON | None:
@@ -187,8 +192,7 @@ def published(config: SegmentConfig, places: Places, digest: str) -> JSON | None
             )
             raise OutputExistsError(message)
         return None
-    found = attributes.get(KEY)
-    ours: JSON = found if isinstance(found, dict) else {}
+    ours = _ours(attributes)
     is_same = ours.get("fingerprint") == digest
     if config.run.overwrite:
         return ours if is_same and is_cut_short(places) else None
@@ -209,11 +213,9 @@ def is_cut_short(places: Places) -> bool:
 
 def is_spent(places: Places, digest: str) -> bool:
     """Return whether the work directory is what a run left that has published this very result."""
-    attributes = published_attributes(places.label) or {}
-    ours = attributes.get(KEY)
+    ours = _ours(published_attributes(places.label))
     return (
-        isinstance(ours, dict)
-        and ours.get("fingerprint") == digest == Ledger.fingerprint_in(Path(places.work))
+        ours.get("fingerprint") == digest == Ledger.fingerprint_in(Path(places.work))
         and not Path(places.label.hidden_path(token(digest))).exists()
     )
 

@@ -139,11 +139,9 @@ class Planes:
             held = self._read(start, self._ahead(stop))
         else:
             end = self._start + len(held)
-            kept = held[start - self._start :]
-            held = kept
+            held = held[start - self._start :]
             if stop > end:
-                fresh = self._read(end, self._ahead(stop))
-                held = np.concatenate([kept, fresh]) if len(kept) else fresh
+                held = np.concatenate([held, self._read(end, self._ahead(stop))])
         self._held, self._start = held, start
         return held[: stop - start]
 

@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -22,8 +23,16 @@ GPU_CAPABILITY = 8.0
 """Least compute capability of an NVIDIA GPU that multiplies bfloat16 (Ampere)."""
 
 
+GPU_PACKAGES = {
+    "tensorflow": ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
+    "jax": ("jax-cuda12-plugin", "jax-cuda13-plugin"),
+}
+"""Distributions without which a backend finds no GPU: any of them will do."""
+
+
+@cache
 def natural_precision(backend: str) -> str:
-    """Return the precision that this machine computes fastest.
+    """Return the precision that this machine computes fastest, asked once a process.
 
     Parameters
     ----------
@@ -33,11 +42,9 @@ def natural_precision(backend: str) -> str:
     -------
     {"float32", "bfloat16"}
     """
-    if uses_gpu(backend):
-        capabilities = gpu_capabilities()
-        fast = bool(capabilities) and min(capabilities) >= GPU_CAPABILITY
-    else:
-        fast = bool(CPU_FLAGS & cpu_flags())
+    packages = GPU_PACKAGES[backend]
+    capabilities = gpu_capabilities() if any(map(_is_installed, packages)) else []
+    fast = min(capabilities) >= GPU_CAPABILITY if capabilities else bool(CPU_FLAGS & cpu_flags())
     return "bfloat16" if fast else "float32"
 
 
@@ -48,18 +55,6 @@ def cpu_flags() -> set[str]:
     except OSError:
         return set()
     return next((set(line.split()) for line in lines if line.startswith("flags")), set())
-
-
-def uses_gpu(backend: str) -> bool:
-    """Return whether a backend will find a GPU that it can use.
-
-    Parameters
-    ----------
-    backend : {"tensorflow", "jax"}
-    """
-    needed = {"tensorflow": "nvidia-cudnn-cu12", "jax": "jax-cuda12-plugin"}
-    names = [needed[backend], needed[backend].replace("12", "13")]
-    return any(_is_installed(name) for name in names) and bool(gpu_capabilities())
 
 
 def gpu_capabilities() -> list[float]:

@@ -82,7 +82,7 @@ class TileLattice:
             index, self.shape, self.core, self.context, self.divisor, strict=True
         ):
             # Padding in whole divisors, at the end up to the next multiple of it.
-            first = max(i * c - w, -(-(-BORDER // d) * d))
+            first = max(i * c - w, -BORDER // d * d)
             last = min((i + 1) * c + w, -(-(n + BORDER) // d) * d)
             start.append(first)
             stop.append(first + -(-(last - first) // d) * d)

@@ -23,8 +23,10 @@ def machine(monkeypatch, tmp_path):
             command.write_text(f"#!/bin/sh\n{gpus}\n")
             command.chmod(0o755)
         monkeypatch.setenv("PATH", f"{bin_dir}:/bin:/usr/bin" if gpus else str(bin_dir))
+        natural_precision.cache_clear()
 
-    return machine
+    yield machine
+    natural_precision.cache_clear()
 
 
 @pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
