@@ -9,8 +9,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 demo: $(VENV)/installed ## segment a 3D volume and draw what was found
 	$(BIN)/anystar-batch demo demo
 
-test: $(VENV)/installed-dev ## the whole suite
-	$(BIN)/python -m pytest
+test: $(VENV)/installed-dev ## the whole suite, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev ## style, types, rooms
 	$(BIN)/ruff check .

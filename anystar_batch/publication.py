@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from anystar_batch import render, tasks
+from anystar_batch import measured, tasks
 from anystar_batch.archive.labels import KEY, discard, published_attributes
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.lock import hold
@@ -127,7 +127,7 @@ def hold_places(places: Places) -> Iterator[None]:
 
 def make_folders(places: Places) -> None:
     """Make the directories that work needs."""
-    for name in (tasks.CANDIDATES, tasks.SURVIVORS, render.PARTIALS):
+    for name in (tasks.CANDIDATES, tasks.SURVIVORS, measured.PARTIALS):
         (Path(places.work) / name).mkdir(parents=True, exist_ok=True)
     Path(places.stats).parent.mkdir(parents=True, exist_ok=True)
 

@@ -8,18 +8,18 @@ painted over a border. Statistics are summed chunk by chunk, so their grouping h
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anystar_batch import measured
 from anystar_batch.archive.labels import LabelSpec, LabelWriter, label_spec
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.store import ImageReader, write_bytes_atomic
+from anystar_batch.archive.store import ImageReader
 from anystar_batch.blocks import Block
 from anystar_batch.geometry import (
     ZYX,
@@ -47,9 +47,6 @@ from anystar_batch.tasks import (
     model_rays,
     position_keys,
 )
-
-PARTIALS = "partials"
-"""Folder of the statistics of painted blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,29 +162,24 @@ def paint_block(task: PaintTask) -> Done:
     boxes = bounding_boxes(survivors, rays, plan.lattice)
     unit_shape, shape = spec.write_unit_zyx(0), spec.shape_zyx(0)
     parts: list[tuple[ZYX, Partials]] = []
-    entries: dict[str, dict[str, object]] = {}
+    contents: dict[ZYX, str] = {}
     shown = 0
     for unit in task.units:
         box = grid_box(unit, unit_shape, shape)
         # Before it is read: a change while it is read must not go unseen.
-        content = unit_content(plan, reader, time, box)
+        contents[unit] = unit_content(plan, reader, time, box)
         meets = (boxes[:, 0] < box.stop) & (boxes[:, 1] > box.start)
         reaches = np.logical_and.reduce(meets, axis=1)
         out = np.zeros(box.shape, np.uint32)
         if reaches.any():
             paint(out, box, survivors.take(reaches), labels[reaches], rays, plan.lattice)
         writer.write_box(0, time, box, out)
-        measured = _measure(plan, reader, time, box, out)
-        parts.extend((unit, part) for part in measured)
-        shown += sum(len(part.shape) for part in measured)
-        entries[unit_key(time, unit)] = {"content": content, "file": "", "rows": 0}
-    if parts:
-        name = file_name(time, task.units, "npz")
-        _save_partials(Path(work.folder) / PARTIALS / name, time, parts)
-        for unit, part in parts:
-            entry = entries[unit_key(time, unit)]
-            entry["file"] = name
-            entry["rows"] = int(str(entry["rows"])) + len(part.shape)
+        found = _measure(plan, reader, time, box, out)
+        parts.extend((unit, part) for part in found)
+        shown += sum(len(part.shape) for part in found)
+    name = file_name(time, task.units, "npy")
+    noted = measured.save(Path(work.folder), name, task.units, parts)
+    entries = {unit_key(time, u): {"content": contents[u], **noted[u]} for u in task.units}
     return Done(entries, clock.perf_counter() - started, shown)
 
 
@@ -206,33 +198,6 @@ def pyramid_block(task: PyramidTask) -> Done:
         writer.write_box(task.level, task.time, box, downsample_mode(labels, box, factors, fine))
         entries[unit_key(task.time, unit)] = {}
     return Done(entries, clock.perf_counter() - started, 0)
-
-
-def load_partials(folder: Path, entries: Mapping[str, Mapping[str, object]]) -> list[Partials]:
-    """Return the statistics of painted write units.
-
-    Parameters
-    ----------
-    folder : Path
-        Work directory.
-    entries : mapping
-        The ledger's entries of the paint stage, by key of the unit.
-
-    Notes
-    -----
-    A file may hold units that a crash kept out of the ledger and that another block has measured
-    since: only what the ledger says of a file is taken from it.
-    """
-    by_file: dict[str, list[str]] = {}
-    for key, entry in entries.items():
-        if entry["file"]:
-            by_file.setdefault(str(entry["file"]), []).append(key)
-    found = []
-    for name in sorted(by_file):
-        with np.load(folder / PARTIALS / name, allow_pickle=False) as arrays:
-            wanted = np.isin(arrays["unit"], np.asarray(by_file[name]))
-            found.append(Partials(arrays["shape"][wanted], arrays["intensity"][wanted]))
-    return found
 
 
 def _measure(
@@ -265,18 +230,6 @@ def _measure(
             )
         )
     return found
-
-
-def _save_partials(path: Path, time: int, parts: Sequence[tuple[ZYX, Partials]]) -> None:
-    units = [np.full(len(part.shape), unit_key(time, unit)) for unit, part in parts]
-    stream = BytesIO()
-    np.savez(
-        stream,
-        unit=np.concatenate(units),
-        shape=np.concatenate([part.shape for _, part in parts]),
-        intensity=np.concatenate([part.intensity for _, part in parts]),
-    )
-    write_bytes_atomic(path, stream.getvalue())
 
 
 @lru_cache(maxsize=2)

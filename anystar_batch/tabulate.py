@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time as clock
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ from numpy.typing import NDArray
 from anystar_batch import render
 from anystar_batch.errors import LedgerMismatchError
 from anystar_batch.events import StageDone, StageStarted
-from anystar_batch.measure.partials import SHAPE, Partials, intensity_dtype, merge
+from anystar_batch.measure.partials import Partials, Statistics, intensity_dtype, merge
 from anystar_batch.measure.table import Frame, write_csv
+from anystar_batch.measured import Measured, row_dtype
 from anystar_batch.stages import Run, first_label, instance_count, slices, tile_blocks
 from anystar_batch.stars.measures import regularity
 from anystar_batch.tasks import model_rays
+
+LABELS = 1 << 17
+"""Labels finished at a time: bounds the memory, changes no byte."""
 
 
 def table(run: Run, path: Path) -> int:
@@ -41,17 +46,10 @@ def table(run: Run, path: Path) -> int:
     started = clock.perf_counter()
     run.on_event(StageStarted("table", 1))
     source, plan = run.plan.source, run.plan
-    parts = render.load_partials(run.folder, run.ledger.entries("paint"))
-    kind = intensity_dtype(source.dtype)
-    empty = Partials(np.zeros(0, SHAPE), np.zeros((0, source.num_channels), kind))
-    statistics = merge([empty, *parts])
     count = instance_count(run)
-    labels = statistics.shape["label"]
-    if not np.array_equal(labels, np.arange(1, count + 1)):
-        message = (
-            f"{len(labels)} labels were painted, {count} numbered: the work directory "
-            f"{run.folder} is damaged; give --restart"
-        )
+    measured = Measured(run.folder, run.ledger.entries("paint"))
+    if measured.last > count:
+        message = f"label {measured.last} was painted, {count} were numbered: {_damaged(run)}"
         raise LedgerMismatchError(message)
     times = None
     if source.t_axis is not None:
@@ -60,10 +58,41 @@ def table(run: Run, path: Path) -> int:
         times = np.repeat(np.asarray(plan.times, np.int64), counts)
     frame = Frame(source.shape_zyx(0), plan.scale_um, plan.translation_um, source.channels)
     known = scores(run)
-    write_csv(path, statistics, frame, known.pop("prob"), times, known)
+    write_csv(path, statistics(run, measured, count), frame, known.pop("prob"), times, known)
     run.seconds["table"] = clock.perf_counter() - started
     run.on_event(StageDone("table", run.seconds["table"]))
     return count
+
+
+def statistics(run: Run, measured: Measured, count: int) -> Iterator[Statistics]:
+    """Yield the finished sums of all labels, `LABELS` at a time: memory does not grow with them.
+
+    Parameters
+    ----------
+    run : Run
+    measured : Measured
+        Its rows.
+    count : int
+        Labels that were numbered.
+
+    Raises
+    ------
+    LedgerMismatchError
+        If the labels painted are not those numbered.
+    """
+    source = run.plan.source
+    empty = np.zeros(0, row_dtype(intensity_dtype(source.dtype), source.num_channels))
+    for start in range(1, count + 1, LABELS):
+        stop = min(start + LABELS, count + 1)
+        rows = [empty, *measured.between(start, stop)]
+        piece = merge([Partials(r["shape"], r["intensity"]) for r in rows])
+        if not np.array_equal(piece.shape["label"], np.arange(start, stop)):
+            message = (
+                f"{len(piece.shape)} labels from {start} to {stop - 1} were painted, "
+                f"{stop - start} numbered: {_damaged(run)}"
+            )
+            raise LedgerMismatchError(message)
+        yield piece
 
 
 def scores(run: Run) -> dict[str, NDArray[np.float32]]:
@@ -91,3 +120,7 @@ def scores(run: Run) -> dict[str, NDArray[np.float32]]:
             if "regularity" in found:
                 found["regularity"][at] = regularity(survivors.dist, rays)
     return found
+
+
+def _damaged(run: Run) -> str:
+    return f"the work directory {run.folder} is damaged; give --restart"

@@ -21,7 +21,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +109,13 @@ class Bench:
     ----------
     out : Path
     model : str
+    rows : dict
+        What was scored: several parts ask for the same.
     """
 
     out: Path
     model: str
+    rows: dict[tuple[str, str, float], Row] = field(default_factory=dict)
 
     def run(
         self, truth: Truth, tag: str, diameter: float | None
@@ -157,7 +160,9 @@ class Bench:
     def row(
         self, name: str, how: str, truths: Sequence[Truth], diameter: float | None, at: float = 0.0
     ) -> Row:
-        """Segment and score a set."""
+        """Segment and score a set, once."""
+        if (name, how, at) in self.rows:
+            return self.rows[name, how, at]
         total, used = Tally(), []
         tag = how.replace(" ", "_") + (f"_{at:g}" if at else "")
         for truth in truths:
@@ -167,6 +172,7 @@ class Bench:
             total = total + match(truth.labels, seen)
             used.append(size)
         row = Row(name, how, total, at, float(np.median(used)), _diameter(truths))
+        self.rows[name, how, at] = row
         return _shown(row)
 
 

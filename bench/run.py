@@ -3,7 +3,8 @@
 On each phantom the command is run with its network loaded, and the bare network is run on the very
 same tiles (windows, context, precision), already read and normalised; both in turn, several times.
 Useful voxels are those of the cores. Start-up (loading the backend, compiling) is timed apart.
-The command works in this process, so that CPU seconds are told part by part.
+The command works in this process: as it does for a user, with several blocks at once, for its speed
+and memory; then one block at a time, so that CPU seconds are told part by part.
 
     OUT/run.json   every number         OUT/run.png   seconds per part, bare network beside
 """
@@ -26,7 +27,7 @@ import numpy as np
 from anystar_batch import pipeline
 from anystar_batch.archive.store import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig, parse_diameter
-from anystar_batch.engine import threads_per_worker
+from anystar_batch.engine import InlineEngine, block_threads, threads_per_worker
 from anystar_batch.geometry import iter_grid
 from anystar_batch.network.bundled import load_model
 from anystar_batch.network.devices import natural_precision
@@ -144,12 +145,18 @@ def measure(config: SegmentConfig, predictor: KerasPredictor, repeats: int) -> d
     for _ in range(repeats):
         network_wall, network_cpu = bare(len(tiles))
         a, b = time.perf_counter(), time.process_time()
-        with timed() as clock:
-            summary = pipeline.segment(config, factory=Loaded(predictor))
+        engine = InlineEngine(block_threads(1))
+        summary = pipeline.segment(config, engine=engine, factory=Loaded(predictor))
         wall, cpu = time.perf_counter() - a, time.process_time() - b
+        a, b = time.perf_counter(), time.process_time()
+        with timed() as clock:
+            pipeline.segment(config, engine=InlineEngine(1), factory=Loaded(predictor))
+        single_wall, single_cpu = time.perf_counter() - a, time.process_time() - b
         parts = {name: asdict(spent) for name, spent in clock.parts.items()}
-        rest = cpu - sum(p["cpu"] for p in parts.values())
-        parts["rest"] = {"wall": wall - sum(p["wall"] for p in parts.values()), "cpu": rest}
+        parts["rest"] = {
+            "wall": single_wall - sum(p["wall"] for p in parts.values()),
+            "cpu": single_cpu - sum(p["cpu"] for p in parts.values()),
+        }
         after = sum(parts[name]["cpu"] for name in AFTER if name in parts)
         runs.append(
             {
@@ -157,6 +164,9 @@ def measure(config: SegmentConfig, predictor: KerasPredictor, repeats: int) -> d
                 "bare_cpu": network_cpu,
                 "wall": wall,
                 "cpu": cpu,
+                "wall_single": single_wall,
+                "cpu_single": single_cpu,
+                "seconds": summary.seconds,
                 "ratio_wall": network_wall / wall,
                 "ratio_cpu": network_cpu / cpu,
                 "after_over_network_cpu": after / parts["network"]["cpu"],
@@ -188,13 +198,14 @@ def line(found: dict[str, Any]) -> str:
     run = found["runs"][-1]
     parts = sorted(run["parts"].items(), key=lambda item: -item[1]["cpu"])
     each = ", ".join(f"{name} {spent['cpu']:.2f}" for name, spent in parts)
+    stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in run["seconds"].items())
     return (
         f"{found['density']} {found['size']}^3: {run['instances']} instances, "
         f"computed / useful {found['computed_over_useful']:.2f}, "
         f"{found['voxels_per_second'] / 1e6:.2f} of {found['bare_voxels_per_second'] / 1e6:.2f} "
         f"Mvoxel/s, ratio wall {found['ratio_wall']}, CPU {found['ratio_cpu']}, after the network "
         f"{found['after_over_network_cpu']} of its CPU, {run['peak_memory'] / 1e9:.2f} GB\n"
-        f"  CPU seconds: {each}"
+        f"  CPU seconds: {each}\n  wall seconds by stage: {stages}"
     )
 
 
@@ -209,7 +220,7 @@ def figure(path: Path, document: dict[str, Any]) -> None:
     names = list(dict.fromkeys(n for image in images for n in image["runs"][-1]["parts"]))
     drawing, axis = pyplot.subplots(figsize=(8, 1.2 + 0.6 * len(images)))
     for row, image in enumerate(images):
-        total, left = image["runs"][-1]["cpu"], 0.0
+        total, left = image["runs"][-1]["cpu_single"], 0.0
         for k, name in enumerate(names):
             spent = image["runs"][-1]["parts"].get(name, {"cpu": 0.0})["cpu"] / total
             axis.barh(row, spent, left=left, color=f"C{k % 10}", label=name if row == 0 else None)

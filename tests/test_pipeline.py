@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zarr
 
-from anystar_batch import pipeline, publication
+from anystar_batch import pipeline, publication, tabulate
 from anystar_batch.archive import labels
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.config import Diameter
@@ -366,10 +366,29 @@ def test_painted_labels_that_are_not_those_numbered(image):
     lines = ledger.read_text().splitlines()
     lines = [ln.replace('"count": 5', '"count": 6') if '"number"' in ln else ln for ln in lines]
     ledger.write_text("\n".join(lines) + "\n")
-    with pytest.raises(
-        LedgerMismatchError, match=r"5 labels were painted, 6 numbered: .* --restart"
-    ):
+    said = r"5 labels from 1 to 6 were painted, 6 numbered: .* --restart"
+    with pytest.raises(LedgerMismatchError, match=said):
         small.segment(image)
+
+
+def test_more_labels_painted_than_numbered(image):
+    cut(image, "table")
+    (ledger,) = Path(image).parent.glob("*.work/ledger.jsonl")
+    lines = ledger.read_text().splitlines()
+    lines = [ln.replace('"count": 5', '"count": 4') if '"number"' in ln else ln for ln in lines]
+    ledger.write_text("\n".join(lines) + "\n")
+    said = r"label 5 was painted, 4 were numbered: .* --restart"
+    with pytest.raises(LedgerMismatchError, match=said):
+        small.segment(image)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 5])
+def test_table_does_not_depend_on_how_many_labels_are_finished_at_a_time(
+    image, reference, monkeypatch, at_a_time
+):
+    monkeypatch.setattr(tabulate, "LABELS", at_a_time)
+    small.segment(image)
+    assert is_right(image, reference)
 
 
 def test_a_tile_that_the_ledger_lost(image):

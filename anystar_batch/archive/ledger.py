@@ -7,7 +7,7 @@ with other blocks or workers continues where this one stopped.
 
 ::
 
-    {"format": 1, "fingerprint": "4be0...", "parts": {...}}     first line
+    {"format": 2, "fingerprint": "4be0...", "parts": {...}}     first line
     {"stage": "predict", "key": "0/1.3.2", "file": "...", "content": "..."}
 """
 
@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from anystar_batch.errors import LedgerMismatchError
 
-FORMAT = 1
+FORMAT = 2
 NAME = "ledger.jsonl"
 
 

@@ -430,6 +430,11 @@ def create_array(
     ------
     OutputError
         If the place cannot be written.
+
+    Notes
+    -----
+    Compression is Zstandard at level 1 without shuffling: labels are runs of equal numbers, which
+    shuffling takes apart (measured in `docs/performance.md`).
     """
     try:
         if zarr_format == 2:
@@ -441,7 +446,7 @@ def create_array(
                 fill_value=0,
                 zarr_format=2,
                 chunk_key_encoding={"name": "v2", "separator": "/"},
-                compressors=numcodecs.Blosc("zstd", 5, numcodecs.Blosc.BITSHUFFLE),
+                compressors=numcodecs.Blosc("zstd", 1, numcodecs.Blosc.NOSHUFFLE),
             )
         else:
             zarr.create_array(
@@ -453,7 +458,7 @@ def create_array(
                 fill_value=0,
                 zarr_format=3,
                 dimension_names=dimension_names,
-                compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"),
+                compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="noshuffle"),
             )
     except OSError as error:
         raise output_error(path, error) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from anystar_batch.geometry import ZYX, ZYXFloat
 from anystar_batch.measure.partials import INTEGER, Statistics
 
 ROWS = 65536
-"""Rows that are finished at a time: bounds the memory, changes no byte."""
+"""Rows made into text at a time: bounds the memory, changes no byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,20 +215,20 @@ def _floats(rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
 
 
 def rows(
-    statistics: Statistics,
+    pieces: Iterable[Statistics],
     frame: Frame,
     prob: NDArray[np.floating[Any]],
     times: NDArray[np.integer[Any]] | None,
     scores: Mapping[str, NDArray[np.floating[Any]]] | None = None,
 ) -> Iterator[list[str]]:
-    """Yield the rows of the table as text, sorted by label, without the header.
+    """Yield the rows of the table as text, in the order given, without the header.
 
     Numbers have the shortest form that reads back as the same float; `touches_border` is 0 or 1.
 
     Parameters
     ----------
-    statistics : Statistics
-        Sums of whole labels.
+    pieces : iterable of Statistics
+        Sums of whole labels, a part of the labels each.
     frame : Frame
         Voxel size, position and names.
     prob : [n]
@@ -245,14 +245,15 @@ def rows(
     """
     scores = {} if scores is None else scores
     names = column_names(frame.channels, has_time=times is not None, scores=tuple(scores))
-    for start in range(0, len(statistics.shape), ROWS):
-        found = columns(statistics.select(slice(start, start + ROWS)), frame)
-        index = found["label"].astype(np.intp) - 1
-        found["prob"] = prob[index]
-        found |= {name: values[index] for name, values in scores.items()}
-        if times is not None:
-            found["t"] = times[index]
-        yield from map(list, zip(*(_texts(found[name]) for name in names), strict=True))
+    for piece in pieces:
+        for start in range(0, len(piece.shape), ROWS):
+            found = columns(piece.select(slice(start, start + ROWS)), frame)
+            index = found["label"].astype(np.intp) - 1
+            found["prob"] = prob[index]
+            found |= {name: values[index] for name, values in scores.items()}
+            if times is not None:
+                found["t"] = times[index]
+            yield from map(list, zip(*(_texts(found[name]) for name in names), strict=True))
 
 
 def _texts(values: NDArray[Any]) -> list[str]:
@@ -266,7 +267,7 @@ def _texts(values: NDArray[Any]) -> list[str]:
 
 def write_csv(
     path: str | Path,
-    statistics: Statistics,
+    pieces: Iterable[Statistics],
     frame: Frame,
     prob: NDArray[np.floating[Any]],
     times: NDArray[np.integer[Any]] | None,
@@ -278,8 +279,8 @@ def write_csv(
     ----------
     path : path
         The CSV file; its directory exists. An older file is replaced.
-    statistics : Statistics
-        Sums of whole labels.
+    pieces : iterable of Statistics
+        Sums of whole labels, a part of the labels each, in the order of the rows.
     frame : Frame
         Voxel size, position and names.
     prob : [n]
@@ -308,7 +309,7 @@ def write_csv(
                 frame.channels, has_time=times is not None, scores=tuple(scores or ())
             )
             csv.writer(file, lineterminator="\n").writerow(names)
-            for row in rows(statistics, frame, prob, times, scores):
+            for row in rows(pieces, frame, prob, times, scores):
                 # Numbers need no quotes.
                 file.write(",".join(row) + "\n")
                 num_rows += 1
