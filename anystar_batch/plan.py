@@ -42,7 +42,7 @@ from anystar_batch.network.scale import (
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
 from anystar_batch.stars.raster import LatticeMap
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Number of the method; raised whenever the same input and options may give another result."""
 
 LIMITS_MIN_VOXELS = 10**6

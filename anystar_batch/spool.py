@@ -38,12 +38,13 @@ class Slice:
 
 
 def record_type(n_rays: int, *, has_contrast: bool = False) -> np.dtype[np.void]:
-    """Return the type of a stored candidate: 17 bytes and two a ray, 4 more with its contrast."""
+    """Return the type of a stored candidate: 18 bytes and one a ray, 4 more with its contrast."""
     return np.dtype(
         [
             ("points", "<i4", 3),
             ("prob", "<f4"),
-            ("dist", "<u2", n_rays),
+            ("dist", "u1", n_rays),
+            ("step", "i1"),
             ("status", "u1"),
             *([("contrast", "<f4")] if has_contrast else []),
         ]

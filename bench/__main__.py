@@ -1,4 +1,4 @@
-"""`python -m bench run OUT`: the harness. `python -m bench stardist OUT`: against StarDist's own.
+"""`python -m bench run OUT`: the harness; `stardist`: against StarDist's own; `scaling`: over size.
 
 The other benches are modules: `bench.stars`, `bench.context`, `bench.quality`, `bench.training`.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from bench import run, stardist_big
+from bench import run, scaling, stardist_big
 
-PARTS = {"run": run.main, "stardist": stardist_big.main}
+PARTS = {"run": run.main, "stardist": stardist_big.main, "scaling": scaling.main}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in PARTS:

@@ -92,4 +92,4 @@ def test_contrasts_come_back_and_cost_four_bytes(tmp_path, parts):
 
 
 def test_a_record_is_17_bytes_and_two_a_ray():
-    assert record_type(96).itemsize == 17 + 2 * 96
+    assert record_type(96).itemsize == 18 + 96

@@ -1,8 +1,11 @@
 """Candidates: predicted polyhedra before suppression, their priority, and how they are stored.
 
 A candidate has a centre (a voxel of the working lattice), a probability and one distance a ray.
-Distances are stored as fixed point, 1/256 voxel in uint16, and rounded to that **before** anything
-is computed with them: what a later stage reads is what the earlier one used, bit by bit.
+Distances are stored in one byte each, as 1 to 255 steps; the step is a power of two and the
+candidate's own, such that its longest ray takes 128 to 255 of them (the least step is 1/256 voxel).
+So a distance is off by at most half a step: less than 1/255 of the longest ray. They are rounded to that
+**before** anything is computed with them: what a later stage reads is what the earlier one used,
+bit by bit.
 """
 
 from __future__ import annotations
@@ -16,11 +19,14 @@ from numpy.typing import NDArray
 
 from anystar_batch.errors import ConfigError
 
-STEPS = 256
-"""Fixed-point steps per voxel of a stored distance."""
+STEPS = 255
+"""Most steps of a stored distance: one byte."""
 
-MAX_RADIUS = 65535 / STEPS
-"""Largest distance that can be stored, working voxels."""
+LEAST_STEP = 2.0**-8
+"""Smallest step, voxels."""
+
+MAX_RADIUS = 256.0
+"""Largest declared radius, working voxels: beyond, a step would be more than a voxel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,19 +115,19 @@ def is_storable(dist: NDArray[np.floating[Any]], max_radius: float) -> NDArray[n
 
 
 def quantise(dist: NDArray[np.floating[Any]], max_radius: float) -> NDArray[np.float32]:
-    """Round distances to the fixed point in which they are stored.
+    """Round distances to the steps in which they are stored.
 
     Parameters
     ----------
     dist : [n, n_rays]
-        Working voxels. Those not above 1/256 become 1/256: a star needs its centre.
+        Working voxels. Those not above a step become one step: a star needs its centre.
     max_radius : float
         Declared maximal radius, working voxels. Rounding never passes it.
 
     Returns
     -------
     float32 [n, n_rays]
-        Multiples of 1/256 working voxel, from 1/256 to `max_radius`.
+        Multiples of the candidate's step, from one step to `max_radius`.
 
     Raises
     ------
@@ -132,7 +138,7 @@ def quantise(dist: NDArray[np.floating[Any]], max_radius: float) -> NDArray[np.f
     """
     if not 1 <= max_radius <= MAX_RADIUS:
         message = (
-            f"max_radius: got {max_radius} working voxels; expected 1 to {MAX_RADIUS:.2f}, the "
+            f"max_radius: got {max_radius} working voxels; expected 1 to {MAX_RADIUS:g}, the "
             "largest distance that can be stored; work on a coarser voxel size"
         )
         raise ConfigError(message)
@@ -143,11 +149,20 @@ def quantise(dist: NDArray[np.floating[Any]], max_radius: float) -> NDArray[np.f
         )
         raise ValueError(message)
     # A power of two scales without rounding, and float32 holds every step.
-    steps: NDArray[np.floating[Any]] = dist * dist.dtype.type(STEPS)
-    np.rint(steps, out=steps)
-    np.clip(steps, 1, np.floor(max_radius * STEPS), out=steps)
-    np.divide(steps, STEPS, out=steps)
-    return steps.astype(np.float32, copy=False)
+    step = _steps(dist).astype(dist.dtype)
+    counts: NDArray[np.floating[Any]] = dist / step
+    np.rint(counts, out=counts)
+    np.clip(counts, 1, np.floor(max_radius / step), out=counts)
+    np.multiply(counts, step, out=counts)
+    return counts.astype(np.float32, copy=False)
+
+
+def _steps(dist: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return the least power of two of which the longest ray takes at most `STEPS`, [n, 1]."""
+    longest = dist.max(axis=1, keepdims=True, initial=0.0).astype(np.float64)
+    mantissa, exponent = np.frexp(np.maximum(longest, STEPS * LEAST_STEP) / STEPS)
+    step: NDArray[np.float64] = np.ldexp(1.0, exponent - (mantissa == 0.5))
+    return step
 
 
 def encode(candidates: Candidates) -> dict[str, NDArray[Any]]:
@@ -161,21 +176,24 @@ def encode(candidates: Candidates) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict
-        `points` int32 [n, 3], `prob` float32 [n], `dist` uint16 [n, n_rays] in 1/256 voxel;
-        `contrast` float32 [n] if measured.
+        `points` int32 [n, 3], `prob` float32 [n], `dist` uint8 [n, n_rays] in steps, `step` int8
+        [n], its binary logarithm; `contrast` float32 [n] if measured.
 
     Raises
     ------
     ValueError
-        If a distance is not on the fixed point: storing it would change the result.
+        If a distance is no multiple of its step: storing it would change the result.
     """
-    steps = candidates.dist * np.float32(STEPS)
-    stored = steps.astype(np.uint16)
-    if not np.array_equal(stored, steps) or not stored.all():
-        message = "candidates: a distance is no multiple of 1/256 voxel; quantise before encoding"
+    step = _steps(candidates.dist)
+    counts = candidates.dist / step
+    stored = np.minimum(counts, STEPS).astype(np.uint8)
+    if not np.array_equal(stored, counts) or not stored.all():
+        message = "candidates: a distance is no multiple of its step; quantise before encoding"
         raise ValueError(message)
     measured = {} if candidates.contrast is None else {"contrast": candidates.contrast}
-    return {"points": candidates.points, "prob": candidates.prob, "dist": stored, **measured}
+    exponent = np.log2(step[:, 0]).astype(np.int8)
+    fields = {"points": candidates.points, "prob": candidates.prob}
+    return fields | {"dist": stored, "step": exponent} | measured
 
 
 def decode(arrays: Mapping[str, NDArray[Any]]) -> Candidates:
@@ -190,5 +208,5 @@ def decode(arrays: Mapping[str, NDArray[Any]]) -> Candidates:
     -------
     Candidates
     """
-    dist = arrays["dist"].astype(np.float32) / np.float32(STEPS)
+    dist = np.ldexp(arrays["dist"].astype(np.float32), arrays["step"].astype(np.int32)[:, None])
     return Candidates(arrays["points"], arrays["prob"], dist, arrays.get("contrast"))

@@ -71,23 +71,45 @@ def test_none_is_empty_of_the_right_types():
 def test_quantised_distances_survive_storage_bit_by_bit():
     candidates = some(500, 96)
     stored = encode(candidates)
-    assert stored["dist"].dtype == np.uint16
+    assert (stored["dist"].dtype, stored["step"].dtype) == ("uint8", "int8")
+    # Every candidate uses its byte: the longest ray takes more than half of the steps.
+    assert stored["dist"].max(axis=1).min() >= 128
     back = decode(stored)
     assert np.array_equal(back.dist.view(np.uint32), candidates.dist.view(np.uint32))
     assert np.array_equal(back.points, candidates.points)
     assert np.array_equal(back.prob, candidates.prob)
 
 
-def test_quantise_rounds_to_the_nearest_step_and_is_idempotent():
-    dist = np.random.default_rng(0).uniform(0.01, 30, (50, 8))
+@pytest.mark.parametrize("longest", [0.3, 0.9, 1.0, 3.0, 3.985, 7.97, 30.0])
+def test_quantise_rounds_to_the_nearest_step_and_is_idempotent(longest):
+    dist = np.random.default_rng(0).uniform(longest / 50, longest, (50, 8))
     quantised = quantise(dist, 30)
-    assert np.abs(quantised - dist).max() <= 1 / 512
+    bound = np.maximum(dist.max(axis=1, keepdims=True) / 255, 1 / 512)
+    assert (np.abs(quantised - dist) <= bound).all()
     assert np.array_equal(quantise(quantised, 30), quantised)
 
 
+@pytest.mark.parametrize(
+    ("longest", "step"),
+    [(0.0, -8), (0.99, -8), (255 / 256, -8), (0.997, -7), (3.98, -6), (3.985, -5), (31.8, -3)],
+)
+def test_step_is_the_least_power_of_two_that_holds_the_longest_ray(longest, step):
+    dist = quantise(np.array([[0.5 * longest, longest]]), 40)
+    one = Candidates(np.zeros((1, 3), np.int32), np.ones(1, np.float32), dist)
+    assert encode(one)["step"].tolist() == [step]
+
+
 def test_quantise_keeps_a_star_around_its_centre_and_below_the_radius():
+    # 20.3 takes a step of 1/8: 162 of them are 20.25, 163 would be beyond.
     quantised = quantise(np.array([[-3.0, 0.0, 0.001, 20.3]]), 20.3)
-    assert quantised.tolist() == [[1 / 256, 1 / 256, 1 / 256, 5196 / 256]]
+    assert quantised.tolist() == [[1 / 8, 1 / 8, 1 / 8, 20.25]]
+
+
+def test_quantise_treats_every_candidate_alone():
+    dist = np.random.default_rng(1).uniform(0.5, 30, (40, 8))
+    dist[::2] /= 10
+    alone = np.concatenate([quantise(row[None], 30) for row in dist])
+    assert np.array_equal(quantise(dist, 30), alone)
 
 
 @pytest.mark.parametrize("dist", [20.4, np.inf, np.nan])
@@ -98,13 +120,13 @@ def test_quantise_refuses_what_should_have_been_dropped(dist):
         quantise(rows, 20.3)
 
 
-@pytest.mark.parametrize("max_radius", [0.5, 256.0, np.nan])
+@pytest.mark.parametrize("max_radius", [0.5, 256.5, np.nan])
 def test_quantise_refuses_a_radius_that_cannot_be_stored(max_radius):
     with pytest.raises(ConfigError, match="largest distance that can be stored"):
         quantise(np.ones((1, 4)), max_radius)
 
 
-@pytest.mark.parametrize("dist", [0.0, 1 / 512, 256.0, 1.001])
+@pytest.mark.parametrize("dist", [0.0, 1 / 512, 1.001])
 def test_encode_refuses_distances_off_the_fixed_point(dist):
     candidates = Candidates(
         np.zeros((1, 3), np.int32), np.ones(1, np.float32), np.full((1, 4), dist, np.float32)

@@ -44,6 +44,10 @@ def stardists(survivors, rays, shape, lattice=SAME):
     )
 
 
+TIES = 2e-4
+"""Share of voxels that may lie on a surface: a ray along z ends in one every 8 to 32 steps."""
+
+
 def exact_gauge(survivor, rays, lattice, voxel):
     """The gauge in float64, all faces tried, and the smallest weight's share."""
     offset = (voxel - np.array(lattice.offset)) / np.array(lattice.scale) - survivor.points[0]
@@ -71,7 +75,7 @@ def test_voxels_are_stardists(anisotropy):
     stars = blobs(rays, 60, 1, 48, (4, 11))
     ours = painted(stars, rays)
     theirs = stardists(stars, Rays_GoldenSpiral(96, anisotropy), CUBE.shape)
-    assert assert_only_ties_differ(stars, rays, SAME, ours, theirs) <= 1e-5 * np.sum(ours > 0) + 1
+    assert assert_only_ties_differ(stars, rays, SAME, ours, theirs) <= TIES * np.sum(ours > 0) + 1
     assert len(np.unique(ours)) > 20
 
 
@@ -90,7 +94,7 @@ def test_voxels_between_lattices_are_stardists(scale, offset):
     ours = painted(stars, RAYS, lattice, box)
     theirs = stardists(stars, Rays_GoldenSpiral(96), box.shape, lattice)
     assert (
-        assert_only_ties_differ(stars, RAYS, lattice, ours, theirs) <= 1e-5 * np.sum(ours > 0) + 1
+        assert_only_ties_differ(stars, RAYS, lattice, ours, theirs) <= TIES * np.sum(ours > 0) + 1
     )
     assert len(np.unique(ours)) > 10
 
@@ -101,7 +105,7 @@ def test_voxels_of_a_real_volume_are_stardists():
     stars = every.take(np.arange(0, len(every), 5))
     box = Box.of_shape(labels.shape)
     ours, theirs = painted(stars, RAYS, box=box), stardists(stars, Rays_GoldenSpiral(96), box.shape)
-    assert assert_only_ties_differ(stars, RAYS, SAME, ours, theirs) <= 1e-5 * np.sum(ours > 0) + 1
+    assert assert_only_ties_differ(stars, RAYS, SAME, ours, theirs) <= TIES * np.sum(ours > 0) + 1
 
 
 def test_the_one_tie_of_integer_radii_is_the_pole():
