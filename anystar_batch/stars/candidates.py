@@ -3,9 +3,9 @@
 A candidate has a centre (a voxel of the working lattice), a probability and one distance a ray.
 Distances are stored in one byte each, as 1 to 255 steps; the step is a power of two and the
 candidate's own, such that its longest ray takes 128 to 255 of them (the least step is 1/256 voxel).
-So a distance is off by at most half a step: less than 1/255 of the longest ray. They are rounded to that
-**before** anything is computed with them: what a later stage reads is what the earlier one used,
-bit by bit.
+So a distance is off by at most half a step: less than 1/255 of the longest ray. They are rounded to
+that **before** anything is computed with them: what a later stage reads is what the earlier one
+used, bit by bit.
 """
 
 from __future__ import annotations
