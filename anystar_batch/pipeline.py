@@ -56,14 +56,11 @@ from anystar_batch.network.unet import PRECISIONS
 from anystar_batch.places import Places, run_places
 from anystar_batch.plan import (
     Plan,
-    all_limits,
     channel_index,
     fingerprint,
     fingerprint_parts,
     level_scales,
-    limits_content,
     make_plan,
-    reference_time,
 )
 from anystar_batch.probe import probe_diameter
 from anystar_batch.publication import token
@@ -76,6 +73,7 @@ from anystar_batch.record import (
     run_record,
 )
 from anystar_batch.report.probe_figure import probe_svg
+from anystar_batch.sampling import all_limits, limits_content, reference_time
 from anystar_batch.stages import Run
 from anystar_batch.tabulate import table
 from anystar_batch.tasks import Work

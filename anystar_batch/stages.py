@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch import render, spool, tasks
+from anystar_batch import finding, render, spool, tasks
 from anystar_batch.archive.labels import LabelSpec
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.store import ImageReader, write_bytes_atomic
@@ -27,8 +27,9 @@ from anystar_batch.engine import Engine, Failure
 from anystar_batch.errors import BlockError, ImageError, LedgerMismatchError
 from anystar_batch.events import BlockDone, BlockFailed, Listener, StageDone, StageStarted
 from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box
-from anystar_batch.plan import Plan, limits_content
+from anystar_batch.plan import Plan
 from anystar_batch.reading import tile_content
+from anystar_batch.sampling import limits_content
 from anystar_batch.spool import Slice
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.suppress import Status, resolve
@@ -108,8 +109,8 @@ def predict(run: Run) -> None:
         for block in blocks:
             tiles = tuple(t for t in block.units if tile_key(time, t) not in done)
             if tiles:
-                todo.append(tasks.PredictTask(run.work, time, block, tiles))
-    _run_tasks(run, "predict", tasks.predict, todo, len(blocks) * len(run.plan.times) - len(todo))
+                todo.append(finding.PredictTask(run.work, time, block, tiles))
+    _run_tasks(run, "predict", finding.predict, todo, len(blocks) * len(run.plan.times) - len(todo))
 
 
 def suppress(run: Run) -> None:

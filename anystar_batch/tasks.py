@@ -1,8 +1,7 @@
-"""What a worker does for one block of tiles: read, predict, suppress, own; files in, files out.
+"""What a worker does for one block of tiles after the network: suppress, own; files in, files out.
 
 Every function takes one picklable task and returns something small. Nothing is shared between
-workers but the work directory. A tile's candidates are a pure function of (tile, config, volume):
-they are computed once, by the block that owns the tile, and never again.
+workers but the work directory. What comes before, with the network, is in `finding`.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import threading
 import time as clock
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,17 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch import spool
-from anystar_batch.archive.store import ImageReader
 from anystar_batch.blocks import Block
 from anystar_batch.geometry import ZYX, Box, index_name
 from anystar_batch.network.bundled import Model
-from anystar_batch.network.predictor import Predictor, PredictorFactory
+from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.plan import Plan
-from anystar_batch.reading import tile_content, tile_image
 from anystar_batch.selection import removed
 from anystar_batch.spool import Slice
-from anystar_batch.stars.candidates import Candidates, is_storable, quantise
-from anystar_batch.stars.measures import contrasts
+from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.raster import owns_voxel
 from anystar_batch.stars.rays import Rays, rays_from_config
 from anystar_batch.stars.suppress import Status, suppress_block
@@ -41,10 +36,6 @@ CANDIDATES = "candidates"
 
 SURVIVORS = "survivors"
 """Folder of the files after suppression: kept and undecided."""
-
-
-_NETWORK = threading.Lock()
-"""Whoever holds it has the device to itself; other blocks read and suppress meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +61,6 @@ class Work:
     label: str
     factory: PredictorFactory
     threads: int
-
-
-@dataclass(frozen=True, slots=True)
-class PredictTask:
-    """Tiles to run the network on.
-
-    Parameters
-    ----------
-    work : Work
-    time : int
-        Time point.
-    block : Block
-        The block they belong to.
-    tiles : tuple of (z, y, x)
-        Those of its tiles that are not done.
-    """
-
-    work: Work
-    time: int
-    block: Block
-    tiles: tuple[ZYX, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,119 +180,6 @@ def model_rays(model: Model) -> Rays:
     return _rays(model.rays_json)
 
 
-def predict(task: PredictTask) -> Done:
-    """Run the network on the tiles of a block and store their candidates.
-
-    Candidates that a certain survivor of the same tiles suppresses are dropped: they could not
-    suppress anybody, so nobody misses them. Certain survivors are noted as such.
-    """
-    started = clock.perf_counter()
-    work, plan, time = task.work, task.work.plan, task.time
-    reader = ImageReader(plan.source)
-    contents = {t: tile_content(plan, reader, time, t) for t in task.tiles}
-    found = {t: (Candidates.empty(len(model_rays(plan.model))), 0) for t in task.tiles}
-    if plan.limits_of(time) is not None:
-        for tile in task.tiles:
-            if contents[tile]:
-                found[tile] = tile_candidates(work, reader, time, tile)
-    judged = _judged(plan, task, {t: c for t, (c, _) in found.items()})
-    kept = {t: candidates for t, (candidates, _) in judged.items()}
-    if plan.filters.min_contrast is not None:
-        kept = {t: with_contrasts(plan, reader, time, t, c) for t, c in kept.items()}
-    folder = Path(work.folder) / CANDIDATES
-    parts = [(tile_key(time, t), kept[t], judged[t][1]) for t in task.tiles]
-    slices = spool.save(folder, file_name(time, task.tiles, "npy"), parts)
-    entries: dict[str, dict[str, object]] = {}
-    for tile in task.tiles:
-        piece = slices[tile_key(time, tile)]
-        entries[tile_key(time, tile)] = {
-            "file": piece.file,
-            "start": piece.start,
-            "stop": piece.stop,
-            "content": contents[tile],
-            "too_large": found[tile][1],
-            "reach": float(kept[tile].dist.max(initial=0.0)),
-        }
-    count = sum(len(c) for c in kept.values())
-    return Done(entries, clock.perf_counter() - started, count)
-
-
-def tile_candidates(
-    work: Work, reader: ImageReader, time: int, tile: ZYX
-) -> tuple[Candidates, int]:
-    """Return the candidates a tile owns, and how many were dropped as too large.
-
-    Parameters
-    ----------
-    work : Work
-    reader : ImageReader
-        The image.
-    time : int
-    tile : (z, y, x)
-        Index of the tile.
-    """
-    plan = work.plan
-    found, too_large = [Candidates.empty(len(model_rays(plan.model)))], 0
-    for view in plan.views:
-        image = tile_image(plan, reader, time, tile, view)
-        if image is None:
-            continue
-        with _NETWORK:
-            points, prob, dist = _predictor(work.factory, plan.model, work.threads).find(
-                image,
-                view.tiles.window_box(tile),
-                view.tiles.core_box(tile),
-                plan.prob_thresh,
-            )
-        fits = is_storable(dist, plan.model.max_radius)
-        too_large += int(np.sum(~fits))
-        step = np.float32(view.step)
-        radii = quantise(dist[fits] * step, plan.model.max_radius * view.step)
-        found.append(Candidates(points[fits] * np.int32(view.step), prob[fits], radii))
-    if len(plan.views) == 1:
-        return found[-1], too_large
-    together = Candidates.concatenate(found, len(model_rays(plan.model)))
-    return together.take(_one_a_point(together)), too_large
-
-
-def _one_a_point(candidates: Candidates) -> NDArray[np.int64]:
-    """Keep, where two scales found something at one point: the surer, else the finer.
-
-    The finer scale comes first in `candidates`; the rest keep their order.
-    """
-    order = np.lexsort((np.arange(len(candidates)), -candidates.prob))
-    _, first = np.unique(candidates.points[order], axis=0, return_index=True)
-    return np.sort(order[first])
-
-
-def with_contrasts(
-    plan: Plan, reader: ImageReader, time: int, tile: ZYX, candidates: Candidates
-) -> Candidates:
-    """Return a tile's candidates with their contrasts, measured on what the network saw.
-
-    Parameters
-    ----------
-    plan : Plan
-    reader : ImageReader
-        The image.
-    time : int
-    tile : (z, y, x)
-        Index of the tile.
-    candidates : Candidates
-        Some that the tile owns; what is measured of one does not depend on the others.
-    """
-    if not len(candidates):
-        return candidates
-    window = plan.tiles.window_box(tile)
-    image = tile_image(plan, reader, time, tile)
-    if image is None:
-        # Seen at a coarser scale alone; at this one nothing differs from its surroundings.
-        image = np.zeros(window.shape, np.float32)
-    seen = window.intersect(Box.of_shape(plan.working.shape))
-    values = contrasts(image, window.start, seen, candidates, model_rays(plan.model))
-    return replace(candidates, contrast=values)
-
-
 def suppress(task: SuppressTask) -> Done:
     """Judge the candidates of a block; store who is kept or undecided."""
     started = clock.perf_counter()
@@ -330,15 +187,15 @@ def suppress(task: SuppressTask) -> Done:
     rays = model_rays(plan.model)
     folder = Path(task.work.folder)
     candidates, status = spool.load(folder / CANDIDATES, task.near, len(rays))
-    near = _inside(candidates.points, task.known)
+    near = inside(candidates.points, task.known)
     candidates, kept = candidates.take(near), status[near] == Status.KEPT
     volume = Box.of_shape(plan.working.shape)
     status = suppress_block(candidates, rays, plan.nms_thresh, task.known, volume, task.reach, kept)
-    alive = (status != Status.SUPPRESSED) & _inside(candidates.points, task.block.box)
+    alive = (status != Status.SUPPRESSED) & inside(candidates.points, task.block.box)
     candidates, status = candidates.take(alive), status[alive]
     parts = []
     for tile in task.block.units:
-        mine = _inside(candidates.points, plan.tiles.core_box(tile))
+        mine = inside(candidates.points, plan.tiles.core_box(tile))
         parts.append((tile_key(task.time, tile), candidates.take(mine), status[mine]))
     slices = spool.save(folder / SURVIVORS, file_name(task.time, task.block.units, "npy"), parts)
     entries: dict[str, dict[str, object]] = {}
@@ -363,7 +220,7 @@ def own(task: OwnTask) -> Owned:
     plan = task.work.plan
     rays = model_rays(plan.model)
     survivors = load_survivors(task.work, task.time, task.near)
-    mine = _inside(survivors.points, task.block.box)
+    mine = inside(survivors.points, task.block.box)
     gone = removed(plan, survivors, rays)
     counts = {name: int(np.sum(fails & mine)) for name, fails in gone.items()}
     if gone:
@@ -410,37 +267,11 @@ def near_box(box: Box, margin: float) -> Box:
     return box.grow((grow, grow, grow))
 
 
-def _judged(
-    plan: Plan, task: PredictTask, found: Mapping[ZYX, Candidates]
-) -> dict[ZYX, tuple[Candidates, NDArray[np.int8]]]:
-    """Candidates by tile with what the task knows of them, less those certainly suppressed."""
-    whole = set(task.tiles) == set(task.block.units)
-    regions = [task.block.box] if whole else [plan.tiles.core_box(t) for t in task.tiles]
-    groups = [task.tiles] if whole else [(t,) for t in task.tiles]
-    rays = model_rays(plan.model)
-    result: dict[ZYX, tuple[Candidates, NDArray[np.int8]]] = {}
-    for region, tiles in zip(regions, groups, strict=True):
-        together = Candidates.concatenate([found[t] for t in tiles], len(rays))
-        status = suppress_block(
-            together,
-            rays,
-            plan.nms_thresh,
-            region,
-            Box.of_shape(plan.working.shape),
-            math.ceil(plan.max_radius),
-        )
-        alive = status != Status.SUPPRESSED
-        together, status = together.take(alive), status[alive]
-        for tile in tiles:
-            mine = _inside(together.points, plan.tiles.core_box(tile))
-            result[tile] = together.take(mine), status[mine]
-    return result
-
-
-def _inside(points: NDArray[np.int32], box: Box) -> NDArray[np.bool_]:
+def inside(points: NDArray[np.int32], box: Box) -> NDArray[np.bool_]:
+    """Return which points lie in a box, bool [n]."""
     within = (points >= np.asarray(box.start)) & (points < np.asarray(box.stop))
-    inside: NDArray[np.bool_] = np.logical_and.reduce(within, axis=1)
-    return inside
+    every: NDArray[np.bool_] = np.logical_and.reduce(within, axis=1)
+    return every
 
 
 def file_name(time: int, units: Sequence[ZYX], suffix: str) -> str:
@@ -452,9 +283,3 @@ def file_name(time: int, units: Sequence[ZYX], suffix: str) -> str:
 @lru_cache(maxsize=4)
 def _rays(rays_json: str) -> Rays:
     return rays_from_config(json.loads(rays_json))
-
-
-@lru_cache(maxsize=2)
-def _predictor(factory: PredictorFactory, model: Model, threads: int) -> Predictor:
-    """The network, loaded once a process."""
-    return factory(model, threads)

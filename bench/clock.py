@@ -22,9 +22,10 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "resample": ("anystar_batch.reading:resample",),
     "normalise": ("anystar_batch.reading:normalise",),
-    "tile": ("anystar_batch.tasks:tile_image",),
+    "tile": ("anystar_batch.finding:tile_image",),
     "network": ("anystar_batch.network.predictor:KerasPredictor.find",),
     "suppress": (
+        "anystar_batch.finding:suppress_block",
         "anystar_batch.tasks:suppress_block",
         "anystar_batch.tasks:suppress",
         "anystar_batch.stages:resolve",

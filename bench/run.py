@@ -32,8 +32,9 @@ from anystar_batch.geometry import iter_grid
 from anystar_batch.network.bundled import load_model
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.predictor import KerasFactory, KerasPredictor
-from anystar_batch.plan import Plan, all_limits, make_plan
+from anystar_batch.plan import Plan, make_plan
 from anystar_batch.reading import tile_image
+from anystar_batch.sampling import all_limits
 from bench.clock import timed
 from trainer.phantom import Phantom
 from trainer.phantom_zarr import write

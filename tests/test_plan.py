@@ -12,22 +12,20 @@ import pytest
 import zarr
 
 from anystar_batch import plan as plan_module
+from anystar_batch import sampling
 from anystar_batch.archive.store import ImageReader, read_image
 from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.filters import Filters, Volume
 from anystar_batch.network.bundled import Model
 from anystar_batch.plan import (
-    all_limits,
     channel_index,
     fingerprint,
     fingerprint_parts,
-    intensity_limits,
-    level_position,
     level_scales,
-    limits_content,
     make_plan,
 )
+from anystar_batch.sampling import all_limits, intensity_limits, level_position, limits_content
 from tests.fakes import make_model, mean_level, write_image
 
 NOISE = np.random.default_rng(8).integers(100, 4000, (20, 40, 44)).astype(np.uint16)
@@ -151,7 +149,7 @@ def test_limits_come_from_the_coarsest_level_that_is_large_enough(tmp_path, monk
     reader = reader_of(path)
     low = []
     for least in (levels[0].size, levels[1].size, levels[2].size, levels[0].size + 1):
-        monkeypatch.setattr(plan_module, "LIMITS_MIN_VOXELS", least)
+        monkeypatch.setattr(sampling, "LIMITS_MIN_VOXELS", least)
         low.append(intensity_limits(reader, 0, 0, PERCENTILES)[0] // 10_000)
     assert low == [0, 1, 2, 0]
 
@@ -168,7 +166,7 @@ def test_of_a_large_level_a_lattice_of_chunks_is_read(tmp_path, monkeypatch):
         return inner(self, level, t, c, box)
 
     monkeypatch.setattr(ImageReader, "read_box", spy)
-    monkeypatch.setattr(plan_module, "LIMITS_MAX_VOXELS", 48**3 // 10)
+    monkeypatch.setattr(sampling, "LIMITS_MAX_VOXELS", 48**3 // 10)
     low, high = intensity_limits(reader, 0, 0, (1.0, 99.0))
     assert 8 <= len(read) <= 6**3 // 10
     assert len(set(read)) == len(read)
@@ -180,7 +178,7 @@ def test_a_flat_volume_of_many_chunks_is_read_within_the_bound(tmp_path, monkeyp
     # One chunk deep: the lattice must thin out y and x all the more.
     data = np.tile(NOISE[:2], (1, 4, 4))
     path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(2, 8, 8))
-    monkeypatch.setattr(plan_module, "LIMITS_MAX_VOXELS", data.size // 25)
+    monkeypatch.setattr(sampling, "LIMITS_MAX_VOXELS", data.size // 25)
     boxes = plan_module._sample_boxes(reader_of(path), 0, 0, 0)
     assert data.size // 100 < sum(box.size for box in boxes) <= data.size // 25
 
@@ -278,7 +276,7 @@ def test_texture_outside_the_lattice_of_crops_is_found_in_stored_chunks(tmp_path
 
 
 def test_a_crop_of_a_coarse_level_stays_small_in_level_0(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan_module, "FINE_CROP", 16)
+    monkeypatch.setattr(sampling, "FINE_CROP", 16)
     path = write_image(tmp_path / "a.ome.zarr", make_pyramid(NOISE, "stride"), chunks=(8, 16, 16))
     reader = reader_of(path)
     crop = plan_module._textured_crop(reader, 1, 0, 0, (2.0, 2.0, 2.0))

@@ -49,7 +49,6 @@ def test_accuracy_is_the_same_within_half_a_point(tmp_path):
         pairs = zip(truths, labels, strict=True)
         totals[precision] = sum((match(t.labels, x) for t, x in pairs), Tally())
     single, half = (np.array(total.accuracy()) for total in totals.values())
-    print({name: np.round(total.accuracy(), 4) for name, total in totals.items()})
     assert single[1] > 0.4
     assert np.any(single != half), "one precision was compared with itself"
     assert abs(np.mean(half - single)) < 0.005

@@ -17,12 +17,12 @@ from anystar_batch.config import (
     parse_scales,
 )
 from anystar_batch.errors import ConfigError
+from anystar_batch.finding import _one_a_point
 from anystar_batch.geometry import Box
 from anystar_batch.network.resample import resample, source_box, tile_taps
 from anystar_batch.network.tiles import coarse_view, plan_tiles
 from anystar_batch.pipeline import segment
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.tasks import _one_a_point
 from tests.blobs import Blobs
 from tests.fakes import make_model, write_image
 

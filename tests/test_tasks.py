@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anystar_batch import spool, tasks
+from anystar_batch import finding, spool, tasks
 from anystar_batch.archive.store import ImageReader, read_image
 from anystar_batch.blocks import plan_blocks
 from anystar_batch.config import ResultConfig
 from anystar_batch.engine import InlineEngine
 from anystar_batch.filters import Filters, Volume
+from anystar_batch.finding import PredictTask
 from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.reading import tile_content
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.suppress import Status, suppress
 from anystar_batch.tasks import (
     OwnTask,
-    PredictTask,
     SuppressTask,
     Work,
     load_survivors,
@@ -75,7 +75,7 @@ def predicted(work, group=(1, 1, 1)):
     """Ledger entries of every tile, predicted in blocks of `group` tiles."""
     entries = {}
     for block in blocks_of(work, group):
-        entries |= tasks.predict(PredictTask(work, 0, block, block.units)).entries
+        entries |= finding.predict(PredictTask(work, 0, block, block.units)).entries
     return entries
 
 
@@ -158,7 +158,7 @@ def test_blocks_at_once_share_the_network_one_after_the_other(tmp_path, truth):
     narrow = Narrow(TruthPredictor(truth, wobble=0.5))
     work = make_work(tmp_path, truth, factory=narrow)
     todo = [PredictTask(work, 0, block, block.units) for block in blocks_of(work)]
-    done = [result for _, result in InlineEngine(4).run(tasks.predict, todo)]
+    done = [result for _, result in InlineEngine(4).run(finding.predict, todo)]
     assert all(isinstance(result, tasks.Done) for result in done), done
     assert len(narrow.made) == 1
     entries = {key: entry for result in done for key, entry in result.entries.items()}
@@ -170,7 +170,7 @@ def test_a_tile_is_asked_for_once_and_only_if_it_is_not_done(tmp_path, truth):
     work = make_work(tmp_path, truth, factory=spy)
     (block,) = blocks_of(work, (9, 9, 9))
     some = block.units[1:3]
-    done = tasks.predict(PredictTask(work, 0, block, some))
+    done = finding.predict(PredictTask(work, 0, block, some))
     assert sorted(done.entries) == sorted(tile_key(0, t) for t in some)
     cores = [work.plan.tiles.core_box(t) for t in some]
     assert [core for _, _, core in spy.asked] == cores
@@ -199,7 +199,7 @@ def test_a_tile_of_which_nothing_is_stored_is_not_read(tmp_path, truth, monkeypa
     assert tile_content(work.plan, ImageReader(work.plan.source), 0, tile) == ""
     monkeypatch.setattr(ImageReader, "read_box", None)
     block = next(b for b in blocks_of(work) if b.units == (tile,))
-    entry = tasks.predict(PredictTask(work, 0, block, block.units)).entries[tile_key(0, tile)]
+    entry = finding.predict(PredictTask(work, 0, block, block.units)).entries[tile_key(0, tile)]
     assert (entry["start"], entry["stop"], entry["reach"]) == (0, 0, 0.0)
 
 
