@@ -179,13 +179,13 @@ def test_a_flat_volume_of_many_chunks_is_read_within_the_bound(tmp_path, monkeyp
     data = np.tile(NOISE[:2], (1, 4, 4))
     path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(2, 8, 8))
     monkeypatch.setattr(sampling, "LIMITS_MAX_VOXELS", data.size // 25)
-    boxes = plan_module._sample_boxes(reader_of(path), 0, 0, 0)
+    boxes = sampling._sample_boxes(reader_of(path), 0, 0, 0)
     assert data.size // 100 < sum(box.size for box in boxes) <= data.size // 25
 
 
 def test_a_huge_chunk_is_read_in_its_middle(tmp_path):
     path = sparse_image(tmp_path / "a.ome.zarr", (300, 400, 100), (300, 400, 100), (0, 0, 0))
-    (box,) = plan_module._sample_boxes(reader_of(path), 0, 0, 0)
+    (box,) = sampling._sample_boxes(reader_of(path), 0, 0, 0)
     assert (box.start, box.stop) == ((22, 72, 0), (278, 328, 100))
 
 
@@ -227,9 +227,9 @@ def test_a_few_stored_chunks_are_all_seen_though_a_lattice_meets_one_of_them(tmp
     array = zarr.open_array(f"{path}/0", mode="r+")
     counts = (100, 100, 100)
     stride = 1
-    while np.prod([len(a) for a in plan_module._every(counts, stride)]) > 32:
+    while np.prod([len(a) for a in sampling._every(counts, stride)]) > 32:
         stride += 1
-    z, y, x = (100 * axis[0] for axis in plan_module._every(counts, stride))
+    z, y, x = (100 * axis[0] for axis in sampling._every(counts, stride))
     array[z : z + 100, y : y + 100, x : x + 100] = 5
     array[:100, :100, :100] = np.random.default_rng(0).integers(1, 1000, (100,) * 3)
     found = intensity_limits(reader, 0, 0, PERCENTILES)
@@ -279,7 +279,7 @@ def test_a_crop_of_a_coarse_level_stays_small_in_level_0(tmp_path, monkeypatch):
     monkeypatch.setattr(sampling, "FINE_CROP", 16)
     path = write_image(tmp_path / "a.ome.zarr", make_pyramid(NOISE, "stride"), chunks=(8, 16, 16))
     reader = reader_of(path)
-    crop = plan_module._textured_crop(reader, 1, 0, 0, (2.0, 2.0, 2.0))
+    crop = sampling._textured_crop(reader, 1, 0, 0, (2.0, 2.0, 2.0))
     assert crop.shape == (8, 8, 8)
     assert level_position(reader, 1, 0, 0).origin == "stride"
 
