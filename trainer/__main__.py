@@ -179,10 +179,8 @@ def measure(options: argparse.Namespace, model: keras.Model) -> dict[str, list[f
     """Tune on one half of the synthetic samples, score the other half and real data.
 
     `thresholds` are [prob, nms], `stretch` is [factor], which the model's distances are multiplied
-    by; every other entry is the accuracy at IoU 0.1, 0.3, 0.5, 0.7. The thresholds are tuned on
-    synthetic samples alone. The factor belongs to the working size the model is used at: it is
-    tuned on the same samples brought to that size and, where the data are there, on BBBC050
-    embryos 1 to 4, which choices may look at.
+    by; every other entry is the accuracy at IoU 0.1, 0.3, 0.5, 0.7. Both are tuned on synthetic
+    samples brought to the working size that the model is used at.
     """
     from trainer.export import stretch
     from trainer.score import Scorer, bbbc050, synthetic, tune, tune_stretch
@@ -194,21 +192,18 @@ def measure(options: argparse.Namespace, model: keras.Model) -> dict[str, list[f
         2 * options.samples,
         dataclasses.replace(config.sample, shape=(64, 64, 64)),
     )
-    tuning = scorer.predictions(held_out[: options.samples], None)
-    embryos = bbbc050([1, 2, 3, 4]) if os.environ.get("ANYSTAR_BATCH_DATA") else []
-    sized = [
-        scorer.predictions(truths, options.diameter)
-        for truths in (held_out[: options.samples], embryos)
-        if truths
-    ]
-    factor = tune_stretch(sized, tune(tuning))
+    # A sample without objects has no size to be brought to.
+    shown = [truth for truth in held_out[: options.samples] if truth.labels.any()]
+    tuning = scorer.predictions(shown, options.diameter)
+    factor = tune_stretch(tuning, tune(tuning))
     thresholds = tune([p.stretched(factor) for p in tuning])
     stretch(model, factor)
     scores: dict[str, list[float]] = {"thresholds": list(thresholds), "stretch": [factor]}
     scores["synthetic"] = accuracy(
         scorer.predictions(held_out[options.samples :], None), thresholds
     )
-    if embryos:
+    if os.environ.get("ANYSTAR_BATCH_DATA"):
+        embryos = bbbc050([1, 2, 3, 4])
         for diameter in DIAMETERS if options.sizes else (options.diameter,):
             name = f"bbbc050_1_4_at_{diameter:g}"
             scores[name] = accuracy(scorer.predictions(embryos, diameter), thresholds)

@@ -464,7 +464,7 @@ def tune(
     return max(((p, n) for p in fine for n in nms), key=quality)
 
 
-def tune_stretch(sets: Sequence[Sequence[Prediction]], thresholds: tuple[float, float]) -> float:
+def tune_stretch(predictions: Sequence[Prediction], thresholds: tuple[float, float]) -> float:
     """Return the factor on all distances with the best mean accuracy at IoU 0.3, 0.5 and 0.7.
 
     A network that minimises an absolute error answers the median of what it thinks possible, and
@@ -473,9 +473,9 @@ def tune_stretch(sets: Sequence[Sequence[Prediction]], thresholds: tuple[float, 
 
     Parameters
     ----------
-    sets : sequence of sequences of Prediction
-        Every set counts the same, however many objects it holds. Of validation samples, rescaled
-        to the working size that the model is released for: how far outlines are off depends on it.
+    predictions : sequence of Prediction
+        Of synthetic validation samples, rescaled to the working size that the model is released
+        for: how far outlines are off depends on it.
     thresholds : (prob_thresh, nms_thresh)
 
     Returns
@@ -485,10 +485,7 @@ def tune_stretch(sets: Sequence[Sequence[Prediction]], thresholds: tuple[float, 
     """
 
     def quality(factor: float) -> float:
-        accuracies = (
-            tally([p.stretched(factor) for p in predictions], thresholds).accuracy()[1:]
-            for predictions in sets
-        )
-        return sum(sum(accuracy) for accuracy in accuracies)
+        stretched = [p.stretched(factor) for p in predictions]
+        return sum(tally(stretched, thresholds).accuracy()[1:])
 
     return max(sorted(STRETCHES, key=lambda factor: abs(factor - 1.0)), key=quality)

@@ -113,7 +113,7 @@ def test_tuning_finds_the_threshold_that_drops_false_objects():
 def test_distances_that_are_too_short_are_stretched():
     image, labels = phantom(11.0)
     short = perfect(Truth("phantom", image, labels)).stretched(0.76)
-    assert 1.2 <= tune_stretch([[short]], (0.5, 0.3)) <= 1.3
+    assert 1.2 <= tune_stretch([short], (0.5, 0.3)) <= 1.3
 
 
 def test_the_baseline_segments_the_phantom():
