@@ -195,8 +195,8 @@ def measure(options: argparse.Namespace, model: keras.Model) -> dict[str, list[f
     # A sample without objects has no size to be brought to.
     shown = [truth for truth in held_out[: options.samples] if truth.labels.any()]
     tuning = scorer.predictions(shown, options.diameter)
-    factor = tune_stretch(tuning, tune(tuning))
-    thresholds = tune([p.stretched(factor) for p in tuning])
+    factor = tune_stretch(tuning, options.thresholds or tune(tuning))
+    thresholds = options.thresholds or tune([p.stretched(factor) for p in tuning])
     stretch(model, factor)
     scores: dict[str, list[float]] = {"thresholds": list(thresholds), "stretch": [factor]}
     scores["synthetic"] = accuracy(
@@ -294,6 +294,13 @@ def _parser() -> argparse.ArgumentParser:
                 type=int,
                 default=32,
                 help="synthetic volumes to tune on; as many others are scored",
+            )
+            command.add_argument(
+                "--thresholds",
+                type=float,
+                nargs=2,
+                metavar=("PROB", "NMS"),
+                help="instead of tuned ones",
             )
             command.add_argument("--sizes", action="store_true", help="score several working sizes")
             command.add_argument(
