@@ -69,11 +69,9 @@ def save(
     rows["unit"] = np.concatenate([np.full(len(p.shape), noted[u]["unit"]) for u, p in parts])
     rows["shape"] = np.concatenate([part.shape for _, part in parts])
     rows["intensity"] = np.concatenate([part.intensity for _, part in parts])
-    for unit, part in parts:
-        labels, entry = part.shape["label"], noted[unit]
-        first = min(int(labels.min()), int(str(entry["first"])) or 2**32)
-        last = max(int(labels.max()), int(str(entry["last"])))
-        entry |= {"file": name, "first": first, "last": last}
+    for unit in {unit for unit, _ in parts}:
+        labels = rows["shape"]["label"][rows["unit"] == noted[unit]["unit"]]
+        noted[unit] |= {"file": name, "first": int(labels.min()), "last": int(labels.max())}
     rows = rows[np.argsort(rows["shape"]["label"], kind="stable")]
     stream = BytesIO()
     np.save(stream, rows, allow_pickle=False)

@@ -261,8 +261,3 @@ def _more_json(filters: Filters, scales: tuple[int, ...]) -> dict[str, object]:
 def _times(values: ZYXFloat, factor: list[float]) -> ZYXFloat:
     z, y, x = (v * f for v, f in zip(values, factor, strict=True))
     return z, y, x
-
-
-def _divided(values: ZYXFloat | list[float], by: ZYXFloat) -> ZYXFloat:
-    z, y, x = (v / b for v, b in zip(values, by, strict=True))
-    return z, y, x

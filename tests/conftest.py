@@ -1,6 +1,7 @@
-"""The command in this process, with the predictor that knows the truth instead of the network."""
+"""Real volumes, and the command in this process with a predictor that knows the truth."""
 
 import functools
+import os
 
 import pytest
 from typer.testing import CliRunner
@@ -8,6 +9,12 @@ from typer.testing import CliRunner
 from anystar_batch import cli, pipeline
 from tests import small
 from tests.fakes import TruthPredictor
+
+
+def pytest_runtest_setup(item):
+    """Skip what needs the real volumes where there are none."""
+    if item.get_closest_marker("data") and not os.environ.get("ANYSTAR_BATCH_DATA"):
+        pytest.skip("needs the real volumes: set ANYSTAR_BATCH_DATA to their folder")
 
 
 @pytest.fixture

@@ -14,14 +14,7 @@ from typer.testing import CliRunner
 from anystar_batch.cli import app
 from tests.fakes import mean_level, write_image
 
-pytestmark = [
-    pytest.mark.data,
-    pytest.mark.network,
-    pytest.mark.skipif(
-        not os.environ.get("ANYSTAR_BATCH_DATA"),
-        reason="ANYSTAR_BATCH_DATA is unset: the folder of the real volumes",
-    ),
-]
+pytestmark = [pytest.mark.data, pytest.mark.network]
 
 RUNNER = CliRunner()
 

@@ -39,6 +39,12 @@ def cut(image, stage, **options):
         small.segment(image, stop_at(stage), **options)
 
 
+def edit_ledger(image, edit):
+    """Write the ledger's lines anew, edited."""
+    (ledger,) = Path(image).parent.glob("*.work/ledger.jsonl")
+    ledger.write_text("".join(f"{line}\n" for line in edit(ledger.read_text().splitlines())))
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     image = small.small_image(tmp_path_factory.mktemp("reference") / "a.zarr")
@@ -360,25 +366,21 @@ def test_a_missing_file_of_the_work_directory_is_named(image):
         small.segment(image)
 
 
-def test_painted_labels_that_are_not_those_numbered(image):
+@pytest.mark.parametrize(
+    ("numbered", "said"),
+    [
+        (6, "5 labels from 1 to 6 were painted, 6 numbered"),
+        (4, "label 5 was painted, 4 were numbered"),
+    ],
+)
+def test_painted_labels_that_are_not_those_numbered(image, numbered, said):
     cut(image, "table")
-    (ledger,) = Path(image).parent.glob("*.work/ledger.jsonl")
-    lines = ledger.read_text().splitlines()
-    lines = [ln.replace('"count": 5', '"count": 6') if '"number"' in ln else ln for ln in lines]
-    ledger.write_text("\n".join(lines) + "\n")
-    said = r"5 labels from 1 to 6 were painted, 6 numbered: .* --restart"
-    with pytest.raises(LedgerMismatchError, match=said):
-        small.segment(image)
 
+    def other(line):
+        return line.replace('"count": 5', f'"count": {numbered}') if '"number"' in line else line
 
-def test_more_labels_painted_than_numbered(image):
-    cut(image, "table")
-    (ledger,) = Path(image).parent.glob("*.work/ledger.jsonl")
-    lines = ledger.read_text().splitlines()
-    lines = [ln.replace('"count": 5', '"count": 4') if '"number"' in ln else ln for ln in lines]
-    ledger.write_text("\n".join(lines) + "\n")
-    said = r"label 5 was painted, 4 were numbered: .* --restart"
-    with pytest.raises(LedgerMismatchError, match=said):
+    edit_ledger(image, lambda lines: map(other, lines))
+    with pytest.raises(LedgerMismatchError, match=rf"{said}: .* --restart"):
         small.segment(image)
 
 
@@ -393,9 +395,8 @@ def test_table_does_not_depend_on_how_many_labels_are_finished_at_a_time(
 
 def test_a_tile_that_the_ledger_lost(image):
     cut(image, "own")
-    (ledger,) = Path(image).parent.glob("*.work/ledger.jsonl")
-    lines = [n for n in ledger.read_text().splitlines() if '"predict", "key": "0/0.0.0"' not in n]
-    ledger.write_text("\n".join(lines) + "\n")
+    lost = '"predict", "key": "0/0.0.0"'
+    edit_ledger(image, lambda lines: (line for line in lines if lost not in line))
     assert small.segment(image).instances == 5, "it is made again"
 
 

@@ -1,6 +1,5 @@
 """bfloat16 for float32 costs no accuracy on real volumes, through the command."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,7 @@ from anystar_batch.pipeline import segment
 from bench.quality import write_truth
 from trainer.score import Tally, bbbc050, gonuclear, match, tgmm
 
-pytestmark = [
-    pytest.mark.network,
-    pytest.mark.data,
-    pytest.mark.skipif(
-        not os.environ.get("ANYSTAR_BATCH_DATA"),
-        reason="needs the real volumes: set ANYSTAR_BATCH_DATA to their folder",
-    ),
-]
+pytestmark = [pytest.mark.network, pytest.mark.data]
 
 
 def found(truth, folder, precision, factory):

@@ -99,6 +99,7 @@ def test_voxels_between_lattices_are_stardists(scale, offset):
     assert len(np.unique(ours)) > 10
 
 
+@pytest.mark.data
 def test_voxels_of_a_real_volume_are_stardists():
     labels = real_labels("bbbc050_train/Emb01_t401_labels.tif")
     every = seen(labels, RAYS, share=0.85)
