@@ -71,6 +71,9 @@ def paint(
     front += lookup_std[labels] * rng.standard_normal(shape, np.float32)
     if texture is not None:
         front *= texture
+    if config.domed and rng.random() < config.domed:
+        share = np.float32(1.0) - geometry.depth ** np.float32(rng.uniform(*config.dome))
+        front = behind + (front - behind) * share
     image = np.where(labels > 0, front, behind).astype(np.float32)
     image[geometry.void] = 0.0
     return image

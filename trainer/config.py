@@ -152,6 +152,11 @@ class AppearanceConfig:
         Depth of that noise: 1 reaches down to 0 (the paper), where an object cannot be seen.
     profiled : float
         Probability that the objects have a radial profile: bright rim, dark core, soft edge.
+    domed : float
+        Probability that the objects fade into the background towards their border.
+    dome : Range
+        Exponent of that fading, by distance from the centre over the radius: at 4 the half maximum
+        lies at 0.84 of the radius.
     classes : tuple of int
         Fewest and most classes of the Perlin model.
     class_scales : tuple of float
@@ -169,6 +174,8 @@ class AppearanceConfig:
     textured: float = 0.7
     texture: Range = (0.2, 0.9)
     profiled: float = 0.5
+    domed: float = 0.0
+    dome: Range = (3.0, 10.0)
     classes: tuple[int, int] = (1, 20)
     class_scales: tuple[float, ...] = (12.0, 24.0)
     clutter: float = 0.3

@@ -236,6 +236,26 @@ def test_objects_have_their_means_and_keep_their_contrast():
     assert sides == {-1.0, 1.0}
 
 
+def test_domed_objects_fade_into_their_background():
+    labels, depth = spheres()
+    config = AppearanceConfig(
+        backgrounds=("rand",), std=(0.0, 0.0), textured=0.0, profiled=0.0, clutter=0.0
+    )
+    domed = dataclasses.replace(config, domed=1.0, dome=(4.0, 4.0))
+    radius = np.full(len(labels), 2.5, np.float32)
+    flat, faded = (
+        np.asarray(
+            on_device.paint(drawn(len(labels)), ops.convert_to_tensor(labels), depth, radius, c)
+        )
+        for c in (config, domed)
+    )
+    inside = labels > 0
+    for s in range(len(labels)):
+        background = flat[s][~inside[s]][0]
+        left = (faded[s] - background)[inside[s]] / (flat[s] - background)[inside[s]]
+        np.testing.assert_allclose(left, 1.0 - depth[s][inside[s]].astype(float) ** 4, atol=1e-3)
+
+
 SHORT = (
     Step("min_max"),
     Step("gaussian_noise", 0.3, (("std", (0.05, 0.05)),)),

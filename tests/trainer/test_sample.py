@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from anystar_batch.errors import ConfigError
 from trainer import sample as module
-from trainer.appearance import _clutter
+from trainer.appearance import _clutter, paint
 from trainer.config import (
     PRESETS,
     PUBLISHED_STEPS,
@@ -22,7 +22,7 @@ from trainer.config import (
 )
 from trainer.corruption import STEPS, _coarser, corrupt
 from trainer.sample import geometry_index, make_sample
-from trainer.shapes import connected_pieces, sample_geometry
+from trainer.shapes import Geometry, connected_pieces, sample_geometry
 
 SMALL = SampleConfig.preset("as-mix", edge=32)
 
@@ -159,6 +159,24 @@ def test_random_objects_are_found_on_both_sides_of_their_background():
             means = ndimage.mean(sample.image, sample.labels, np.arange(1, sample.labels.max() + 1))
             sides |= set(np.sign(means - outside))
     assert sides == {-1.0, 1.0}
+
+
+def test_domed_objects_fade_into_their_background():
+    depth = np.linspace(0.0, 1.0, 33, dtype=np.float32)[None, None]
+    labels = np.ones((1, 1, 33), np.int32)
+    labels[..., -1] = 0
+    geometry = Geometry(labels, depth, np.zeros(labels.shape, np.bool_), 8.0)
+    plain = AppearanceConfig(
+        backgrounds=("rand",), std=(0.0, 0.0), textured=0.0, profiled=0.0, clutter=0.0
+    )
+    domed = dataclasses.replace(plain, domed=1.0, dome=(4.0, 4.0))
+    flat, faded = (paint(np.random.default_rng(3), geometry, c)[0, 0] for c in (plain, domed))
+    background, level = flat[-1], flat[0]
+    assert np.all(flat[:-1] == level)
+    half = np.interp(
+        0.5, (faded / background - 1)[::-1] / (level / background - 1), depth[0, 0, ::-1]
+    )
+    assert half == pytest.approx(0.5**0.25, abs=0.01)
 
 
 def test_training_sees_what_inference_computes(monkeypatch):

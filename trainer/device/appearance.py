@@ -92,6 +92,10 @@ def paint(
         # Without texture the share is exactly 1, not almost.
         behind = ops.where(deep > 0.0, behind * dimmer, behind)
         front = front * texture
+    if config.domed > 0.0:
+        domed = wide(draws.chance(config.domed))
+        share = 1.0 - depth ** wide(draws.between(config.dome))
+        front = ops.where(domed, behind + (front - behind) * share, front)
     return ops.where(inside, front, behind)
 
 
