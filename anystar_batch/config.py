@@ -17,6 +17,7 @@ from anystar_batch.geometry import ZYX, ZYXFloat
 
 _LENGTHS_UM = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3}
 _LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _MEMORY_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _MEMORY_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -111,6 +112,35 @@ def parse_memory(text: str) -> int:
         )
         raise ConfigError(message)
     return size
+
+
+def parse_duration(option: str, text: str) -> float:
+    """Read a duration such as `90s`, `15min`, `2h`, `1d`, `0`, in seconds.
+
+    Parameters
+    ----------
+    option : str
+        Named in the error.
+    text : str
+        A number with a unit of time; 0 needs none.
+
+    Raises
+    ------
+    ConfigError
+        If it is none, or negative.
+
+    Examples
+    --------
+    >>> parse_duration("--settle", "15min")
+    900.0
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", text)
+    value = _number(match[1]) if match else None
+    unit = _SECONDS.get(match[2]) if match else None
+    if value is None or (unit is None and (value != 0 or (match and match[2]))):
+        message = f"{option}: got {text!r}; expected a duration such as 90s, 15min, 2h, 1d, or 0"
+        raise ConfigError(message)
+    return value * (unit or 0)
 
 
 def parse_scales(text: str) -> tuple[int, ...]:

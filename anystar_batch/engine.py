@@ -2,7 +2,8 @@
 
 A task is a module-level function and one picklable argument; what it returns is small, everything
 large goes through files. Tasks are submitted in windows, so that a plan of a million blocks costs
-the scheduler nothing. A failing task never stops the others.
+the scheduler nothing. A failing task never stops the others. Once its `Stop` is due, an engine
+begins no further task, waits for those at work, and yields what they made.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import contextlib
 import itertools
 import logging
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from anystar_batch.cluster import own_environment, quiet
 from anystar_batch.errors import AnyStarBatchError, ConfigError, OutputError
+from anystar_batch.stopping import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -54,16 +56,22 @@ class Failure:
     is_expected: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A task that was not begun, because it was time to stop."""
+
+
 class Engine(Protocol):
-    """Runs one stage's tasks: on `workers` processes, on each `threads` at once."""
+    """Runs one stage's tasks: on `workers` processes, on each `threads` at once, until `stop`."""
 
     workers: int
     threads: int
+    stop: Stop
 
     def run(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[Task, Result | Failure]]:
-        """Yield every task with its result, in the order in which they end."""
+        """Yield every task that was begun with its result, in the order in which they end."""
         ...
 
 
@@ -75,19 +83,24 @@ class InlineEngine:
     threads : int
         Tasks at once. While one has the network (`tasks` lets one in), others read and suppress;
         later stages are all NumPy, numba and codecs, which leave Python's lock. 1 is for debuggers.
+    stop : Stop, optional
+        When to begin no further task; None is never.
     """
 
     workers = 1
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, stop: Stop | None = None) -> None:
         self.threads = threads
+        self.stop = Stop() if stop is None else stop
 
     def run(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[Task, Result | Failure]]:
-        """Yield every task with its result, in order."""
+        """Yield every task that was begun with its result, in order."""
         if self.threads == 1:
             for task in tasks:
+                if self.stop.is_due:
+                    return
                 try:
                     result: Result | Failure = function(task)
                 except Exception as error:  # noqa: BLE001  (named in the events, the others go on)
@@ -99,11 +112,14 @@ class InlineEngine:
         with ThreadPoolExecutor(self.threads, thread_name_prefix="block") as pool:
             try:
                 while True:
-                    for task in itertools.islice(waiting, 2 * self.threads - len(running)):
+                    free = 0 if self.stop.is_due else 2 * self.threads - len(running)
+                    for task in itertools.islice(waiting, free):
                         running.append((task, pool.submit(function, task)))
                     if not running:
                         return
                     task, future = running.popleft()
+                    if self.stop.is_due and future.cancel():
+                        continue
                     try:
                         result = future.result()
                     except Exception as error:  # noqa: BLE001
@@ -122,18 +138,21 @@ class DaskEngine:
         Connected to a cluster whose workers have one thread each.
     workers : int
         Number of workers.
+    stop : Stop, optional
+        When to begin no further task; None is never. Workers know its time, not what it is asked.
     """
 
     threads = 1
 
-    def __init__(self, client: Any, workers: int) -> None:  # noqa: ANN401  (untyped neighbour)
+    def __init__(self, client: Any, workers: int, stop: Stop | None = None) -> None:  # noqa: ANN401
         self.workers = workers
+        self.stop = Stop() if stop is None else stop
         self._client = client
 
     def run(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[Task, Result | Failure]]:
-        """Yield every task with its result, in the order in which they end."""
+        """Yield every task that was begun with its result, in the order in which they end."""
         from distributed import as_completed  # noqa: PLC0415  (2 s)
 
         waiting = iter(tasks)
@@ -141,8 +160,10 @@ class DaskEngine:
 
         def submit(count: int) -> list[Any]:
             futures = []
-            for task in itertools.islice(waiting, count):
-                future = self._client.submit(attempt, function, task, pure=False, retries=RETRIES)
+            for task in itertools.islice(waiting, 0 if self.stop.is_due else count):
+                future = self._client.submit(
+                    attempt, function, task, self.stop, pure=False, retries=RETRIES
+                )
                 running[future] = task
                 futures.append(future)
             return futures
@@ -151,13 +172,17 @@ class DaskEngine:
         for future in completed:
             task = running.pop(future)
             error = future.exception()
-            yield task, failure_of(error) if error is not None else future.result()
+            result = failure_of(error) if error is not None else future.result()
+            if not isinstance(result, Left):
+                yield task, result
             future.release()
             for extra in submit(1):
                 completed.add(extra)
 
 
-def attempt(function: Callable[[Task], Result], task: Task) -> Result | Failure:
+def attempt(
+    function: Callable[[Task], Result], task: Task, stop: Stop | None = None
+) -> Result | Failure | Left:
     """Run a task in a worker; what cannot pass is returned, so that nobody tries it again.
 
     Parameters
@@ -166,7 +191,11 @@ def attempt(function: Callable[[Task], Result], task: Task) -> Result | Failure:
         A module-level function.
     task : object
         Its argument.
+    stop : Stop, optional
+        When not to begin it.
     """
+    if stop is not None and stop.is_due:
+        return Left()
     try:
         return function(task)
     except AnyStarBatchError as error:
@@ -177,7 +206,7 @@ def attempt(function: Callable[[Task], Result], task: Task) -> Result | Failure:
 
 
 @contextlib.contextmanager
-def open_engine(workers: int, memory: int) -> Iterator[Engine]:
+def open_engine(workers: int, memory: int, stop: Stop | None = None) -> Iterator[Engine]:
     """Open an engine with so many workers.
 
     Parameters
@@ -186,6 +215,8 @@ def open_engine(workers: int, memory: int) -> Iterator[Engine]:
         1 works in this process.
     memory : int
         Bytes that all workers together may take.
+    stop : Stop, optional
+        When to begin no further task; None is never.
 
     Raises
     ------
@@ -193,7 +224,7 @@ def open_engine(workers: int, memory: int) -> Iterator[Engine]:
         If a worker's share of the memory is too small to start with.
     """
     if workers == 1:
-        yield InlineEngine(block_threads(workers))
+        yield InlineEngine(block_threads(workers), stop)
         return
     if memory // workers < WORKER_BYTES:
         message = (
@@ -217,8 +248,8 @@ def open_engine(workers: int, memory: int) -> Iterator[Engine]:
     }
     with (
         dask.config.set(settings),
-        _own_environment(),
-        _quiet(),
+        own_environment(),
+        quiet(),
         LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=workers,
             threads_per_worker=1,
@@ -231,43 +262,7 @@ def open_engine(workers: int, memory: int) -> Iterator[Engine]:
         ) as cluster,
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
-        yield DaskEngine(client, workers)
-
-
-@contextlib.contextmanager
-def _own_environment() -> Iterator[None]:
-    """Undo what Dask sets for its workers in this process too, and leaves there."""
-    import dask  # noqa: PLC0415
-
-    names = [
-        *dask.config.get("distributed.nanny.pre-spawn-environ", {}),
-        *dask.config.get("distributed.nanny.environ", {}),
-        "PYTHONHASHSEED",
-        "__DASK_PARENT_PID",
-    ]
-    before = {name: os.environ.get(name) for name in names}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what Dask logs off the terminal, and what closing a cluster leaves open unmentioned."""
-    dasks = logging.getLogger("distributed")
-    before = dasks.level
-    with warnings.catch_warnings():
-        # Sockets of a cluster that closes are collected late; nothing of ours is open.
-        warnings.simplefilter("ignore", ResourceWarning)
-        try:
-            yield
-        finally:
-            dasks.setLevel(before)
+        yield DaskEngine(client, workers, stop)
 
 
 def threads_per_worker(workers: int) -> int:

@@ -43,8 +43,16 @@ class LedgerMismatchError(AnyStarBatchError):
     """A work directory belongs to another image, model or configuration."""
 
 
+class ImageChangedError(LedgerMismatchError):
+    """The image is no longer the one that the run has begun with."""
+
+
 class LockedError(AnyStarBatchError):
     """Another run holds the lock."""
+
+
+class LostLockError(LockedError):
+    """The run was taken for dead: another has taken its lock over, and it may not go on."""
 
 
 class OutOfTimeError(AnyStarBatchError):

@@ -76,6 +76,7 @@ def predict(task: PredictTask) -> Done:
         kept = {t: with_contrasts(plan, reader, time, t, c) for t, c in kept.items()}
     folder = Path(work.folder) / CANDIDATES
     parts = [(tile_key(time, t), kept[t], judged[t][1]) for t in task.tiles]
+    work.fence.check()
     slices = spool.save(folder, file_name(time, task.tiles, "npy"), parts)
     entries: dict[str, dict[str, object]] = {}
     for tile in task.tiles:

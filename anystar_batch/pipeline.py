@@ -19,13 +19,21 @@ import importlib.util
 import time as clock
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anystar_batch import publication, render, stages
-from anystar_batch.archive.labels import create_label, discard, publish, recover
+from anystar_batch.archive.fence import Fence
+from anystar_batch.archive.labels import (
+    create_label,
+    discard,
+    publish,
+    published_attributes,
+    recover,
+)
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.store import (
@@ -39,7 +47,13 @@ from anystar_batch.archive.store import (
 from anystar_batch.blocks import units_per_block
 from anystar_batch.config import SegmentConfig, parse_times
 from anystar_batch.engine import Engine, InlineEngine, block_threads, threads_per_worker
-from anystar_batch.errors import ImageError, LedgerMismatchError, ModelError
+from anystar_batch.errors import (
+    ImageChangedError,
+    ImageError,
+    LedgerMismatchError,
+    ModelError,
+    OutputExistsError,
+)
 from anystar_batch.events import Event, Listener, Note, StageDone, StageStarted, ignore
 from anystar_batch.geometry import ZYX, grid_shape
 from anystar_batch.memory import (
@@ -78,7 +92,7 @@ from anystar_batch.stages import Run
 from anystar_batch.tabulate import table
 from anystar_batch.tasks import Work
 
-__all__ = ["Preview", "Summary", "preview", "segment"]
+__all__ = ["Preview", "Standing", "Summary", "preview", "segment", "standing"]
 
 
 def segment(
@@ -127,11 +141,11 @@ def segment(
         on_event(event)
 
     publication.check_places(places)
-    with publication.named_errors(places), publication.hold_places(places):
+    with publication.named_errors(places), publication.hold_places(places) as fence:
         recover(places.label)
         before = publication.published(config, places, digest)
         if before is not None:
-            status = _take_up(config, places, digest, listen)
+            status = _take_up(config, places, digest, fence, listen)
             count = int(before["instances"])
             empty = _summary(config, places, source, digest)
             return replace(
@@ -143,16 +157,20 @@ def segment(
             )
         _check_network(factory)
         if config.run.restart or publication.is_spent(places, digest):
-            publication.throw_away(places, digest)
+            publication.throw_away(places, digest, fence)
         publication.make_folders(places)
-        with MemoryMeter() as meter, Ledger(Path(places.work), digest, parts) as ledger:
+        folder, engine = Path(places.work), engine or InlineEngine()
+        threads = threads_per_worker(engine.workers)
+        with MemoryMeter() as meter, Ledger(folder, digest, parts, fence.check) as ledger:
             try:
                 plan = _plan(ImageReader(source), model, config, ledger, factory, listen)
-                run = _run(config, plan, ledger, engine or InlineEngine(), factory, listen)
+                hidden = places.label.hidden_path(token(digest))
+                work = Work(plan, places.work, hidden, factory, threads, fence)
+                run = _run(config, work, ledger, engine, listen)
             except Exception:
                 if not ledger.entries("predict"):
                     # Refused before work: better options must not meet what worse ones left.
-                    publication.throw_away(places, digest)
+                    publication.throw_away(places, digest, fence)
                 raise
             instances = _segment(run, places, parts)
         summary = replace(
@@ -167,9 +185,10 @@ def segment(
         if record["probe"] is not None:
             picture = probe_svg(record["probe"]).encode()
             write_bytes_atomic(Path(places.work) / publication.PENDING_PROBE, picture)
+        fence.check()
         write_json_atomic(Path(places.work) / publication.PENDING_RECORD, record)
-        publish(places.label, run.spec, token(digest), provenance(run, parts))
-        _finish(config, places)
+        publish(places.label, run.spec, token(digest), provenance(run, parts), fence.check)
+        _finish(config, places, fence)
     return summary
 
 
@@ -224,6 +243,55 @@ def preview(
     )
 
 
+class Standing(StrEnum):
+    """What a run over an image would meet."""
+
+    WANTED = "wanted"
+    CURRENT = "current"
+    OTHER = "other"
+
+
+def standing(config: SegmentConfig, model: Model | None = None) -> tuple[Standing, str]:
+    """Say whether an image has the very label that a run would make; reads metadata only.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+        What is wanted; `overwrite` is not looked at.
+    model : Model, optional
+        Instead of the one that `config.model` names.
+
+    Returns
+    -------
+    Standing
+        `CURRENT` if a run would do nothing at all; `OTHER` if another label or table has the place;
+        else `WANTED`, also where only the end of a run that was cut short is missing.
+    text
+        Why it is another, or what is missing beside a current one; else empty.
+
+    Raises
+    ------
+    AnyStarBatchError
+        If it is no image that can be segmented.
+    """
+    model = load_model(config.model) if model is None else model
+    config = replace(config, run=replace(config.run, overwrite=False))
+    source = _open(config.image)
+    places = run_places(config)
+    digest = fingerprint(_settled(config, source, model, places))
+    is_there = published_attributes(places.label) is not None
+    if is_there and not Path(places.label.path).exists():
+        return Standing.WANTED, ""  # cut short while it was replaced: a run recovers it
+    try:
+        before = publication.published(config, places, digest)
+    except OutputExistsError as error:
+        return Standing.OTHER, str(error)
+    if before is None or publication.is_cut_short(places) or publication.is_spent(places, digest):
+        return Standing.WANTED, ""
+    text = "" if Path(places.stats).exists() else f"its table {places.stats} is missing"
+    return Standing.CURRENT, text
+
+
 def _open(path: str) -> ImageSource:
     """Read the description of an image; of what is none, say what it is."""
     images = find_images(path)
@@ -259,14 +327,17 @@ def _check_network(factory: PredictorFactory) -> None:
         raise ModelError(message)
 
 
-def _take_up(config: SegmentConfig, places: Places, digest: str, listen: Listener) -> str:
+def _take_up(
+    config: SegmentConfig, places: Places, digest: str, fence: Fence, listen: Listener
+) -> str:
     """Finish what is published already, if it was cut short; return what that makes of the run."""
     if publication.is_cut_short(places):
+        fence.check()
         discard(places.label, token(digest))
-        _finish(config, places)
+        _finish(config, places, fence)
         return DONE
     if not config.run.keep_work and publication.is_spent(places, digest):
-        publication.throw_away(places, digest)
+        publication.throw_away(places, digest, fence)
     if not Path(places.stats).exists():
         text = (
             f"the label is there, but its table {places.stats} is not; give --overwrite to make "
@@ -314,7 +385,7 @@ def _segment(run: Run, places: Places, parts: Mapping[str, object]) -> int:
             f"{run.plan.source.path}: its metadata has changed during the run; nothing is "
             "published; give --restart to begin again"
         )
-        raise LedgerMismatchError(message)
+        raise ImageChangedError(message)
     dropped = sum(int(e["too_large"]) for e in run.ledger.entries("predict").values())
     if dropped:
         text = (
@@ -367,7 +438,7 @@ def _plan(
             f"{source.path} has changed since an earlier, unfinished run read it; give --restart "
             "to begin again"
         )
-        raise LedgerMismatchError(message)
+        raise ImageChangedError(message)
     pairs = tuple(None if p is None else (float(p[0]), float(p[1])) for p in known["limits"])
     plan = make_plan(reader, model, wanted, known["diameter_um"], pairs, known["reference"])
     _tell(plan, known["probe"], on_event)
@@ -427,19 +498,11 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
 
 
 def _run(
-    config: SegmentConfig,
-    plan: Plan,
-    ledger: Ledger,
-    engine: Engine,
-    factory: PredictorFactory,
-    on_event: Listener,
+    config: SegmentConfig, work: Work, ledger: Ledger, engine: Engine, on_event: Listener
 ) -> Run:
     """Put together what the stages need."""
-    places = run_places(config)
-    hidden = places.label.hidden_path(token(ledger.fingerprint))
-    work = Work(plan, places.work, hidden, factory, threads_per_worker(engine.workers))
-    unit = render.spec_of(plan.source).write_unit_zyx(0)
-    shape = _block_shape(config, plan, unit, engine.threads)
+    unit = render.spec_of(work.plan.source).write_unit_zyx(0)
+    shape = _block_shape(config, work.plan, unit, engine.threads)
     return Run(work, ledger, engine, on_event, shape)
 
 
@@ -449,9 +512,9 @@ def _block_shape(config: SegmentConfig, plan: Plan, unit: ZYX, threads: int) -> 
     return config.run.block_shape if config.run.block_shape is not None else largest
 
 
-def _finish(config: SegmentConfig, places: Places) -> None:
+def _finish(config: SegmentConfig, places: Places, fence: Fence) -> None:
     """Bring table and record to their places; the run is over."""
-    publication.finish(config, places)
+    publication.finish(config, places, fence)
 
 
 def _triple_text(values: tuple[float, float, float]) -> str:

@@ -137,7 +137,9 @@ def move_atomic(source: Path, target: Path) -> None:
     source.unlink()
 
 
-def name_images(paths: Sequence[str], *, with_output: bool) -> list[NamedImage]:
+def name_images(
+    paths: Sequence[str], *, with_output: bool, root: str | None = None
+) -> list[NamedImage]:
     """Find the images a command names, and name their results apart.
 
     Parameters
@@ -145,7 +147,9 @@ def name_images(paths: Sequence[str], *, with_output: bool) -> list[NamedImage]:
     paths : sequence of str
         Images, or bioformats2raw containers of several series.
     with_output : bool
-        Whether all results go into one directory; stems then begin below the inputs' common root.
+        Whether all results go into one directory; stems then begin below `root`.
+    root : str, optional
+        A directory that holds all the images; None is the one that they have in common.
 
     Returns
     -------
@@ -162,13 +166,12 @@ def name_images(paths: Sequence[str], *, with_output: bool) -> list[NamedImage]:
     """
     absolute = [os.path.abspath(local_path(p)) for p in paths]  # noqa: PTH100  (keeps links)
     outermost = [_outermost(p) for p in absolute]
-    root = os.path.commonpath([str(Path(p).parent) for p in outermost]) if with_output else None
+    if root is None:
+        root = os.path.commonpath([str(Path(p).parent) for p in outermost])
     named: list[NamedImage] = []
     for path, top in zip(absolute, outermost, strict=True):
         home = str(Path(top).parent)
-        stem = image_stem(
-            os.path.relpath(top, root if root is not None else home).replace("/", ".")
-        )
+        stem = image_stem(os.path.relpath(top, root if with_output else home).replace("/", "."))
         for image in _images(path):
             below = os.path.relpath(image, top)
             name = stem if below == "." else f"{stem}.{below.replace('/', '.')}"

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from anystar_batch import measured, tasks
+from anystar_batch.archive.fence import Fence
 from anystar_batch.archive.labels import KEY, discard, published_attributes
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.lock import hold
@@ -26,6 +27,7 @@ from anystar_batch.errors import (
     AnyStarBatchError,
     ConfigError,
     LedgerMismatchError,
+    LostLockError,
     OutputError,
     OutputExistsError,
 )
@@ -116,13 +118,37 @@ def _check_table(places: Places) -> None:
 
 
 @contextlib.contextmanager
-def hold_places(places: Places) -> Iterator[None]:
-    """Hold the run's locks: of its results, and of its work directory where that lies elsewhere."""
+def hold_places(places: Places) -> Iterator[Fence]:
+    """Hold the run's locks: of its results, and of its work directory where that lies elsewhere.
+
+    Yields
+    ------
+    Fence
+        To be asked before writing.
+
+    Raises
+    ------
+    LockedError
+        If another run holds one of them.
+    LostLockError
+        Instead of any other error, if one was lost meanwhile: what fails then fails for that.
+    """
     with contextlib.ExitStack() as stack:
+        fences = []
         for lock in places.locks:
             Path(lock).parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(hold(lock))
-        yield
+            fences.append(stack.enter_context(hold(lock)))
+        fence = Fence(tuple(mark for one in fences for mark in one.marks))
+        try:
+            yield fence
+        except LostLockError:
+            raise
+        except Exception as error:
+            try:
+                fence.check()
+            except LostLockError as lost:
+                raise lost from error
+            raise
 
 
 def make_folders(places: Places) -> None:
@@ -132,7 +158,7 @@ def make_folders(places: Places) -> None:
     Path(places.stats).parent.mkdir(parents=True, exist_ok=True)
 
 
-def throw_away(places: Places, digest: str) -> None:
+def throw_away(places: Places, digest: str, fence: Fence) -> None:
     """Delete the work directory and the hidden label of the unfinished run, whatever its options.
 
     Parameters
@@ -140,7 +166,10 @@ def throw_away(places: Places, digest: str) -> None:
     places : Places
     digest : str
         Fingerprint of the run that begins.
+    fence : Fence
+        Asked first: what is here may be another run's.
     """
+    fence.check()
     for old in {Ledger.fingerprint_in(Path(places.work)), digest} - {None}:
         discard(places.label, token(str(old)))
     if Path(places.work).exists():
@@ -220,8 +249,9 @@ def is_spent(places: Places, digest: str) -> bool:
     )
 
 
-def finish(config: SegmentConfig, places: Places) -> None:
+def finish(config: SegmentConfig, places: Places, fence: Fence) -> None:
     """Bring table and record to their places after the label is published; tidy up."""
+    fence.check()
     work = Path(places.work)
     record = work / PENDING_RECORD
     if record.exists() and json.loads(record.read_text())["probe"] is None:
@@ -234,6 +264,8 @@ def finish(config: SegmentConfig, places: Places) -> None:
     )
     for pending, final in moves:
         if (work / pending).exists():
+            fence.check()
             move_atomic(work / pending, Path(final))
+    fence.check()
     if not config.run.keep_work:
         shutil.rmtree(work, ignore_errors=True)

@@ -173,11 +173,13 @@ def paint_block(task: PaintTask) -> Done:
         out = np.zeros(box.shape, np.uint32)
         if reaches.any():
             paint(out, box, survivors.take(reaches), labels[reaches], rays, plan.lattice)
+        work.fence.check()
         writer.write_box(0, time, box, out)
         found = _measure(plan, reader, time, box, out)
         parts.extend((unit, part) for part in found)
         shown += sum(len(part.shape) for part in found)
     name = file_name(time, task.units, "npy")
+    work.fence.check()
     noted = measured.save(Path(work.folder), name, task.units, parts)
     entries = {unit_key(time, u): {"content": contents[u], **noted[u]} for u in task.units}
     return Done(entries, clock.perf_counter() - started, shown)
@@ -195,6 +197,7 @@ def pyramid_block(task: PyramidTask) -> Done:
     for unit in task.units:
         box = grid_box(unit, unit_shape, coarse)
         labels = writer.read_box(task.level - 1, task.time, source_box(box, factors, fine))
+        task.work.fence.check()
         writer.write_box(task.level, task.time, box, downsample_mode(labels, box, factors, fine))
         entries[unit_key(task.time, unit)] = {}
     return Done(entries, clock.perf_counter() - started, 0)

@@ -24,7 +24,13 @@ from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.store import ImageReader, write_bytes_atomic
 from anystar_batch.blocks import Block, plan_blocks, units_per_block
 from anystar_batch.engine import Engine, Failure
-from anystar_batch.errors import BlockError, ImageError, LedgerMismatchError
+from anystar_batch.errors import (
+    BlockError,
+    ImageChangedError,
+    ImageError,
+    LedgerMismatchError,
+    OutOfTimeError,
+)
 from anystar_batch.events import BlockDone, BlockFailed, Listener, StageDone, StageStarted
 from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box
 from anystar_batch.plan import Plan
@@ -208,7 +214,7 @@ def check_content(run: Run) -> None:
 
     Raises
     ------
-    LedgerMismatchError
+    ImageChangedError
         If the image has changed since.
     """
     reader, plan = ImageReader(run.plan.source), run.plan
@@ -216,16 +222,16 @@ def check_content(run: Run) -> None:
     predicted, painted = run.ledger.entries("predict"), run.ledger.entries("paint")
     known = run.ledger.entry("plan", "")
     if known is not None and known["content"] != limits_content(reader, plan.times, plan.channel):
-        raise LedgerMismatchError(_changed(plan, "where the intensity limits come from"))
+        raise ImageChangedError(_changed(plan, "where the intensity limits come from"))
     for key, entry in predicted.items():
         time, tile = _parse_key(key)
         if tile_content(plan, reader, time, tile) != entry["content"]:
-            raise LedgerMismatchError(_changed(plan, f"tile {key}"))
+            raise ImageChangedError(_changed(plan, f"tile {key}"))
     for key, entry in painted.items():
         time, index = _parse_key(key)
         box = grid_box(index, unit, shape)
         if render.unit_content(plan, reader, time, box) != entry["content"]:
-            raise LedgerMismatchError(_changed(plan, f"{box}, time {time}"))
+            raise ImageChangedError(_changed(plan, f"{box}, time {time}"))
 
 
 def tile_blocks(run: Run) -> list[Block]:
@@ -276,7 +282,10 @@ def _run_tasks(
     run.on_event(StageStarted(stage, len(todo), already))
     results: list[tuple[Task, Result]] = []
     failed: list[tuple[str, Failure]] = []
+    begun = 0
     for task, result in run.engine.run(function, todo):
+        run.work.fence.check()
+        begun += 1
         name = f"{task.time}/{task.block.name}"
         if isinstance(result, Failure):
             failed.append((name, result))
@@ -295,6 +304,12 @@ def _run_tasks(
         all_of = f" ({len(failed)} blocks failed: {names}{more})" if len(failed) > 1 else ""
         reason = f"{failed[0][1].reason}{all_of}; nothing is published, a rerun does what is left"
         raise BlockError(stage, failed[0][0], reason)
+    if begun < len(todo):
+        message = (
+            f"stopped {run.engine.stop.why}: stage {stage} has {len(todo) - begun} of {len(todo)} "
+            "blocks left; the same command continues"
+        )
+        raise OutOfTimeError(message)
     return results
 
 

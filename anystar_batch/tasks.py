@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch import spool
+from anystar_batch.archive.fence import Fence
 from anystar_batch.blocks import Block
 from anystar_batch.geometry import ZYX, Box, index_name
 from anystar_batch.network.bundled import Model
@@ -54,6 +55,8 @@ class Work:
         Makes the network in a worker.
     threads : int
         Threads of a worker's network.
+    fence : Fence
+        Asked before anything is written.
     """
 
     plan: Plan
@@ -61,6 +64,7 @@ class Work:
     label: str
     factory: PredictorFactory
     threads: int
+    fence: Fence = field(default_factory=Fence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,7 @@ def suppress(task: SuppressTask) -> Done:
     for tile in task.block.units:
         mine = inside(candidates.points, plan.tiles.core_box(tile))
         parts.append((tile_key(task.time, tile), candidates.take(mine), status[mine]))
+    task.work.fence.check()
     slices = spool.save(folder / SURVIVORS, file_name(task.time, task.block.units, "npy"), parts)
     entries: dict[str, dict[str, object]] = {}
     for key, _, tile_status in parts:

@@ -6,7 +6,7 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from anystar_batch import cli, pipeline
+from anystar_batch import cli, pipeline, sweep
 from tests import small
 from tests.fakes import TruthPredictor
 
@@ -25,10 +25,13 @@ def command(monkeypatch):
         options = {"factory": factory, "model": small.model()}
         monkeypatch.setattr(pipeline, "segment", functools.partial(segment, **options))
         monkeypatch.setattr(pipeline, "preview", functools.partial(preview, **options))
+        monkeypatch.setattr(sweep, "sweep", functools.partial(sweep_all, **options))
+        monkeypatch.setattr(sweep, "preview", functools.partial(sweep_preview, model=small.model()))
 
     def run(*arguments, factory=None):
         use(TruthPredictor(small.truth()) if factory is None else factory)
         return CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
     segment, preview = pipeline.segment, pipeline.preview
+    sweep_all, sweep_preview = sweep.sweep, sweep.preview
     return run

@@ -18,6 +18,7 @@ import copy
 import os
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,7 +248,13 @@ def published_attributes(place: LabelPlace) -> JSON | None:
     return {} if node is None else node.attributes
 
 
-def publish(place: LabelPlace, spec: LabelSpec, token: str, provenance: JSON) -> str:
+def publish(
+    place: LabelPlace,
+    spec: LabelSpec,
+    token: str,
+    provenance: JSON,
+    check: Callable[[], None] = lambda: None,
+) -> str:
     """Describe a finished label, give it its name, replacing an older one, and list it last.
 
     Parameters
@@ -260,6 +267,8 @@ def publish(place: LabelPlace, spec: LabelSpec, token: str, provenance: JSON) ->
         That of `create_label`; every level is written.
     provenance : dict
         JSON-able, stored as the attribute `anystar-batch`. Equal runs give equal dictionaries.
+    check : callable, optional
+        Called right before the label gets its name; raises if it may not.
 
     Returns
     -------
@@ -277,10 +286,12 @@ def publish(place: LabelPlace, spec: LabelSpec, token: str, provenance: JSON) ->
         if store.read_node(f"{hidden}/{relative}") is None:
             message = f"{hidden}: level {relative} is missing; nothing is published, run again"
             raise OutputError(message)
+    check()
     sweep_partials(hidden)
     attributes = _attributes(place, spec, provenance)
     store.write_attributes(hidden, spec.zarr_format, attributes)
     with hold_directory(place.parent):
+        check()
         _exchange(place, hidden)
         if not place.is_standalone:
             _list_label(place, spec.zarr_format)
@@ -313,6 +324,10 @@ def _attributes(place: LabelPlace, spec: LabelSpec, provenance: JSON) -> JSON:
 
 def _exchange(place: LabelPlace, hidden: str) -> None:
     """Put the new label in the place of the old one, which stays beside it under a hidden name."""
+    if not Path(hidden).exists():
+        # Before the old one moves: another run may have published this very label meanwhile.
+        message = f"{hidden} is gone; nothing is published, run again"
+        raise OutputError(message)
     try:
         if Path(place.path).exists():
             Path(place.path).rename(_aside(place, "old"))

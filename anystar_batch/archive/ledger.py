@@ -2,8 +2,10 @@
 
 One process writes it (the run that holds the lock); a line is appended after the data it speaks of
 is safely on disk, so that redoing an unlisted piece is the only cost of a crash. A torn last line,
-which a crash can leave, is cut off on opening. Keys are tiles and shards, never blocks: a rerun
-with other blocks or workers continues where this one stopped.
+which a crash can leave, is cut off on opening. Opening writes the file anew: a process that opened
+it before, was stopped and lost the lock has another file, and cannot write into this one. Keys are
+tiles and shards, never blocks: a rerun with other blocks or workers continues where this one
+stopped.
 
 ::
 
@@ -15,10 +17,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from anystar_batch.archive.files import write_bytes_atomic
 from anystar_batch.errors import LedgerMismatchError
 
 FORMAT = 2
@@ -36,6 +40,8 @@ class Ledger:
         What the work directory is for.
     parts : dict
         The JSON values the fingerprint was made of; named in the error if they differ.
+    check : callable, optional
+        Called before every note; raises if nothing may be written any more.
 
     Raises
     ------
@@ -43,9 +49,16 @@ class Ledger:
         If the work directory holds the work of another fingerprint, or the file is damaged.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, parts: dict[str, object]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        parts: dict[str, object],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.path = folder / NAME
         self.fingerprint = fingerprint
+        self._check = check
         self._entries: dict[str, dict[str, dict[str, Any]]] = {}
         self._load(fingerprint, parts)
         self._stream = self.path.open("a", encoding="utf-8")
@@ -94,6 +107,7 @@ class Ledger:
         entries : dict
             JSON values to note, by key of the piece.
         """
+        self._check()
         for key, entry in entries.items():
             self._entries.setdefault(stage, {})[key] = entry
             self._stream.write(json.dumps({"stage": stage, "key": key, **entry}) + "\n")
@@ -110,17 +124,17 @@ class Ledger:
             return
         raw = self.path.read_bytes()
         whole = raw[: raw.rfind(b"\n") + 1]
-        if len(whole) < len(raw):
-            with self.path.open("r+b") as stream:
-                stream.truncate(len(whole))
         lines = whole.splitlines()
         if not lines:
+            write_bytes_atomic(self.path, b"")
             return
         header, *entries = [_parse(self.path, n, line) for n, line in enumerate(lines, 1)]
         if header.get("format") != FORMAT or header.get("fingerprint") != fingerprint:
             raise LedgerMismatchError(_difference(self.path.parent, header, parts))
         for entry in entries:
             self._entries.setdefault(entry.pop("stage"), {})[entry.pop("key")] = entry
+        self._check()
+        write_bytes_atomic(self.path, whole)
 
 
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.archive import store
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Version
+from anystar_batch.errors import LostLockError
 from anystar_batch.geometry import ZYX, Box
 
 MIN_CHUNK, MAX_CHUNK = 64, 128
@@ -251,6 +253,8 @@ class LabelWriter:
         ------
         ValueError
             If the box cuts a write unit, or the labels have another shape or type.
+        LostLockError
+            If the label is gone: zarr would make its directories anew.
         OutputError
             If the place cannot be written or is full.
         """
@@ -264,6 +268,9 @@ class LabelWriter:
             message = f"got {labels.dtype} of shape {labels.shape}, expected uint32 of {box.shape}"
             raise ValueError(message)
         index = store.axis_index(spec.axes, spec.space_axes, t, 0, box)
+        if not Path(self.path, "zarr.json" if spec.zarr_format == 3 else ".zgroup").exists():
+            message = f"{self.path}: gone; another run has published or deleted it meanwhile"
+            raise LostLockError(message)
         array = self._array(level)
         try:
             array[index] = store.from_zyx(labels, spec.space_axes)

@@ -1,0 +1,58 @@
+"""What the user types: options become a config, the pipeline runs, the result is printed.
+
+stdout carries the result, stderr everything else. Heavy imports wait until they are needed, so that
+`--help` answers at once. One module a command, or a few of a kind; `options` declares what several
+share, `screen` prints and ends.
+
+Exit codes: 0 done or nothing to do; 1 something failed (nothing of it is published, a rerun
+resumes); 2 wrong usage or input; 3 published, with warnings made fatal; 75 locked or out of time;
+130 interrupted. Over several images 1 beats 2 beats 75 beats 3.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from anystar_batch import __version__
+from anystar_batch.cli.looking import demo, evaluate, info, models
+from anystar_batch.cli.screen import exit_code
+from anystar_batch.cli.segmenting import segment
+from anystar_batch.cli.sweeping import sweep
+
+__all__ = ["app", "exit_code", "main"]
+
+app = typer.Typer(
+    name="anystar-batch",
+    help="Segment every star-convex object in huge OME-Zarr volumes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"anystar-batch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Segment every star-convex object in huge OME-Zarr volumes, exactly, from the shell."""
+    del version
+
+
+for _command in (segment, sweep, info, evaluate, models, demo):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Run the command."""
+    arguments: Any = app
+    arguments()

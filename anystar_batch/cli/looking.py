@@ -1,0 +1,116 @@
+"""The commands beside segmenting: look at images and models, score labels, try the demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anystar_batch.cli import options as o
+from anystar_batch.cli.screen import interruptible, listener, print_summary, report, start_log
+from anystar_batch.errors import AnyStarBatchError
+
+
+def info(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="OME-Zarr image.")],
+    as_json: o.AsJson = False,
+) -> None:
+    """Show what an image is: axes, levels, voxel sizes, channels, labels."""
+    from anystar_batch.describe import describe, describe_text  # noqa: PLC0415
+
+    try:
+        documents = describe(image)
+    except AnyStarBatchError as error:
+        raise typer.Exit(report(error)) from None
+    for document in documents:
+        typer.echo(json.dumps(document) if as_json else describe_text(document))
+
+
+def evaluate(  # noqa: PLR0913  (one parameter an option)
+    labels: Annotated[
+        str, typer.Argument(metavar="LABELS", help="Label to score, image with one, or array.")
+    ],
+    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="The true labels, likewise.")],
+    level: Annotated[int, typer.Option(help="Level of both; 0 is the full resolution.")] = 0,
+    channel: Annotated[
+        str | None, typer.Option(help="Channel: index or name, where there are several.")
+    ] = None,
+    time: Annotated[str, typer.Option(help="Times to score: all, 3, or 0,2,5-8.")] = "all",
+    block_shape: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(metavar="Z Y X", help="Box read at once, voxels. No effect on results."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Score the objects of LABELS against those of TRUTH: counts, IoU matches, volumes."""
+    from anystar_batch import evaluate as e  # noqa: PLC0415
+    from anystar_batch.report.scores import scores_text  # noqa: PLC0415
+
+    start_log(None)
+    progress = listener(quiet=quiet, verbose=False)
+    try:
+        with interruptible(progress.close, "interrupted"):
+            config = e.EvaluateConfig(labels, truth, level, channel, time, block_shape)
+            document = e.evaluate(config, progress).to_json()
+    except AnyStarBatchError as error:
+        raise typer.Exit(report(error)) from None
+    finally:
+        progress.close()
+    typer.echo(json.dumps(document) if as_json else scores_text(document))
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model.")] = False,
+) -> None:
+    """List the bundled models."""
+    from anystar_batch.network.bundled import bundled_models, load_model  # noqa: PLC0415
+
+    try:
+        found = [load_model(name) for name in bundled_models()]
+    except AnyStarBatchError as error:
+        raise typer.Exit(report(error)) from None
+    for model in found:
+        if as_json:
+            document = {
+                "name": model.name,
+                "version": model.version,
+                "folder": model.folder,
+                "sha256": model.sha256,
+                "diameter_voxels": model.diameter,
+                "grid": list(model.grid),
+                "prob_thresh": model.prob_thresh,
+                "nms_thresh": model.nms_thresh,
+                "tile": model.tile,
+                "context": model.context,
+            }
+            typer.echo(json.dumps(document))
+        else:
+            typer.echo(
+                f"{model.name} {model.version}: objects of about {model.diameter} working voxels, "
+                f"grid {model.grid}, prob {model.prob_thresh:g}, nms {model.nms_thresh:g}, "
+                f"tile {model.tile}, context {model.context}"
+            )
+
+
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to write volume, labels, table, picture.")
+    ] = Path("demo"),
+) -> None:
+    """Segment a small volume that ships with a dependency, and draw what was found."""
+    from anystar_batch.demo import run_demo  # noqa: PLC0415
+
+    start_log(None)
+    progress = listener(quiet=False, verbose=False)
+    try:
+        with interruptible(progress.close):
+            made = run_demo(folder, progress)
+    except AnyStarBatchError as error:
+        raise typer.Exit(report(error)) from None
+    finally:
+        progress.close()
+    print_summary(made.summary, as_json=False)
+    typer.echo(f"image  {made.overlay}")

@@ -1,0 +1,222 @@
+"""`anystar-batch segment`: images named one by one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anystar_batch.cli import options as o
+from anystar_batch.cli.screen import (
+    DONE,
+    SEVERITY,
+    WARNED,
+    interruptible,
+    listener,
+    print_summary,
+    report,
+    start_log,
+)
+from anystar_batch.errors import AnyStarBatchError, ConfigError
+
+if TYPE_CHECKING:
+    from anystar_batch.config import SegmentConfig
+    from anystar_batch.engine import Engine
+    from anystar_batch.progress import Listener
+    from anystar_batch.record import Preview, Summary
+
+
+def segment(  # noqa: PLR0913  (one parameter an option)
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="OME-Zarr images, 0.4 or 0.5.")
+    ],
+    label: o.Label = "anystar",
+    output: o.Output = None,
+    channel: o.Channel = "0",
+    time: o.Time = "all",
+    diameter: o.Diameter = None,
+    scales: o.Scales = "1",
+    voxel_size: o.VoxelSize = None,
+    prob_thresh: o.ProbThresh = None,
+    nms_thresh: o.NmsThresh = None,
+    min_volume: o.MinVolume = None,
+    max_volume: o.MaxVolume = None,
+    min_prob: o.MinProb = None,
+    min_contrast: o.MinContrast = None,
+    min_regularity: o.MinRegularity = None,
+    model: o.Model = "anystar-mix",
+    tile: o.Tile = None,
+    precision: o.Precision = "auto",
+    backend: o.Backend = "tensorflow",
+    block_shape: o.BlockShape = None,
+    memory: o.Memory = None,
+    workers: o.Workers = 1,
+    work_dir: o.WorkDir = None,
+    stats: Annotated[
+        str | None, typer.Option(metavar="FILE.csv", help="Table, for a single image.")
+    ] = None,
+    overwrite: o.Overwrite = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what an unfinished run left.")
+    ] = False,
+    fail_on_warning: Annotated[
+        bool, typer.Option("--fail-on-warning", help="Exit 3 if published with warnings.")
+    ] = False,
+    dry_run: o.DryRun = False,
+    as_json: o.AsJson = False,
+    log_file: o.LogFile = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Find every star-convex object in IMAGE and write labels and statistics."""
+    if quiet and verbose:
+        raise typer.Exit(report(ConfigError("-q and -v contradict each other; give one of them")))
+    start_log(log_file)
+    chosen = o.Chosen(
+        label=label,
+        output=output,
+        channel=channel,
+        time=time,
+        diameter=diameter,
+        scales=scales,
+        voxel_size=voxel_size,
+        prob_thresh=prob_thresh,
+        nms_thresh=nms_thresh,
+        min_volume=min_volume,
+        max_volume=max_volume,
+        min_prob=min_prob,
+        min_contrast=min_contrast,
+        min_regularity=min_regularity,
+        model=model,
+        tile=tile,
+        precision=precision,
+        backend=backend,
+        block_shape=block_shape,
+        memory=memory,
+        workers=workers,
+        work_dir=work_dir,
+        overwrite=overwrite,
+        restart=restart,
+    )
+    try:
+        todo = _configs(chosen, images, stats)
+    except AnyStarBatchError as error:
+        raise typer.Exit(report(error)) from None
+    if dry_run:
+        code = _preview_all(todo, as_json=as_json)
+    else:
+        progress = listener(quiet=quiet, verbose=verbose)
+        with interruptible(progress.close):
+            code = _segment_all(todo, progress, as_json=as_json, fail_on_warning=fail_on_warning)
+    raise typer.Exit(code)
+
+
+def _configs(chosen: o.Chosen, images: list[str], stats: str | None) -> list[SegmentConfig]:
+    """What is wanted of every image."""
+    from anystar_batch.places import name_images  # noqa: PLC0415
+
+    wanted = chosen.segment_config(images[0])
+    named = name_images(images, with_output=chosen.output is not None)
+    if stats is not None and len(named) > 1:
+        message = f"--stats names one table, but there are {len(named)} images; leave it out"
+        raise ConfigError(message)
+    table = None if stats is None else os.path.abspath(stats)  # noqa: PTH100
+    return [
+        replace(wanted, image=one.path, home=one.home, stem=one.stem, stats=table) for one in named
+    ]
+
+
+def _segment_all(
+    configs: list[SegmentConfig], progress: Listener, *, as_json: bool, fail_on_warning: bool
+) -> int:
+    """Segment one image after another with one engine; return the exit code that counts most."""
+    from anystar_batch.engine import open_engine  # noqa: PLC0415
+    from anystar_batch.memory import available_memory  # noqa: PLC0415
+
+    shared = configs[0].run
+    memory = shared.memory if shared.memory is not None else available_memory()
+
+    def run(config: SegmentConfig, engine: Engine) -> int:
+        try:
+            summary = _segment_one(config, engine, progress)
+        finally:
+            progress.close()
+        print_summary(summary, as_json=as_json)
+        return WARNED if fail_on_warning and summary.warnings else DONE
+
+    try:
+        with open_engine(shared.workers, memory) as engine:
+            return _each(configs, lambda config: run(config, engine), as_json=as_json)
+    except AnyStarBatchError as error:
+        return report(error)
+
+
+def _segment_one(config: SegmentConfig, engine: Engine, progress: Listener) -> Summary:
+    from anystar_batch import pipeline  # noqa: PLC0415
+    from anystar_batch.events import Event  # noqa: PLC0415
+    from anystar_batch.progress import log_event  # noqa: PLC0415
+
+    def listen(event: Event) -> None:
+        log_event(event)
+        progress(event)
+
+    return pipeline.segment(config, listen, engine=engine)
+
+
+def _preview_all(configs: list[SegmentConfig], *, as_json: bool) -> int:
+    """Print the plan of every image; return the exit code that counts most."""
+    from anystar_batch import pipeline  # noqa: PLC0415
+
+    def run(config: SegmentConfig) -> int:
+        found = pipeline.preview(config)
+        typer.echo(json.dumps(found.to_json()) if as_json else _preview_text(found))
+        return DONE
+
+    with interruptible(lambda: None):
+        return _each(configs, run, as_json=as_json)
+
+
+def _each(
+    configs: list[SegmentConfig], run: Callable[[SegmentConfig], int], *, as_json: bool
+) -> int:
+    """Do every image, whatever becomes of the others; return the exit code that counts most."""
+    codes = [DONE]
+    for config in configs:
+        try:
+            codes.append(run(config))
+        except Exception as error:  # noqa: BLE001  (one broken image never stops the others)
+            codes.append(report(error, config.image if len(configs) > 1 else None))
+            if as_json:
+                document = {"image": config.image, "error": str(error), "exit": codes[-1]}
+                typer.echo(json.dumps(document))
+    return min(codes, key=SEVERITY.index)
+
+
+def _preview_text(preview: Preview) -> str:
+    plan = preview.plan
+    document = preview.to_json()
+    diameter = "native scale" if plan.diameter_um is None else f"{plan.diameter_um:.3g} um"
+    zoom = " x ".join(f"{z:.3g}" for z in plan.working.zoom)
+    filters = [f"  filters     {plan.filters}"] if plan.filters.to_json() else []
+    return "\n".join(
+        [
+            f"image         {plan.source.path}",
+            f"  volume      {plan.source.shape_zyx(0)} voxels (z, y, x), {len(plan.times)} time(s)",
+            f"  diameter    {diameter}",
+            f"  reads       level {plan.working.level} ({plan.level.origin}), zoom {zoom}",
+            f"  working     {plan.working.shape} voxels of "
+            + " x ".join(f"{v:.4g}" for v in plan.working.voxel_um)
+            + " um",
+            f"  tiles       {preview.tiles} of {plan.tiles.core}, window {plan.tiles.window}",
+            *filters,
+            f"  blocks      {preview.blocks} of {preview.block_shape} level-0 voxels",
+            f"  memory      {document['memory_per_worker'] / 1e9:.2f} GB a worker",
+            f"  output      {preview.label_bytes / 1e9:.3f} GB of labels before compression",
+            f"label         {preview.places.label.path} ({preview.status})",
+            f"table         {preview.places.stats}",
+        ]
+    )

@@ -1,0 +1,213 @@
+"""`anystar-batch sweep`: every image below a directory, for cron."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anystar_batch.cli import options as o
+from anystar_batch.cli.screen import (
+    DONE,
+    FAILED,
+    LATER,
+    interruptible,
+    listener,
+    report,
+    start_log,
+)
+from anystar_batch.errors import AnyStarBatchError, ConfigError
+
+if TYPE_CHECKING:
+    from anystar_batch.progress import Listener
+    from anystar_batch.stopping import Stop
+    from anystar_batch.sweep import SweepConfig
+    from anystar_batch.swept import Outcome, Swept
+
+
+def sweep(  # noqa: PLR0913  (one parameter an option)
+    root: Annotated[
+        str, typer.Argument(metavar="ROOT", help="Directory below which the images lie.")
+    ],
+    pattern: Annotated[
+        str, typer.Option(help="Names of the directories that are images.")
+    ] = "*.ome.zarr",
+    max_hours: Annotated[
+        float | None,
+        typer.Option(metavar="H", help="Stop between blocks after so long; the next continues."),
+    ] = None,
+    settle: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Leave images with a file younger than this: 90s, 2h."),
+    ] = "15min",
+    label: o.Label = "anystar",
+    output: o.Output = None,
+    channel: o.Channel = "0",
+    time: o.Time = "all",
+    diameter: o.Diameter = None,
+    scales: o.Scales = "1",
+    voxel_size: o.VoxelSize = None,
+    prob_thresh: o.ProbThresh = None,
+    nms_thresh: o.NmsThresh = None,
+    min_volume: o.MinVolume = None,
+    max_volume: o.MaxVolume = None,
+    min_prob: o.MinProb = None,
+    min_contrast: o.MinContrast = None,
+    min_regularity: o.MinRegularity = None,
+    model: o.Model = "anystar-mix",
+    tile: o.Tile = None,
+    precision: o.Precision = "auto",
+    backend: o.Backend = "tensorflow",
+    block_shape: o.BlockShape = None,
+    memory: o.Memory = None,
+    workers: o.Workers = 1,
+    work_dir: o.WorkDir = None,
+    overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object an image, and one of the sweep.")
+    ] = False,
+    log_file: o.LogFile = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Segment every image below ROOT that is complete and has no current label, oldest first.
+
+    Exit codes: 0 all is well; 1 an image failed; 2 wrong usage; 75 stopped by time, by SIGTERM or
+    by another sweep of ROOT: the next one continues.
+    """
+    if quiet and verbose:
+        raise typer.Exit(report(ConfigError("-q and -v contradict each other; give one of them")))
+    start_log(log_file)
+    chosen = o.Chosen(
+        label=label,
+        output=output,
+        channel=channel,
+        time=time,
+        diameter=diameter,
+        scales=scales,
+        voxel_size=voxel_size,
+        prob_thresh=prob_thresh,
+        nms_thresh=nms_thresh,
+        min_volume=min_volume,
+        max_volume=max_volume,
+        min_prob=min_prob,
+        min_contrast=min_contrast,
+        min_regularity=min_regularity,
+        model=model,
+        tile=tile,
+        precision=precision,
+        backend=backend,
+        block_shape=block_shape,
+        memory=memory,
+        workers=workers,
+        work_dir=work_dir,
+        overwrite=overwrite,
+    )
+    progress = listener(quiet=quiet, verbose=verbose)
+    try:
+        config = _config(chosen, root, pattern, settle)
+        with interruptible(progress.close):
+            swept = (
+                _preview(config, as_json=as_json)
+                if dry_run
+                else _sweep(config, _stop(max_hours), progress, as_json=as_json)
+            )
+    except AnyStarBatchError as error:
+        progress.close()
+        code = report(error)
+        if as_json:
+            typer.echo(json.dumps({"root": root, "error": str(error), "exit": code}))
+        raise typer.Exit(code) from None
+    code = FAILED if swept.has_failed else DONE if swept.stopped is None else LATER
+    typer.echo(json.dumps(swept.to_json() | {"exit": code}) if as_json else _swept_text(swept))
+    raise typer.Exit(code)
+
+
+def _config(chosen: o.Chosen, root: str, pattern: str, settle: str) -> SweepConfig:
+    from anystar_batch.config import parse_duration  # noqa: PLC0415
+    from anystar_batch.sweep import SweepConfig  # noqa: PLC0415
+
+    wanted = chosen.segment_config(root)
+    return SweepConfig(root, wanted, pattern, parse_duration("--settle", settle))
+
+
+def _stop(max_hours: float | None) -> Stop:
+    from anystar_batch.stopping import Stop  # noqa: PLC0415
+
+    if max_hours is not None and not max_hours > 0:
+        message = f"--max-hours: got {max_hours:g}; expected more than 0"
+        raise ConfigError(message)
+    return Stop(None if max_hours is None else 3600 * max_hours)
+
+
+def _preview(config: SweepConfig, *, as_json: bool) -> Swept:
+    from anystar_batch import sweep as s  # noqa: PLC0415
+
+    return s.preview(config, lambda outcome: _print_outcome(outcome, as_json=as_json))
+
+
+def _sweep(config: SweepConfig, stop: Stop, progress: Listener, *, as_json: bool) -> Swept:
+    """Sweep with one engine."""
+    from anystar_batch import sweep as s  # noqa: PLC0415
+    from anystar_batch.engine import open_engine  # noqa: PLC0415
+    from anystar_batch.events import Event  # noqa: PLC0415
+    from anystar_batch.memory import available_memory  # noqa: PLC0415
+    from anystar_batch.progress import log_event  # noqa: PLC0415
+
+    run = config.wanted.run
+    memory = run.memory if run.memory is not None else available_memory()
+
+    def listen(event: Event) -> None:
+        log_event(event)
+        progress(event)
+
+    def tell(outcome: Outcome) -> None:
+        progress.close()
+        _print_outcome(outcome, as_json=as_json)
+
+    try:
+        with _asked_to_stop(stop), open_engine(run.workers, memory, stop) as engine:
+            return s.sweep(config, tell, listen, engine=engine)
+    finally:
+        progress.close()
+
+
+@contextlib.contextmanager
+def _asked_to_stop(stop: Stop) -> Iterator[None]:
+    """Let SIGTERM stop between blocks; service managers send it."""
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.ask("by SIGTERM"))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(outcome.to_json()))
+        return
+    from anystar_batch.progress import duration  # noqa: PLC0415
+
+    parts = []
+    if outcome.summary is not None:
+        parts.append(f"{outcome.summary.instances} instances")
+        seconds = sum(outcome.summary.seconds.values())
+        parts += [duration(seconds)] if seconds else []
+    # Messages name the image they speak of.
+    where = "" if outcome.image in outcome.text else outcome.image
+    said = "; ".join([*parts, *([" ".join(outcome.text.split())] if outcome.text else [])])
+    typer.echo(f"{outcome.status:<14}{': '.join(part for part in (where, said) if part)}")
+
+
+def _swept_text(swept: Swept) -> str:
+    from anystar_batch.progress import duration  # noqa: PLC0415
+
+    counts = ", ".join(f"{count} {status}" for status, count in swept.counts.items())
+    ended = "" if swept.stopped is None else f"; {swept.stopped}"
+    found = counts or "no images"
+    return f"sweep of {swept.root}: {found}; {duration(swept.seconds)}{ended}"

@@ -1,0 +1,351 @@
+"""The order of work for an archive: every image below a directory that has no current label.
+
+::
+
+    find      below ROOT, by name            archive.survey
+    judge     current, other, being written  pipeline.standing, archive.settle
+    segment   the rest, oldest first         pipeline.segment, one engine, one network
+
+One image is one outcome, whatever becomes of it; the next one is begun all the same, unless it is
+time to stop. Two sweeps never work on one root at once, and runs on one image never do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import math
+import os
+import time as clock
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from anystar_batch import pipeline
+from anystar_batch.archive.fence import Fence
+from anystar_batch.archive.lock import file_system_now, hold
+from anystar_batch.archive.settle import Settling, is_any_young, newest_file
+from anystar_batch.archive.store import local_path, read_image
+from anystar_batch.archive.survey import find_zarrs, images_in, is_zarr
+from anystar_batch.config import SegmentConfig
+from anystar_batch.engine import Engine, InlineEngine
+from anystar_batch.errors import (
+    AnyStarBatchError,
+    ConfigError,
+    ImageChangedError,
+    ImageError,
+    LockedError,
+    LostLockError,
+    ModelError,
+    OutOfTimeError,
+    OutputError,
+)
+from anystar_batch.events import Listener, Note, ignore
+from anystar_batch.network.bundled import Model, load_model
+from anystar_batch.network.predictor import PredictorFactory
+from anystar_batch.pipeline import Standing
+from anystar_batch.places import name_images
+from anystar_batch.record import DONE
+from anystar_batch.swept import Outcome, Status, Swept
+
+logger = logging.getLogger(__name__)
+
+LOCK = "anystar-batch-sweep"
+"""How the name of a root's lock file begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepConfig:
+    """One sweep.
+
+    Parameters
+    ----------
+    root : str
+        Directory below which images lie.
+    wanted : SegmentConfig
+        What is wanted of every image; its `image`, `home` and `stem` are not looked at.
+    pattern : str
+        Names of the directories that are images.
+    settle : float
+        Seconds without a new file after which an image is complete.
+    """
+
+    root: str
+    wanted: SegmentConfig
+    pattern: str = "*.ome.zarr"
+    settle: float = 900.0
+
+    def __post_init__(self) -> None:
+        root = os.path.abspath(local_path(self.root))  # noqa: PTH100  (keeps links)
+        object.__setattr__(self, "root", root)
+        if not Path(root).is_dir():
+            message = f"{root}: no directory; give the one below which the images lie"
+            raise ConfigError(message)
+        if is_zarr(root):
+            message = f"{root}: a Zarr itself, not a directory of images; use `segment`"
+            raise ConfigError(message)
+        if not self.pattern or "/" in self.pattern:
+            message = f"--pattern: got {self.pattern!r}; expected one of names, such as *.ome.zarr"
+            raise ConfigError(message)
+        if not 0 <= self.settle < math.inf:
+            message = f"--settle: got {self.settle:g} s; expected none or some"
+            raise ConfigError(message)
+        if self.wanted.stats is not None or self.wanted.run.restart:
+            message = "a sweep names its tables itself, and throws no unfinished run away"
+            raise ConfigError(message)
+
+    @property
+    def lock(self) -> str:
+        """The root's lock file: beside the results, so that `--output` leaves the root alone."""
+        if self.wanted.output is None:
+            return f"{self.root}/{LOCK}.lock"
+        digest = hashlib.sha256(self.root.encode()).hexdigest()[:8]
+        return f"{local_path(self.wanted.output)}/{LOCK}.{digest}.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class _Todo:
+    """An image to segment: its config, when it was written, and the outermost Zarr it is in."""
+
+    config: SegmentConfig
+    written: float
+    top: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sweeping:
+    """What all images of a sweep share."""
+
+    config: SweepConfig
+    settling: Settling
+    model: Model
+    factory: PredictorFactory | None
+    engine: Engine
+    on_event: Listener
+
+
+def sweep(
+    config: SweepConfig,
+    on_outcome: Callable[[Outcome], None],
+    on_event: Listener = ignore,
+    *,
+    engine: Engine | None = None,
+    factory: PredictorFactory | None = None,
+    model: Model | None = None,
+) -> Swept:
+    """Segment every image below a directory that has no current label and is complete.
+
+    Parameters
+    ----------
+    config : SweepConfig
+        What is wanted.
+    on_outcome : callable
+        Told of every image, as soon as it is known what becomes of it.
+    on_event : callable
+        Told of every stage and block.
+    engine : Engine, optional
+        Runs the blocks of all images, until its `stop` is due; None works in this process.
+    factory : PredictorFactory, optional
+        Makes the network; None is the model's own, under Keras.
+    model : Model, optional
+        Instead of the one that is wanted.
+
+    Returns
+    -------
+    Swept
+
+    Raises
+    ------
+    LockedError
+        If another sweep holds the root; the message says which, since when.
+    ModelError
+        If the model cannot be used: no image would fare better.
+    OutputError
+        If the lock cannot be made.
+    """
+    model = load_model(config.wanted.model) if model is None else model
+    engine = engine or InlineEngine()
+    started = clock.monotonic()
+    told: list[Outcome] = []
+
+    def tell(outcome: Outcome) -> None:
+        told.append(outcome)
+        on_outcome(outcome)
+
+    stopped = None
+    with _hold_root(config) as (fence, offset):
+        shared = _Sweeping(
+            config, Settling(config.settle, offset), model, factory, engine, on_event
+        )
+        todo = _judged(shared, tell)
+        for number, one in enumerate(todo):
+            stopped = _why_stop(fence, engine)
+            if stopped is not None:
+                for left in todo[number:]:
+                    tell(Outcome(left.config.image, Status.LEFT))
+                break
+            on_event(Note(f"image {number + 1} of {len(todo)}: {one.config.image}"))
+            tell(_segmented(shared, one))
+        if stopped is None and any(one.status is Status.STOPPED for one in told):
+            stopped = f"stopped {engine.stop.why}"
+    return Swept(config.root, tuple(told), clock.monotonic() - started, stopped)
+
+
+def preview(
+    config: SweepConfig, on_outcome: Callable[[Outcome], None], *, model: Model | None = None
+) -> Swept:
+    """Say what a sweep would do, oldest first; write nothing, and take no lock.
+
+    Parameters
+    ----------
+    config : SweepConfig
+        What is wanted.
+    on_outcome : callable
+        Told of every image.
+    model : Model, optional
+        Instead of the one that is wanted.
+    """
+    model = load_model(config.wanted.model) if model is None else model
+    started = clock.monotonic()
+    told: list[Outcome] = []
+
+    def tell(outcome: Outcome) -> None:
+        told.append(outcome)
+        on_outcome(outcome)
+
+    shared = _Sweeping(config, Settling(config.settle), model, None, InlineEngine(), ignore)
+    for one in _judged(shared, tell):
+        tell(Outcome(one.config.image, Status.WANTED))
+    return Swept(config.root, tuple(told), clock.monotonic() - started, None)
+
+
+@contextlib.contextmanager
+def _hold_root(config: SweepConfig) -> Iterator[tuple[Fence, float]]:
+    """Hold the root; give also by how much the clock of the images' files is ahead of ours."""
+    folder = Path(config.lock).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{folder}: cannot be made ({error.strerror}); give another --output DIR"
+        raise OutputError(error.errno, message) from error
+    with hold(config.lock) as fence:
+        # Beside the images alone is the clock theirs.
+        is_theirs = config.wanted.output is None
+        yield fence, file_system_now(folder) - clock.time() if is_theirs else 0.0
+
+
+def _why_stop(fence: Fence, engine: Engine) -> str | None:
+    """Why no further image may begin, None if it may."""
+    if engine.stop.is_due:
+        return f"stopped {engine.stop.why}"
+    try:
+        fence.check()
+    except LostLockError as error:
+        return str(error)
+    return None
+
+
+def _judged(shared: _Sweeping, tell: Callable[[Outcome], None]) -> list[_Todo]:
+    """Find every image; tell of those with which nothing is to be done, and return the others."""
+    found, unreadable = find_zarrs(shared.config.root, shared.config.pattern)
+    for path, error in unreadable:
+        tell(Outcome(path, Status.FAILED, f"{path}: cannot be listed: {error.strerror}"))
+    taken: dict[tuple[str, str], str] = {}
+    todo: list[_Todo] = []
+    for top in found:
+        try:
+            images = images_in(top)
+        except Exception as error:  # noqa: BLE001  (one broken image never stops the others)
+            tell(_failure(shared, error, top, top))
+            continue
+        for image in images:
+            try:
+                judged = _judge(shared, _config_of(shared.config, image, taken), top)
+            except ModelError:
+                raise
+            except Exception as error:  # noqa: BLE001
+                judged = _failure(shared, error, image, top)
+            if isinstance(judged, Outcome):
+                tell(judged)
+            else:
+                todo.append(judged)
+    return sorted(todo, key=lambda one: (one.written, one.config.image))
+
+
+def _config_of(config: SweepConfig, image: str, taken: dict[tuple[str, str], str]) -> SegmentConfig:
+    """What is wanted of one image; its name does not depend on what else lies below the root."""
+    wanted = config.wanted
+    named = name_images([image], with_output=wanted.output is not None, root=config.root)[0]
+    key = ("" if wanted.output is not None else named.home, named.stem)
+    other = taken.setdefault(key, image)
+    if other != image:
+        message = f"{image}: would write files named {named.stem}.*, as {other} does; rename one"
+        raise ConfigError(message)
+    run = wanted.run
+    if run.work_dir is not None:
+        # Images of one name in two directories must not meet each other's work.
+        run = replace(run, work_dir=f"{run.work_dir}/{os.path.relpath(named.home, config.root)}")
+    return replace(wanted, image=image, home=named.home, stem=named.stem, run=run)
+
+
+def _judge(shared: _Sweeping, config: SegmentConfig, top: str) -> Outcome | _Todo:
+    """Decide from metadata and file times what is to be done with an image."""
+    standing, text = pipeline.standing(config, shared.model)
+    if standing is Standing.CURRENT:
+        return Outcome(config.image, Status.CURRENT, text)
+    if standing is Standing.OTHER and not config.run.overwrite:
+        return Outcome(config.image, Status.OTHER, text)
+    written = newest_file(read_image(config.image), shared.settling)
+    if written is None:
+        return Outcome(config.image, Status.WAITING)
+    run = replace(config.run, overwrite=standing is Standing.OTHER)
+    return _Todo(replace(config, run=run), written, top)
+
+
+def _segmented(shared: _Sweeping, one: _Todo) -> Outcome:
+    """Segment an image; whatever is raised becomes its outcome."""
+    config = one.config
+    try:
+        try:
+            return _segment(shared, config)
+        except ImageChangedError:
+            # What an earlier night began is of the image as it was: begun again, once.
+            return _segment(shared, replace(config, run=replace(config.run, restart=True)))
+    except ModelError:
+        raise
+    except OutOfTimeError as error:
+        return Outcome(config.image, Status.STOPPED, str(error))
+    except LockedError as error:
+        return Outcome(config.image, Status.LOCKED, str(error))
+    except ImageChangedError as error:
+        return Outcome(config.image, Status.WAITING, str(error))
+    except Exception as error:  # noqa: BLE001  (one broken image never stops the others)
+        return _failure(shared, error, config.image, one.top)
+
+
+def _segment(shared: _Sweeping, config: SegmentConfig) -> Outcome:
+    """Segment an image, unless it was written to since it was judged: the night is long."""
+    if newest_file(read_image(config.image), shared.settling) is None:
+        return Outcome(config.image, Status.WAITING)
+    summary = pipeline.segment(
+        config,
+        shared.on_event,
+        engine=shared.engine,
+        factory=shared.factory,
+        model=shared.model,
+    )
+    status = Status.DONE if summary.status == DONE else Status.CURRENT
+    return Outcome(config.image, status, "; ".join(summary.warnings), summary)
+
+
+def _failure(shared: _Sweeping, error: Exception, image: str, top: str) -> Outcome:
+    """The outcome of an error: no image yet may be one once it is written."""
+    with contextlib.suppress(AnyStarBatchError):
+        if isinstance(error, ImageError) and is_any_young(top, shared.settling):
+            return Outcome(image, Status.WAITING, str(error))
+    if isinstance(error, AnyStarBatchError):
+        logger.error("%s", error)
+        return Outcome(image, Status.FAILED, str(error))
+    logger.critical("unexpected", exc_info=error)
+    return Outcome(image, Status.FAILED, f"unexpected {type(error).__name__}: {error}")
