@@ -149,7 +149,7 @@ def name_images(
     with_output : bool
         Whether all results go into one directory; stems then begin below `root`.
     root : str, optional
-        A directory that holds all the images; None is the one that they have in common.
+        A directory that holds all the images and is no Zarr; None is what they have in common.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def name_images(
         If a path is the address of a remote store.
     """
     absolute = [os.path.abspath(local_path(p)) for p in paths]  # noqa: PTH100  (keeps links)
-    outermost = [_outermost(p) for p in absolute]
+    outermost = [_outermost(p, root) for p in absolute]
     if root is None:
         root = os.path.commonpath([str(Path(p).parent) for p in outermost])
     named: list[NamedImage] = []
@@ -191,13 +191,19 @@ def name_images(
     return named
 
 
-def _outermost(path: str) -> str:
-    """The outermost Zarr group that holds a path; the path itself without one."""
+def _outermost(path: str, root: str | None) -> str:
+    """The outermost Zarr group that holds a path; the path itself without one.
+
+    Below a root, the rows of a plate need not be groups, as the specification demands.
+    """
     found = path
     for above in Path(path).parents:
-        if not any((above / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
+        if str(above) == root:
             break
-        found = str(above)
+        if any((above / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
+            found = str(above)
+        elif root is None:
+            break
     return found
 
 

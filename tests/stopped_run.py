@@ -1,0 +1,72 @@
+"""Segment small volumes in a process that stops itself (SIGSTOP) in the midst of each; run by tests.
+
+usage: stopped_run.py WHERE=IMAGE...
+
+WHERE is `find` (while a tile is in the network), `paint` (after the stage's first block), `publish`
+or `finish` (right before). Whoever continues the process gets a line with what became of the run.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from anystar_batch import pipeline
+from anystar_batch.archive import lock
+from anystar_batch.errors import AnyStarBatchError
+from anystar_batch.events import BlockDone
+from tests import small
+from tests.fakes import TruthPredictor
+
+INTERVAL = 0.05
+"""Seconds between signs of life: a holder stopped for a second counts as dead."""
+
+
+def stop(*_):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class Stopping:
+    """Stops the process while it has the second tile."""
+
+    def __init__(self):
+        self.tiles = 0
+
+    def __call__(self, *_):
+        return self
+
+    def find(self, *arguments):
+        self.tiles += 1
+        if self.tiles == 2:
+            stop()
+        return TruthPredictor(small.truth()).find(*arguments)
+
+
+def run(where, image):
+    def listen(event):
+        if where == "paint" and isinstance(event, BlockDone) and event.stage == "paint":
+            stop()
+
+    def stop_first(function):
+        return lambda *arguments: (stop(), function(*arguments))[1]
+
+    publish, finish = pipeline.publish, pipeline._finish
+    if where == "publish":
+        pipeline.publish = stop_first(publish)
+    if where == "finish":
+        pipeline._finish = stop_first(finish)
+    try:
+        small.segment(image, listen, factory=Stopping() if where == "find" else None)
+    except AnyStarBatchError as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        pipeline.publish, pipeline._finish = publish, finish
+    return "done"
+
+
+if __name__ == "__main__":
+    lock.INTERVAL = INTERVAL
+    for argument in sys.argv[1:]:
+        print(run(*argument.split("=", 1)), flush=True)
