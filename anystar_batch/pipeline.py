@@ -182,10 +182,10 @@ def segment(
             removed=stages.removed_counts(run),
         )
         record = run_record(config, run, summary)
+        fence.check()
         if record["probe"] is not None:
             picture = probe_svg(record["probe"]).encode()
             write_bytes_atomic(Path(places.work) / publication.PENDING_PROBE, picture)
-        fence.check()
         write_json_atomic(Path(places.work) / publication.PENDING_RECORD, record)
         publish(places.label, run.spec, token(digest), provenance(run, parts), fence.check)
         _finish(config, places, fence)
@@ -371,6 +371,7 @@ def _segment(run: Run, places: Places, parts: Mapping[str, object]) -> int:
             f"{places.work} speaks of a half-painted label that is gone ({hidden}); give --restart"
         )
         raise LedgerMismatchError(message)
+    run.work.fence.check()
     create_label(places.label, run.spec, token(run.ledger.fingerprint))
     stages.check_content(run)
     stages.predict(run)

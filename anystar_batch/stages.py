@@ -138,6 +138,7 @@ def suppress(run: Run) -> None:
     for time in run.plan.times:
         if run.ledger.entry("resolve", str(time)) is None:
             keys = _resolve(run, time, reach)
+            run.work.fence.check()
             _save_array(tasks.resolved_path(run.work.folder, time), keys)
             run.ledger.done("resolve", {str(time): {"survivors": len(keys)}})
 
@@ -165,6 +166,7 @@ def number(run: Run) -> None:
             removed[task.time][name] += count
     for time in times:
         numbered = np.sort(np.concatenate([np.empty(0, np.int64), *keys[time]]))
+        run.work.fence.check()
         _save_array(tasks.label_keys_path(run.work.folder, time), numbered)
         entry: dict[str, object] = {"count": len(numbered), "hidden": hidden[time]}
         if removed[time]:

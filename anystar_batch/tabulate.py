@@ -58,6 +58,7 @@ def table(run: Run, path: Path) -> int:
         times = np.repeat(np.asarray(plan.times, np.int64), counts)
     frame = Frame(source.shape_zyx(0), plan.scale_um, plan.translation_um, source.channels)
     known = scores(run)
+    run.work.fence.check()
     write_csv(path, statistics(run, measured, count), frame, known.pop("prob"), times, known)
     run.seconds["table"] = clock.perf_counter() - started
     run.on_event(StageDone("table", run.seconds["table"]))

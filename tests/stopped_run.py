@@ -69,4 +69,5 @@ def run(where, image):
 if __name__ == "__main__":
     lock.INTERVAL = INTERVAL
     for argument in sys.argv[1:]:
-        print(run(*argument.split("=", 1)), flush=True)
+        sys.stdout.write(f"{run(*argument.split('=', 1))}\n")
+        sys.stdout.flush()

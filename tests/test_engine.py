@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import signal
 import threading
 import time
@@ -11,14 +12,17 @@ import pytest
 
 from anystar_batch.engine import (
     RETRIES,
+    WINDOW,
     Failure,
     InlineEngine,
+    Left,
     attempt,
     failure_of,
     open_engine,
     threads_per_worker,
 )
 from anystar_batch.errors import ConfigError, DataError, ImageError, OutputError
+from anystar_batch.stopping import Stop
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +142,44 @@ def test_inline_threads_work_side_by_side_and_not_far_ahead():
     count = len(begun)
     time.sleep(0.05)
     assert len(begun) == count < 20
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_inline_begins_nothing_more_once_it_is_time_to_stop(threads):
+    stop, begun = Stop(), []
+
+    def work(n):
+        begun.append(n)
+        if n == 3:
+            stop.ask("by a test")
+        return n
+
+    found = list(InlineEngine(threads, stop).run(work, range(50)))
+    assert sorted(begun) == [n for n, _ in found], "what was begun is not lost"
+    assert 4 <= len(found) < 4 + 2 * threads
+    assert (stop.is_due, stop.why) == (True, "by a test")
+    assert list(InlineEngine(threads, Stop(0)).run(work, range(5))) == []
+
+
+def test_a_cluster_begins_nothing_more_once_it_is_time_to_stop(two_workers, monkeypatch):
+    monkeypatch.setattr(two_workers, "stop", Stop())
+    found = []
+    for task, result in two_workers.run(double, range(100)):
+        found.append((task, result))
+        two_workers.stop.ask("by a test")
+    assert all(result == 2 * task for task, result in found)
+    assert 1 <= len(found) <= 2 * WINDOW
+    monkeypatch.setattr(two_workers, "stop", Stop(0))
+    assert list(two_workers.run(double, range(5))) == []
+
+
+def test_a_worker_knows_the_time_at_which_to_stop():
+    assert attempt(double, 4, pickle.loads(pickle.dumps(Stop(60)))) == 8
+    assert isinstance(attempt(double, 4, pickle.loads(pickle.dumps(Stop(0)))), Left)
+    assert isinstance(attempt(double, 4, Stop(0)), Left)
+    asked = Stop()
+    asked.ask("by a test")
+    assert not pickle.loads(pickle.dumps(asked)).is_due
 
 
 def test_one_worker_needs_no_cluster():

@@ -17,7 +17,8 @@ from anystar_batch import sweep as s
 from anystar_batch.archive import lock
 from anystar_batch.archive.lock import hold
 from anystar_batch.config import SegmentConfig
-from anystar_batch.errors import ConfigError, LockedError
+from anystar_batch.errors import ConfigError, LockedError, LostLockError
+from anystar_batch.events import StageStarted
 from tests import small
 from tests.fakes import TruthPredictor
 from tests.stopped_run import INTERVAL
@@ -338,7 +339,7 @@ def test_every_series_and_every_field_is_an_image_and_a_label_is_none(tmp_path, 
 def test_names_of_results_do_not_depend_on_what_else_is_there(tmp_path, command):
     old_image(tmp_path / "in/x/a.ome.zarr")
     options = ["sweep", tmp_path / "in", *SIZE, "--json", "--output", tmp_path / "out"]
-    assert list(outcomes(command(*options))[0].values())[0][0] == "done"
+    assert statuses(command(*options)) == {"a.ome.zarr": "done"}
     old_image(tmp_path / "in/y/a.ome.zarr")
     found = [json.loads(line) for line in command(*options).stdout.splitlines()[:-1]]
     assert [one["status"] for one in found] == ["current", "done"]
@@ -410,6 +411,36 @@ def test_a_model_that_is_missing_ends_the_sweep(tmp_path, command, monkeypatch):
     assert "error" in json.loads(done.stdout)
 
 
+STAGES = ["probe", "predict", "suppress", "own", "paint", "pyramid 1", "table", "publish"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_from_the_moment_on_at_which_it_lost_the_lock_a_run_writes_nothing(
+    tmp_path, monkeypatch, stage
+):
+    image = small.small_image(tmp_path / "a.zarr")
+    there = {}
+
+    def lose(*_):
+        held = tmp_path / "a.anystar.lock"
+        held.unlink()
+        held.write_text('{"pid": 7, "host": "elsewhere", "since": "then"}')
+        there.update(small.contents(tmp_path))
+
+    def listen(event):
+        if isinstance(event, StageStarted) and event.stage == stage:
+            lose()
+
+    publish = pipeline.publish
+    if stage == "publish":
+        monkeypatch.setattr(pipeline, "publish", lambda *a: (lose(), publish(*a)))
+    options = {"diameter": None} if stage == "probe" else {}
+    with pytest.raises(LostLockError, match="lost the lock to process 7 on elsewhere since then"):
+        small.segment(image, listen, **options)
+    assert there
+    assert small.contents(tmp_path) == there
+
+
 def state(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
@@ -417,7 +448,7 @@ def state(pid):
 def test_a_holder_that_was_stopped_past_its_heartbeat_writes_and_publishes_nothing(
     tmp_path, monkeypatch
 ):
-    """Another run takes over and finishes; the first one, continued, says so and touches nothing."""
+    """Another run takes over and finishes; the first, continued, says so and touches nothing."""
     monkeypatch.setattr(lock, "INTERVAL", INTERVAL)
     reference = small.small_image(tmp_path / "r" / "a.zarr")
     small.segment(reference)

@@ -15,7 +15,7 @@ import zarr
 from anystar_batch.archive import labels, store
 from anystar_batch.archive.labels import LabelWriter
 from anystar_batch.archive.ngff import ArrayInfo, ImageSource
-from anystar_batch.errors import OutputError
+from anystar_batch.errors import LostLockError, OutputError
 from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
 
 
@@ -200,6 +200,46 @@ def test_boxes_that_cut_write_units_are_refused(make_image):
     for wrong in (np.zeros(box.shape, np.uint16), np.zeros((64, 64, 2), np.uint32)):
         with pytest.raises(ValueError, match=r"expected uint32 of \(64, 64, 64\)"):
             writer.write_box(0, 0, box, wrong)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_who_was_overtaken_neither_paints_nor_publishes(make_image, version):
+    """Another run has published the very label: its hidden directory does not come back."""
+    source = image(make_image, version=version)
+    place = labels.in_image(source.path, "n")
+    spec = labels.label_spec(source)
+    stale = LabelWriter(labels.create_label(place, spec, "a"), spec)
+    fill(stale)
+    labels.publish(place, spec, "a", {})
+    before = tree(source.path)
+    box = Box.of_shape(source.shape_zyx())
+    with pytest.raises(LostLockError, match=r"\.n\.a: gone; another run has published or deleted"):
+        stale.write_box(0, 0, box, np.ones(box.shape, np.uint32))
+    with pytest.raises(OutputError, match=r"\.n\.a is gone; nothing is published"):
+        labels._exchange(place, place.hidden_path("a"))
+    assert tree(source.path) == before
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_who_may_not_publish_leaves_the_old_label(make_image, calls):
+    """Asked at first, and again once it has the directory to itself."""
+    source = image(make_image)
+    place = labels.in_image(source.path, "n")
+    publish_one(source, place, "a")
+    before = tree(place.path)
+    spec = labels.label_spec(source)
+    fill(LabelWriter(labels.create_label(place, spec, "b"), spec), 9)
+    asked = []
+
+    def check():
+        asked.append(1)
+        if len(asked) == calls:
+            raise LostLockError("lost the lock")
+
+    with pytest.raises(LostLockError, match="lost the lock"):
+        labels.publish(place, spec, "b", {}, check)
+    assert tree(place.path) == before
+    assert Path(place.hidden_path("b")).is_dir()
 
 
 def test_full_disk_is_one_clear_message(make_image, monkeypatch):

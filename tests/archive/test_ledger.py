@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anystar_batch.archive.ledger import FORMAT, NAME, Ledger
-from anystar_batch.errors import LedgerMismatchError
+from anystar_batch.errors import LedgerMismatchError, LostLockError
 
 PARTS = {"algorithm": 1, "prob_thresh": 0.5, "times": [0, 1], "image": {"shape": [4, 5, 6]}}
 
@@ -68,6 +68,26 @@ def test_a_ledger_torn_in_its_first_line_begins_again(tmp_path):
         again.done("predict", {"k": {}})
     with Ledger(tmp_path, "def", PARTS) as last:
         assert last.entries("predict") == {"k": {}}
+
+
+def test_who_opened_it_before_another_cannot_write_into_it_any_more(tmp_path):
+    with Ledger(tmp_path, "abc", PARTS) as stale:
+        stale.done("predict", {"first": {}})
+        with Ledger(tmp_path, "abc", PARTS) as ledger:
+            stale.done("predict", {"late": {}})
+            ledger.done("predict", {"second": {}})
+    with Ledger(tmp_path, "abc", PARTS) as again:
+        assert set(again.entries("predict")) == {"first", "second"}
+
+
+def test_what_may_not_be_written_is_not(tmp_path):
+    def refuse():
+        raise LostLockError("lost")
+
+    with Ledger(tmp_path, "abc", PARTS, refuse) as ledger, pytest.raises(LostLockError):
+        ledger.done("predict", {"k": {}})
+    with Ledger(tmp_path, "abc", PARTS) as again:
+        assert again.entries("predict") == {}
 
 
 @pytest.mark.parametrize("line", ["\0\0\0\0", '{"stage": "predict"}', "[1, 2]", '{"stage": "pre'])

@@ -4,15 +4,18 @@ import errno
 import fcntl
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
+from anystar_batch.archive import fence as fence_module
 from anystar_batch.archive import lock
-from anystar_batch.errors import LockedError, OutputError
+from anystar_batch.errors import LockedError, LostLockError, OutputError
 
 DEAD = 2**22 - 7
 
@@ -211,3 +214,137 @@ def test_directory_lock_excludes_and_leaves_nothing(tmp_path):
     thread.join()
     assert order == ["first", "second"]
     assert not list(tmp_path.iterdir())
+
+
+def silent(path, seconds, **holder) -> None:
+    """Sign for a holder elsewhere whose last sign of life is so old; beats every 20 ms."""
+    sign(path, **{"host": "elsewhere", "pid": 7, "interval": 0.02, "limit": 1.0} | holder)
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+@pytest.mark.parametrize("seconds", [2.0, -2.0])
+def test_lock_of_a_silent_holder_elsewhere_is_taken_over(tmp_path, seconds):
+    """Also of one whose last sign lies ahead: the clock was set back, and it would be for ever."""
+    path = tmp_path / "run.lock"
+    silent(path, seconds)
+    with lock.hold(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+        assert [p.name for p in tmp_path.iterdir()] == ["run.lock"]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("seconds", [0.5, -0.5])
+def test_lock_of_a_holder_elsewhere_that_gave_a_sign_of_life_is_respected(tmp_path, seconds):
+    path = tmp_path / "run.lock"
+    silent(path, seconds)
+    with pytest.raises(LockedError, match="process 7 on elsewhere"), lock.hold(path):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["run.lock"]
+
+
+def test_lock_whose_holder_is_heard_while_it_is_watched_is_respected(tmp_path, monkeypatch):
+    """Its clock may have jumped, or the machine slept: one beat is enough."""
+    path = tmp_path / "run.lock"
+    silent(path, 9.0)
+    monkeypatch.setattr(lock.time, "sleep", lambda _: os.utime(path))
+    with pytest.raises(LockedError, match="process 7 on elsewhere"), lock.hold(path):
+        pass
+
+
+def test_lock_of_this_machine_before_it_was_started_anew_may_be_anothers(tmp_path):
+    """Two machines of one name differ in when they were started."""
+    path = tmp_path / "run.lock"
+    silent(path, 0.0, host=socket.gethostname(), pid=DEAD, boot="another")
+    with pytest.raises(LockedError, match=f"process {DEAD} on"), lock.hold(path):
+        pass
+    silent(path, 0.0, host=socket.gethostname(), pid=DEAD, boot=lock._boot())
+    with lock.hold(path):
+        pass
+
+
+def test_a_held_lock_gives_signs_of_life_and_stops_when_released(tmp_path):
+    path = tmp_path / "run.lock"
+    before = threading.active_count()
+    with lock.hold(path, 0.01):
+        os.utime(path, (0, 0))
+        until = time.monotonic() + 10
+        while path.stat().st_mtime < 1e9 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert path.stat().st_mtime > 1e9
+        signed = json.loads(path.read_text())
+        assert (signed["interval"], signed["limit"]) == (0.01, 0.01 * lock.MISSED)
+    assert threading.active_count() == before
+
+
+def test_who_lost_the_lock_is_told_and_leaves_the_new_one_alone(tmp_path):
+    path = tmp_path / "run.lock"
+    with lock.hold(path, 0.01) as fence:
+        fence.check()
+        pickle.loads(pickle.dumps(fence)).check()
+        path.unlink()
+        with pytest.raises(LostLockError, match="lost the lock to nobody: the file was removed"):
+            fence.check()
+        sign(path, host="elsewhere", pid=7)
+        os.utime(path, (0, 0))
+        time.sleep(0.05)
+        assert path.stat().st_mtime == 0, "a sign of life is for one's own file"
+        with pytest.raises(LostLockError, match=r"lost the lock to process 7 on elsewhere since"):
+            fence.check()
+    assert path.exists()
+
+
+def test_a_lock_that_cannot_be_read_counts_as_lost(tmp_path, monkeypatch):
+    path = tmp_path / "run.lock"
+    with lock.hold(path) as fence:
+        with monkeypatch.context() as patch:
+            patch.setattr(fence_module, "read_signature", broken)
+            with pytest.raises(LostLockError, match=r"it cannot be read: broken disk"):
+                fence.check()
+        fence.check()
+
+
+def broken(path):
+    raise OSError(errno.EIO, "broken disk")
+
+
+def test_two_that_take_over_at_once_do_not_both_hold_it(tmp_path):
+    """The slower one sets aside what the faster one has made, and gives it back."""
+    path = tmp_path / "run.lock"
+    sign(path, pid=DEAD)
+    judged = os.open(path, os.O_RDWR)
+    try:
+        with lock.hold(path) as fence:
+            lock._set_aside(path, judged)
+            fence.check()
+            assert [p.name for p in tmp_path.iterdir()] == ["run.lock"]
+    finally:
+        os.close(judged)
+
+
+def test_a_lock_that_cannot_be_signed_leaves_no_file(tmp_path, monkeypatch):
+    def full(handle: int, data: bytes, at: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left"), lock.hold(tmp_path / "run.lock"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_may_not_be_opened_is_named(tmp_path):
+    (tmp_path / "run.lock").mkdir()
+    with (
+        pytest.raises(OutputError, match=r"run.lock: the lock cannot be opened .*--output DIR"),
+        lock.hold(tmp_path / "run.lock"),
+    ):
+        pass
+
+
+def test_a_directory_that_is_kept_for_too_long_is_named(tmp_path):
+    with (
+        lock.hold_directory(tmp_path),
+        pytest.raises(LockedError, match=r"another process has been changing it for 0.05 s"),
+        lock.hold_directory(tmp_path, 0.05),
+    ):
+        pass
