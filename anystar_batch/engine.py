@@ -108,23 +108,22 @@ class InlineEngine:
                 yield task, result
             return
         waiting = iter(tasks)
-        running: deque[tuple[Task, Future[Result]]] = deque()
+        running: deque[tuple[Task, Future[Result | Left]]] = deque()
         with ThreadPoolExecutor(self.threads, thread_name_prefix="block") as pool:
             try:
                 while True:
                     free = 0 if self.stop.is_due else 2 * self.threads - len(running)
                     for task in itertools.islice(waiting, free):
-                        running.append((task, pool.submit(function, task)))
+                        running.append((task, pool.submit(unless_due, function, task, self.stop)))
                     if not running:
                         return
                     task, future = running.popleft()
-                    if self.stop.is_due and future.cancel():
-                        continue
                     try:
-                        result = future.result()
+                        found: Result | Failure | Left = future.result()
                     except Exception as error:  # noqa: BLE001
-                        result = failure_of(error)
-                    yield task, result
+                        found = failure_of(error)
+                    if not isinstance(found, Left):
+                        yield task, found
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -180,6 +179,11 @@ class DaskEngine:
                 completed.add(extra)
 
 
+def unless_due(function: Callable[[Task], Result], task: Task, stop: Stop) -> Result | Left:
+    """Run a task, unless it is time to stop."""
+    return Left() if stop.is_due else function(task)
+
+
 def attempt(
     function: Callable[[Task], Result], task: Task, stop: Stop | None = None
 ) -> Result | Failure | Left:
@@ -194,10 +198,8 @@ def attempt(
     stop : Stop, optional
         When not to begin it.
     """
-    if stop is not None and stop.is_due:
-        return Left()
     try:
-        return function(task)
+        return function(task) if stop is None else unless_due(function, task, stop)
     except AnyStarBatchError as error:
         # Raised on purpose: as true the second time, unless the file system had a weak moment.
         if isinstance(error.__cause__, OSError) and not isinstance(error, OutputError):

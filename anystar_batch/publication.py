@@ -264,7 +264,6 @@ def finish(config: SegmentConfig, places: Places, fence: Fence) -> None:
     )
     for pending, final in moves:
         if (work / pending).exists():
-            fence.check()
             move_atomic(work / pending, Path(final))
     fence.check()
     if not config.run.keep_work:

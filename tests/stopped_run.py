@@ -1,4 +1,4 @@
-"""Segment small volumes in a process that stops itself (SIGSTOP) in the midst of each; run by tests.
+"""Segment small volumes in a process that stops itself (SIGSTOP) in each of them; run by tests.
 
 usage: stopped_run.py WHERE=IMAGE...
 

@@ -84,6 +84,11 @@ def environment(_):
     return os.environ["OMP_NUM_THREADS"]
 
 
+def nap(n):
+    time.sleep(0.2)
+    return n
+
+
 def press(_):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.1)
@@ -152,11 +157,15 @@ def test_inline_begins_nothing_more_once_it_is_time_to_stop(threads):
         begun.append(n)
         if n == 3:
             stop.ask("by a test")
+        if n > 3:
+            time.sleep(0.5)
         return n
 
-    found = list(InlineEngine(threads, stop).run(work, range(50)))
+    pulled = []
+    found = list(InlineEngine(threads, stop).run(work, (pulled.append(n) or n for n in range(50))))
     assert sorted(begun) == [n for n, _ in found], "what was begun is not lost"
-    assert 4 <= len(found) < 4 + 2 * threads
+    assert 4 <= len(found) <= 3 + threads
+    assert len(pulled) <= 4 + 2 * threads
     assert (stop.is_due, stop.why) == (True, "by a test")
     assert list(InlineEngine(threads, Stop(0)).run(work, range(5))) == []
 
@@ -169,6 +178,10 @@ def test_a_cluster_begins_nothing_more_once_it_is_time_to_stop(two_workers, monk
         two_workers.stop.ask("by a test")
     assert all(result == 2 * task for task, result in found)
     assert 1 <= len(found) <= 2 * WINDOW
+    monkeypatch.setattr(two_workers, "stop", Stop(0.3))
+    found = list(two_workers.run(nap, range(100)))
+    assert all(isinstance(result, int) for _, result in found), "the workers left the others"
+    assert len(found) < 2 * WINDOW
     monkeypatch.setattr(two_workers, "stop", Stop(0))
     assert list(two_workers.run(double, range(5))) == []
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import zarr
 
-from anystar_batch import pipeline, stopping
+from anystar_batch import pipeline, publication, stopping
 from anystar_batch import sweep as s
 from anystar_batch.archive import lock
 from anystar_batch.archive.lock import hold
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import ConfigError, LockedError, LostLockError
-from anystar_batch.events import StageStarted
+from anystar_batch.events import BlockFailed, StageStarted
+from anystar_batch.places import run_places
 from tests import small
 from tests.fakes import TruthPredictor
 from tests.stopped_run import INTERVAL
@@ -287,6 +288,28 @@ def test_an_image_that_changes_while_it_is_segmented_is_being_written(tmp_path, 
     assert not Path(image, "labels/anystar").exists()
 
 
+def test_an_image_that_changes_again_when_it_is_begun_again_is_being_written(tmp_path, command):
+    image = old_image(tmp_path / "a.ome.zarr")
+    network = Counting(12, lambda: (os.utime(Path(image, "0/c/0/0/0")), again()))
+
+    def again():
+        network.at += 18
+
+    done = command("sweep", tmp_path, *SIZE, "--json", "--settle", "0", factory=network)
+    assert (done.exit_code, statuses(done)) == (0, {"a.ome.zarr": "being written"})
+    assert "has changed since" in outcomes(done)[0]["a.ome.zarr"][1]
+    assert network.tiles == 36
+
+
+def test_what_a_finished_run_left_is_tidied_up_and_not_made_again(tmp_path, command):
+    image = old_image(tmp_path / "a.ome.zarr")
+    small.segment(image, run={"keep_work": True})
+    network = Counting()
+    done = command("sweep", tmp_path, *SIZE, "--json", "--overwrite", factory=network)
+    assert (statuses(done), network.tiles) == ({"a.ome.zarr": "current"}, 0)
+    assert not (tmp_path / "a.anystar.work").exists()
+
+
 def test_a_sweep_that_lost_its_root_goes_no_further(tmp_path, command):
     for name, hours in (("a", 5), ("b", 2)):
         old_image(tmp_path / f"{name}.ome.zarr", hours)
@@ -378,7 +401,7 @@ def test_a_dry_run_writes_nothing(tmp_path, command):
     [
         (["--settle", "soon"], "--settle: got 'soon'; expected a duration such as 90s"),
         (["--settle", "15"], "--settle: got '15'; expected a duration"),
-        (["--settle", "1e999s"], "--settle: got"),
+        (["--settle", "9" * 400 + "s"], "--settle: got inf s; expected none or some"),
         (["--pattern", "a/*.zarr"], "--pattern: got 'a/*.zarr'; expected one of names"),
         (["--max-hours", "0"], "--max-hours: got 0; expected more than 0"),
         (["--max-hours", "nan"], "--max-hours: got nan; expected more than 0"),
@@ -419,7 +442,7 @@ def test_from_the_moment_on_at_which_it_lost_the_lock_a_run_writes_nothing(
     tmp_path, monkeypatch, stage
 ):
     image = small.small_image(tmp_path / "a.zarr")
-    there = {}
+    there, events = {}, []
 
     def lose(*_):
         held = tmp_path / "a.anystar.lock"
@@ -428,6 +451,7 @@ def test_from_the_moment_on_at_which_it_lost_the_lock_a_run_writes_nothing(
         there.update(small.contents(tmp_path))
 
     def listen(event):
+        events.append(event)
         if isinstance(event, StageStarted) and event.stage == stage:
             lose()
 
@@ -435,10 +459,37 @@ def test_from_the_moment_on_at_which_it_lost_the_lock_a_run_writes_nothing(
     if stage == "publish":
         monkeypatch.setattr(pipeline, "publish", lambda *a: (lose(), publish(*a)))
     options = {"diameter": None} if stage == "probe" else {}
+    options["run"] = {"block_shape": (64, 64, 64)}
     with pytest.raises(LostLockError, match="lost the lock to process 7 on elsewhere since then"):
         small.segment(image, listen, **options)
     assert there
     assert small.contents(tmp_path) == there
+    assert not any(isinstance(event, BlockFailed) for event in events), "no block is to blame"
+
+
+class Losing:
+    """A fence whose lock is lost when it is asked for the n-th time."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def check(self):
+        self.left -= 1
+        if self.left == 0:
+            raise LostLockError("lost")
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+def test_who_lost_the_lock_tidies_nothing_up(tmp_path, asked):
+    places = run_places(SegmentConfig(str(tmp_path / "a.zarr")))
+    work = Path(places.work)
+    work.mkdir()
+    for name in (publication.PENDING_TABLE, "more"):
+        (work / name).write_text("")
+    with pytest.raises(LostLockError):
+        publication.finish(small.config(tmp_path / "a.zarr"), places, Losing(asked))
+    assert (work / "more").exists()
+    assert (work / publication.PENDING_TABLE).exists() == (asked == 1)
 
 
 def state(pid):

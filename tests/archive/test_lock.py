@@ -277,6 +277,22 @@ def test_a_held_lock_gives_signs_of_life_and_stops_when_released(tmp_path):
     assert threading.active_count() == before
 
 
+def test_no_sign_of_life_comes_after_the_release(tmp_path, monkeypatch):
+    """The number of the closed file may by then be another file's."""
+    begun, seen = threading.Event(), []
+
+    def slow(handle: int) -> None:
+        begun.set()
+        time.sleep(0.1)
+        seen.append(os.fstat(handle).st_ino)
+
+    with lock.hold(tmp_path / "run.lock", 0.01):
+        ours = (tmp_path / "run.lock").stat().st_ino
+        monkeypatch.setattr(os, "utime", slow)
+        assert begun.wait(10)
+    assert set(seen) == {ours}
+
+
 def test_who_lost_the_lock_is_told_and_leaves_the_new_one_alone(tmp_path):
     path = tmp_path / "run.lock"
     with lock.hold(path, 0.01) as fence:
