@@ -77,8 +77,9 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
 ) -> None:
     """Segment every image below ROOT that is complete and has no current label, oldest first.
 
-    Exit codes: 0 all is well; 1 an image failed; 2 wrong usage; 75 stopped by time, by SIGTERM or
-    by another sweep of ROOT: the next one continues.
+    Exit codes: 0 all is well; 1 an image failed; 2 wrong usage.
+
+    75 out of time, SIGTERM, or another sweep holds ROOT; the next one continues.
     """
     if quiet and verbose:
         raise typer.Exit(report(ConfigError("-q and -v contradict each other; give one of them")))
