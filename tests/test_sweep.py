@@ -17,7 +17,7 @@ from anystar_batch import sweep as s
 from anystar_batch.archive import lock
 from anystar_batch.archive.lock import hold
 from anystar_batch.config import SegmentConfig
-from anystar_batch.errors import ConfigError, LockedError, LostLockError
+from anystar_batch.errors import ConfigError, LostLockError
 from anystar_batch.events import BlockFailed, StageStarted
 from anystar_batch.places import run_places
 from tests import small
@@ -516,8 +516,6 @@ def test_a_holder_that_was_stopped_past_its_heartbeat_writes_and_publishes_nothi
                 time.sleep(0.01)
             assert state(holder.pid) == "T"
             assert json.loads((folder / "a.anystar.lock").read_text())["pid"] == holder.pid
-            with pytest.raises(LockedError, match=f"locked by process {holder.pid} on"):
-                small.segment(image)
             time.sleep(1.2 * lock.MISSED * INTERVAL)
             assert small.segment(image).instances == 5
             assert small.contents(f"{image}/labels") == small.contents(f"{reference}/labels")
