@@ -13,13 +13,13 @@ import pytest
 import zarr
 
 from anystar_batch import pipeline, publication, stopping
-from anystar_batch import sweep as s
 from anystar_batch.archive import lock
 from anystar_batch.archive.lock import hold
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import ConfigError, LostLockError
 from anystar_batch.events import BlockFailed, StageStarted
 from anystar_batch.places import run_places
+from anystar_batch.sweep_config import SweepConfig
 from tests import small
 from tests.fakes import TruthPredictor
 from tests.stopped_run import INTERVAL
@@ -419,11 +419,11 @@ def test_wrong_usage_is_exit_2(tmp_path, command, options, said):
 def test_a_root_must_be_a_directory_of_images(tmp_path):
     image = small.small_image(tmp_path / "a.ome.zarr", levels=1)
     with pytest.raises(ConfigError, match=r"a\.ome\.zarr: a Zarr itself"):
-        s.SweepConfig(image, SegmentConfig(image))
+        SweepConfig(image, SegmentConfig(image))
     with pytest.raises(ConfigError, match="none: no directory; give the one below which"):
-        s.SweepConfig(str(tmp_path / "none"), SegmentConfig(image))
+        SweepConfig(str(tmp_path / "none"), SegmentConfig(image))
     with pytest.raises(ConfigError, match="a sweep names its tables itself"):
-        s.SweepConfig(str(tmp_path), SegmentConfig(image, stats="t.csv"))
+        SweepConfig(str(tmp_path), SegmentConfig(image, stats="t.csv"))
 
 
 def test_a_model_that_is_missing_ends_the_sweep(tmp_path, command, monkeypatch):

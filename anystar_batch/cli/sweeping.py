@@ -25,7 +25,7 @@ from anystar_batch.errors import AnyStarBatchError, ConfigError
 if TYPE_CHECKING:
     from anystar_batch.progress import Listener
     from anystar_batch.stopping import Stop
-    from anystar_batch.sweep import SweepConfig
+    from anystar_batch.sweep_config import SweepConfig
     from anystar_batch.swept import Outcome, Swept
 
 
@@ -131,7 +131,7 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
 
 def _config(chosen: o.Chosen, root: str, pattern: str, settle: str) -> SweepConfig:
     from anystar_batch.config import parse_duration  # noqa: PLC0415
-    from anystar_batch.sweep import SweepConfig  # noqa: PLC0415
+    from anystar_batch.sweep_config import SweepConfig  # noqa: PLC0415
 
     wanted = chosen.segment_config(root)
     return SweepConfig(root, wanted, pattern, parse_duration("--settle", settle))
