@@ -64,8 +64,8 @@ def block_bytes(plan: Plan, shape: ZYX) -> int:
     """
     voxels = math.prod(shape)
     pixel = plan.source.dtype.itemsize
-    # The image twice (as stored, as read), labels and their compressed copy.
-    painting = voxels * (4 + 4 + 2 * pixel * plan.source.num_channels)
+    # The image twice (as stored, as read), labels and their compressed copy, the coarse levels.
+    painting = voxels * (4 + 4 + 1 + 2 * pixel * plan.source.num_channels)
     candidates = int(voxels / math.prod(plan.lattice.scale)) * CANDIDATE_BYTES
     zoom = math.prod(plan.working.zoom)
     seen = max(math.prod(view.tiles.window) * zoom * view.step**3 for view in plan.views)

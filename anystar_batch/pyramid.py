@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from anystar_batch.geometry import ZYX, Box, ZYXFloat
+from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx
 
 
 def level_factors(shape_from: ZYX, shape_to: ZYX) -> ZYXFloat:
@@ -98,6 +98,35 @@ def source_box(target: Box, factors: ZYXFloat, shape_from: ZYX) -> Box:
     ]
     (z0, z1), (y0, y1), (x0, x1) = ((int(first[0]), int(stop[-1])) for first, stop in spans)
     return Box((z0, y0, x0), (z1, y1, x1))
+
+
+def inner_box(box: Box, shape_from: ZYX, shape_to: ZYX) -> Box:
+    """Return the voxels of level n whose windows lie wholly in a box of level n-1.
+
+    Parameters
+    ----------
+    box : Box
+        Voxels of level n-1.
+    shape_from, shape_to : (z, y, x)
+        Voxels of level n-1 and of level n.
+
+    Returns
+    -------
+    Box
+        Perhaps empty.
+
+    Examples
+    --------
+    >>> inner_box(Box((0, 3, 4), (8, 8, 8)), (8, 8, 8), (4, 4, 8))
+    Box(start=(0, 2, 4), stop=(4, 4, 8))
+    """
+    factors = level_factors(shape_from, shape_to)
+    starts, stops = [], []
+    for a, b, f, n, m in zip(box.start, box.stop, factors, shape_from, shape_to, strict=True):
+        first, stop = windows(0, m, f, n)
+        starts.append(int(np.searchsorted(first, a)))
+        stops.append(max(starts[-1], int(np.searchsorted(stop, b, "right"))))
+    return Box(as_zyx(starts), as_zyx(stops))
 
 
 def downsample_mode(

@@ -1,5 +1,7 @@
 """What a worker does for one block of shards: paint level 0, measure it, and coarsen it.
 
+Coarse write units that lie in the block are made from memory; the others when all is painted.
+
 A block is made of whole write units (shards, or chunks without shards) of the label, so no two
 tasks ever write one file. Every survivor that reaches a unit is gathered into it; nothing is
 painted over a border. Statistics are summed chunk by chunk, so their grouping has no meaning.
@@ -21,6 +23,7 @@ from anystar_batch.archive.labels import LabelSpec, LabelWriter, label_spec
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.store import ImageReader
 from anystar_batch.blocks import Block
+from anystar_batch.coarse import CoarseLevels
 from anystar_batch.geometry import (
     ZYX,
     Box,
@@ -105,6 +108,11 @@ def unit_key(time: int, unit: ZYX) -> str:
     return f"{time}/{index_name(unit)}"
 
 
+def pyramid_stage(level: int) -> str:
+    """Return the name of the stage that makes a coarse level, in the ledger and for the user."""
+    return f"pyramid {level}"
+
+
 def unit_content(plan: Plan, reader: ImageReader, time: int, box: Box) -> str:
     """Return the digest of every chunk that measuring a box of level 0 reads, all channels."""
     found: list[tuple[str, int, int]] = []
@@ -152,7 +160,7 @@ def instances(
 
 
 def paint_block(task: PaintTask) -> Done:
-    """Paint, write and measure the write units of a block."""
+    """Paint, write, measure and coarsen the write units of a block."""
     started = clock.perf_counter()
     work, plan, time = task.work, task.work.plan, task.time
     reader, spec = ImageReader(plan.source), spec_of(plan.source)
@@ -161,6 +169,7 @@ def paint_block(task: PaintTask) -> Done:
     survivors, labels = instances(work, time, task.near, task.first_label)
     boxes = bounding_boxes(survivors, rays, plan.lattice)
     unit_shape, shape = spec.write_unit_zyx(0), spec.shape_zyx(0)
+    coarse = CoarseLevels([spec.shape_zyx(n) for n in range(spec.num_levels)], task.block.box)
     parts: list[tuple[ZYX, Partials]] = []
     contents: dict[ZYX, str] = {}
     shown = 0
@@ -175,6 +184,7 @@ def paint_block(task: PaintTask) -> Done:
             paint(out, box, survivors.take(reaches), labels[reaches], rays, plan.lattice)
         work.fence.check()
         writer.write_box(0, time, box, out)
+        coarse.add(box, out)
         found = _measure(plan, reader, time, box, out)
         parts.extend((unit, part) for part in found)
         shown += sum(len(part.shape) for part in found)
@@ -182,7 +192,29 @@ def paint_block(task: PaintTask) -> Done:
     work.fence.check()
     noted = measured.save(Path(work.folder), name, task.units, parts)
     entries = {unit_key(time, u): {"content": contents[u], **noted[u]} for u in task.units}
-    return Done(entries, clock.perf_counter() - started, shown)
+    further = write_coarse(work, time, coarse, writer)
+    return Done(entries, clock.perf_counter() - started, shown, further)
+
+
+def write_coarse(
+    work: Work, time: int, coarse: CoarseLevels, writer: LabelWriter
+) -> dict[str, dict[str, dict[str, object]]]:
+    """Write the coarse write units that are known whole; return their ledger entries by stage."""
+    spec = spec_of(work.plan.source)
+    entries: dict[str, dict[str, dict[str, object]]] = {}
+    for level in range(1, spec.num_levels):
+        unit_shape, shape = spec.write_unit_zyx(level), spec.shape_zyx(level)
+        made: dict[str, dict[str, object]] = {}
+        for unit in grid_range(coarse.box(level), unit_shape, grid_shape(shape, unit_shape)):
+            box = grid_box(unit, unit_shape, shape)
+            labels = coarse.take(level, box)
+            if labels is not None:
+                work.fence.check()
+                writer.write_box(level, time, box, labels)
+                made[unit_key(time, unit)] = {}
+        if made:
+            entries[pyramid_stage(level)] = made
+    return entries
 
 
 def pyramid_block(task: PyramidTask) -> Done:

@@ -196,9 +196,9 @@ def paint(run: Run) -> None:
 
 
 def pyramid(run: Run) -> None:
-    """Make every coarse level from the one before."""
+    """Make what painting has left of every coarse level from the level before."""
     for level in range(1, run.spec.num_levels):
-        stage = f"pyramid {level}"
+        stage = render.pyramid_stage(level)
         done = run.ledger.entries(stage)
         blocks = unit_blocks(run, level)
         todo = []
@@ -293,7 +293,8 @@ def _run_tasks(
             failed.append((name, result))
             run.on_event(BlockFailed(stage, name, result.reason))
             continue
-        run.ledger.done(stage, dict(result.entries))
+        for part, entries in {stage: result.entries, **result.further}.items():
+            run.ledger.done(part, dict(entries))
         if stage == "own":
             results.append((task, result))
         run.on_event(BlockDone(stage, name, result.seconds, result.instances))

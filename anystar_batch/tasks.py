@@ -79,11 +79,14 @@ class Done:
         Time in the worker.
     instances : int
         Candidates, survivors or labels, for display.
+    further : dict
+        The same as `entries`, by name of the stage, of later stages that it did on the way.
     """
 
     entries: Mapping[str, dict[str, object]]
     seconds: float
     instances: int
+    further: Mapping[str, Mapping[str, dict[str, object]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,7 @@ class Owned:
     seconds: float
     removed: Mapping[str, int] = field(default_factory=dict)
     entries: Mapping[str, dict[str, object]] = field(default_factory=dict)
+    further: Mapping[str, Mapping[str, dict[str, object]]] = field(default_factory=dict)
 
     @property
     def instances(self) -> int:

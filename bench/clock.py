@@ -35,7 +35,11 @@ PARTS: dict[str, tuple[str, ...]] = {
     "paint": ("anystar_batch.render:paint_block", "anystar_batch.render:paint"),
     "statistics": ("anystar_batch.render:partials", "anystar_batch.pipeline:table"),
     "write": ("anystar_batch.render:LabelWriter.write_box",),
-    "pyramid": ("anystar_batch.render:pyramid_block",),
+    "pyramid": (
+        "anystar_batch.render:CoarseLevels.add",
+        "anystar_batch.render:write_coarse",
+        "anystar_batch.render:pyramid_block",
+    ),
 }
 """Functions of every part, `module:name`, where their callers look them up."""
 

@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 
 from anystar_batch.archive.store import read_image
-from anystar_batch.demo import run_demo, write_demo_image
+from anystar_batch.demo import VOXEL_UM, run_demo
 from anystar_batch.events import ignore
+from anystar_batch.examples import nuclei, write_example
 
 
 def test_the_demo_image_is_a_volume_with_a_voxel_size(tmp_path):
-    write_demo_image(tmp_path / "nuclei.ome.zarr")
+    write_example(tmp_path / "nuclei.ome.zarr", nuclei(), VOXEL_UM)
     source = read_image(str(tmp_path / "nuclei.ome.zarr"))
     assert source.shape_zyx(0) == (31, 61, 57)
     assert not source.unit_assumed

@@ -409,6 +409,18 @@ def test_more_instances_than_a_label_holds(image, monkeypatch):
         small.segment(image)
 
 
+def test_a_block_that_holds_the_volume_leaves_no_coarse_level_to_read_back(image, reference):
+    left = {}
+
+    def listen(event):
+        if isinstance(event, StageStarted):
+            left[event.stage] = event.blocks
+
+    small.segment(image, listen, run={"block_shape": small.SHAPE})
+    assert (left["paint"], left["pyramid 1"]) == (1, 0)
+    assert is_right(image, reference)
+
+
 def test_no_objects_is_a_published_warning(image):
     class Nothing:
         def __call__(self, *_):

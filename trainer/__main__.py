@@ -195,7 +195,7 @@ def measure(options: argparse.Namespace, model: keras.Model) -> dict[str, list[f
     # A sample without objects has no size to be brought to.
     shown = [truth for truth in held_out[: options.samples] if truth.labels.any()]
     tuning = scorer.predictions(shown, options.diameter)
-    factor = tune_stretch(tuning, options.thresholds or tune(tuning))
+    factor = options.stretch or tune_stretch(tuning, options.thresholds or tune(tuning))
     thresholds = options.thresholds or tune([p.stretched(factor) for p in tuning])
     stretch(model, factor)
     scores: dict[str, list[float]] = {"thresholds": list(thresholds), "stretch": [factor]}
@@ -301,6 +301,9 @@ def _parser() -> argparse.ArgumentParser:
                 nargs=2,
                 metavar=("PROB", "NMS"),
                 help="instead of tuned ones",
+            )
+            command.add_argument(
+                "--stretch", type=float, help="factor on all distances, instead of a tuned one"
             )
             command.add_argument("--sizes", action="store_true", help="score several working sizes")
             command.add_argument(

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from anystar_batch import __version__
-from anystar_batch.cli.looking import demo, evaluate, info, models
+from anystar_batch.cli.looking import demo, evaluate, info, models, selftest
 from anystar_batch.cli.screen import exit_code
 from anystar_batch.cli.segmenting import segment
 from anystar_batch.cli.sweeping import sweep
@@ -48,7 +48,7 @@ def _root(
     del version
 
 
-for _command in (segment, sweep, info, evaluate, models, demo):
+for _command in (segment, sweep, info, evaluate, models, demo, selftest):
     app.command()(_command)
 
 

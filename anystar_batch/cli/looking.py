@@ -1,16 +1,28 @@
-"""The commands beside segmenting: look at images and models, score labels, try the demo."""
+"""The commands beside segmenting: look at images and models, score labels, demo, self-test."""
 
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anystar_batch.cli import options as o
-from anystar_batch.cli.screen import interruptible, listener, print_summary, report, start_log
+from anystar_batch.cli.screen import (
+    FAILED,
+    interruptible,
+    listener,
+    print_summary,
+    report,
+    start_log,
+)
 from anystar_batch.errors import AnyStarBatchError
+
+if TYPE_CHECKING:
+    from anystar_batch.selftest import Selftest
 
 
 def info(
@@ -114,3 +126,52 @@ def demo(
         progress.close()
     print_summary(made.summary, as_json=False)
     typer.echo(f"image  {made.overlay}")
+
+
+def selftest(
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="New folder for phantom and results; else thrown away."),
+    ] = None,
+    model: o.Model = "anystar-mix",
+    precision: o.Precision = "auto",
+    backend: o.Backend = "tensorflow",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Segment a phantom with known truth, in one block and in many; exit 1 if anything is off."""
+    from anystar_batch.selftest import run_selftest  # noqa: PLC0415
+
+    start_log(None)
+    progress = listener(quiet=quiet, verbose=False)
+    try:
+        with interruptible(progress.close, "interrupted"), ExitStack() as stack:
+            folder = keep or Path(stack.enter_context(TemporaryDirectory(prefix="anystar-batch-")))
+            found = run_selftest(
+                folder, progress, model=model, backend=backend, precision=precision
+            )
+    except AnyStarBatchError as error:
+        raise typer.Exit(report(error)) from None
+    finally:
+        progress.close()
+    typer.echo(json.dumps(found.to_json()) if as_json else selftest_text(found))
+    if not found.is_passed:
+        raise typer.Exit(FAILED)
+
+
+def selftest_text(found: Selftest) -> str:
+    """What a self-test found, for reading."""
+    lines = [
+        f"{'ok    ' if check.is_passed else 'FAILED'}  {check.name}: {check.found}"
+        for check in found.checks
+    ]
+    versions = ", ".join(f"{name} {text}" for name, text in found.versions.items())
+    return "\n".join(
+        [
+            *lines,
+            f"device    {', '.join(found.devices)}; {found.backend}, {found.precision}",
+            f"speed     {found.voxels_per_second / 1e6:.2f} million voxels a second in the network",
+            f"memory    {found.peak_memory / 1e9:.1f} GB at most",
+            f"versions  {versions}",
+        ]
+    )

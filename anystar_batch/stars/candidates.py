@@ -208,5 +208,7 @@ def decode(arrays: Mapping[str, NDArray[Any]]) -> Candidates:
     -------
     Candidates
     """
-    dist = np.ldexp(arrays["dist"].astype(np.float32), arrays["step"].astype(np.int32)[:, None])
+    # Exact: a whole number below 256 times a power of two.
+    step = np.ldexp(np.float32(1.0), arrays["step"].astype(np.int32))
+    dist = np.multiply(arrays["dist"], step[:, None], dtype=np.float32)
     return Candidates(arrays["points"], arrays["prob"], dist, arrays.get("contrast"))

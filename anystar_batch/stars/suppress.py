@@ -116,7 +116,7 @@ def suppress_block(  # noqa: PLR0913
     ValueError
         If a given candidate reaches farther than `reach`: then unseen ones might as well.
     """
-    stars, _ = make_stars(candidates, rays)
+    stars, table = make_stars(candidates, rays)
     extent = np.maximum(stars.points - stars.low, stars.high - 1 - stars.points)
     if np.max(extent, initial=0) > reach:
         message = (
@@ -129,7 +129,7 @@ def suppress_block(  # noqa: PLR0913
     inside = (stars.low - reach >= first) & (stars.high + reach <= last)
     certain = np.asarray(inside.all(axis=1))
     forced = np.zeros(len(candidates), np.bool_) if kept is None else kept
-    return _run(candidates, rays, nms_thresh, forced, certain)
+    return _judge(stars, table, candidates.order(), nms_thresh, forced, certain)
 
 
 def resolve(
@@ -165,15 +165,27 @@ def _run(
     forced: NDArray[np.bool_],
     certain: NDArray[np.bool_],
 ) -> NDArray[np.int8]:
-    """Prepare the arrays and run the one greedy kernel."""
+    """Prepare the arrays and judge."""
     stars, table = make_stars(candidates, rays)
+    return _judge(stars, table, candidates.order(), nms_thresh, forced, certain)
+
+
+def _judge(
+    stars: Stars,
+    table: Gauge,
+    order: NDArray[np.int64],
+    nms_thresh: float,
+    forced: NDArray[np.bool_],
+    certain: NDArray[np.bool_],
+) -> NDArray[np.int8]:
+    """Run the one greedy kernel."""
     status: NDArray[np.int8] = _greedy(
         _make_scene(stars, table),
-        candidates.order(),
+        order,
         forced,
         certain,
         float(nms_thresh),
-        make_grid(len(candidates)),
+        make_grid(len(order)),
         POOL_WORDS,
     )
     return status
