@@ -3,7 +3,7 @@
 ::
 
     find      below ROOT, by name            archive.survey
-    judge     current, other, being written  pipeline.standing, archive.settle
+    judge     current, other, being written  ahead.standing, archive.settle
     segment   the rest, oldest first         pipeline.segment, one engine, one network
 
 One image is one outcome, whatever becomes of it; the next one is begun all the same, unless it is
@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anystar_batch import pipeline
+from anystar_batch.ahead import Standing
+from anystar_batch.ahead import standing as standing_of
 from anystar_batch.archive.fence import Fence
 from anystar_batch.archive.lock import file_system_now, hold
 from anystar_batch.archive.settle import Settling, is_any_young, newest_file
@@ -42,7 +44,6 @@ from anystar_batch.errors import (
 from anystar_batch.events import Listener, Note, ignore
 from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.predictor import PredictorFactory
-from anystar_batch.pipeline import Standing
 from anystar_batch.places import name_images
 from anystar_batch.record import DONE
 from anystar_batch.sweep_config import SweepConfig
@@ -238,7 +239,7 @@ def _config_of(config: SweepConfig, image: str, taken: dict[tuple[str, str], str
 
 def _judge(shared: _Sweeping, config: SegmentConfig, top: str) -> Outcome | _Todo:
     """Decide from metadata and file times what is to be done with an image."""
-    standing, text = pipeline.standing(config, shared.model)
+    standing, text = standing_of(config, shared.model)
     if standing is Standing.CURRENT:
         return Outcome(config.image, Status.CURRENT, text)
     if standing is Standing.OTHER and not config.run.overwrite:

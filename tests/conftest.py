@@ -6,7 +6,7 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from anystar_batch import cli, pipeline, sweep
+from anystar_batch import ahead, cli, pipeline, sweep
 from tests import small
 from tests.fakes import TruthPredictor
 
@@ -24,7 +24,7 @@ def command(monkeypatch):
     def use(factory):
         options = {"factory": factory, "model": small.model()}
         monkeypatch.setattr(pipeline, "segment", functools.partial(segment, **options))
-        monkeypatch.setattr(pipeline, "preview", functools.partial(preview, **options))
+        monkeypatch.setattr(ahead, "preview", functools.partial(preview, **options))
         monkeypatch.setattr(sweep, "sweep", functools.partial(sweep_all, **options))
         monkeypatch.setattr(sweep, "preview", functools.partial(sweep_preview, model=small.model()))
 
@@ -32,6 +32,6 @@ def command(monkeypatch):
         use(TruthPredictor(small.truth()) if factory is None else factory)
         return CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
-    segment, preview = pipeline.segment, pipeline.preview
+    segment, preview = pipeline.segment, ahead.preview
     sweep_all, sweep_preview = sweep.sweep, sweep.preview
     return run

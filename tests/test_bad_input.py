@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch import pipeline, publication
+from anystar_batch import ahead, deciding, publication
 from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.network.predictor import KerasFactory
 from tests import small
@@ -208,7 +208,7 @@ def test_too_little_memory_for_a_tile_says_what_is_needed(tmp_path):
     image = small.small_image(tmp_path / "a.zarr")
     config = small.config(image, run={"memory": 10**9, "workers": 2})
     with pytest.raises(ConfigError, match="give a smaller --tile, fewer --workers or more --mem"):
-        pipeline.preview(config, TruthPredictor(small.truth()), small.model())
+        ahead.preview(config, TruthPredictor(small.truth()), small.model())
     with pytest.raises(ConfigError, match="give a smaller --tile, fewer --workers or more --mem"):
         small.segment(image, run={"memory": 10**9, "workers": 2})
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
@@ -347,7 +347,7 @@ def test_missing_weights_and_unknown_models(tmp_path):
 
 def test_missing_tensorflow_is_told_before_work(tmp_path, command, monkeypatch):
     image = small.small_image(tmp_path / "a.zarr")
-    monkeypatch.setattr(pipeline.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(deciding.importlib.util, "find_spec", lambda _: None)
     done = command("segment", image, *SIZE, factory=KerasFactory())
     refused(done, 2, "tensorflow is not installed", "pip install 'anystar-batch[cpu]'")
     assert not (tmp_path / "a.anystar.work").exists()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -350,7 +351,8 @@ def test_interrupted_is_exit_130_and_the_same_command_goes_on(tmp_path, command)
     assert not (tmp_path / "a.anystar.lock").exists()
     again = command("segment", image, *SIZE, "--block-shape", 12, 16, 16)
     assert again.exit_code == 0
-    assert "3 done before" in again.stderr
+    # Two blocks are at work at once: the one that is cut may be the third or the fourth.
+    assert re.search(r"\b[23] done before", again.stderr)
     assert small.contents(image) == small.contents(reference)
 
 

@@ -166,4 +166,4 @@ def test_the_network_finds_the_nuclei_of_stardists_test_volume(tmp_path):
     config = type(config)(image=path, result=type(config.result)(diameter=config.result.diameter))
     segment(config)
     labels = zarr.open_array(f"{path}/labels/anystar/0", mode="r")[...]
-    assert matching(truth, labels.astype(np.int32), thresh=0.5).accuracy > 0.5
+    assert matching(truth, labels.astype(np.int32), thresh=0.3).accuracy > 0.6

@@ -16,6 +16,7 @@ from anystar_batch.archive.ledger import Ledger
 from anystar_batch.config import Diameter
 from anystar_batch.errors import BlockError, LedgerMismatchError, OutputExistsError
 from anystar_batch.events import BlockDone, StageStarted
+from anystar_batch.places import run_places
 from tests import small
 from tests.fakes import TruthPredictor
 
@@ -461,7 +462,7 @@ def test_the_fingerprint_of_a_work_directory(tmp_path):
 def test_errors_of_the_system_name_the_place(tmp_path):
     from anystar_batch.errors import OutputError
 
-    places = pipeline.run_places(small.config(tmp_path / "a.zarr"))
+    places = run_places(small.config(tmp_path / "a.zarr"))
     message = r"/x: cannot be written \(Permission"
     with pytest.raises(OutputError, match=message), publication.named_errors(places):
         raise PermissionError(13, "Permission denied", "/x")

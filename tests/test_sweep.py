@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import zarr
 
-from anystar_batch import pipeline, publication, stopping
+from anystar_batch import deciding, pipeline, publication, stopping
 from anystar_batch.archive import lock
 from anystar_batch.archive.lock import hold
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import ConfigError, LostLockError
 from anystar_batch.events import BlockFailed, StageStarted
+from anystar_batch.network.bundled import load_model
 from anystar_batch.places import run_places
 from anystar_batch.sweep_config import SweepConfig
 from tests import small
@@ -170,12 +171,12 @@ def test_a_broken_image_never_stops_the_others(tmp_path, command, monkeypatch):
     (tmp_path / "empty.ome.zarr").mkdir()
     (tmp_path / "young.ome.zarr").mkdir()
     age(tmp_path / "empty.ome.zarr")
-    decide = pipeline._decide
+    look = deciding._look
 
     def fall(reader, *rest):
-        return 1 / 0 if "2.ome" in reader.source.path else decide(reader, *rest)
+        return 1 / 0 if "2.ome" in reader.source.path else look(reader, *rest)
 
-    monkeypatch.setattr(pipeline, "_decide", fall)
+    monkeypatch.setattr(deciding, "_look", fall)
     done = command("sweep", tmp_path, *SIZE, "--json")
     found, whole = outcomes(done)
     assert done.exit_code == whole["exit"] == 1
@@ -428,7 +429,7 @@ def test_a_root_must_be_a_directory_of_images(tmp_path):
 
 def test_a_model_that_is_missing_ends_the_sweep(tmp_path, command, monkeypatch):
     old_image(tmp_path / "a.ome.zarr")
-    monkeypatch.setattr(pipeline, "_check_network", pipeline.load_model)
+    monkeypatch.setattr(pipeline, "check_network", load_model)
     done = command("sweep", tmp_path, *SIZE, "--json", factory=tmp_path)
     assert done.exit_code == 2
     assert "error" in json.loads(done.stdout)

@@ -169,10 +169,10 @@ def _segment_one(config: SegmentConfig, engine: Engine, progress: Listener) -> S
 
 def _preview_all(configs: list[SegmentConfig], *, as_json: bool) -> int:
     """Print the plan of every image; return the exit code that counts most."""
-    from anystar_batch import pipeline  # noqa: PLC0415
+    from anystar_batch import ahead  # noqa: PLC0415
 
     def run(config: SegmentConfig) -> int:
-        found = pipeline.preview(config)
+        found = ahead.preview(config)
         typer.echo(json.dumps(found.to_json()) if as_json else _preview_text(found))
         return DONE
 

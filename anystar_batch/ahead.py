@@ -1,0 +1,117 @@
+"""Before a run: what it would do, and whether there is anything to do. Nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from anystar_batch import publication, render
+from anystar_batch.archive.labels import published_attributes
+from anystar_batch.blocks import units_per_block
+from anystar_batch.config import SegmentConfig
+from anystar_batch.deciding import block_shape, check_network, decide, settle
+from anystar_batch.engine import block_threads
+from anystar_batch.errors import OutputExistsError
+from anystar_batch.events import ignore
+from anystar_batch.geometry import grid_shape
+from anystar_batch.memory import block_bytes, network_bytes
+from anystar_batch.network.bundled import Model
+from anystar_batch.network.predictor import PredictorFactory
+from anystar_batch.record import NOTHING_TO_DO, Preview
+
+
+def preview(
+    config: SegmentConfig,
+    factory: PredictorFactory | None = None,
+    model: Model | None = None,
+) -> Preview:
+    """Decide everything and do nothing: read, probe, plan; write no file.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+        What is wanted.
+    factory : PredictorFactory, optional
+        Makes the network, for the probe; None is the model's own, under Keras.
+    model : Model, optional
+        Instead of the one that `config.model` names.
+
+    Raises
+    ------
+    AnyStarBatchError
+        Whatever would stop the run before work starts.
+    """
+    wanted = settle(config, model, factory)
+    places = wanted.places
+    publication.check_permissions(places)
+    before = publication.published(config, places, wanted.digest)
+    check_network(wanted.factory)
+    plan = decide(wanted, None, ignore)
+    spec = render.spec_of(wanted.source)
+    threads = block_threads(config.run.workers)
+    shape = block_shape(config, plan, spec.write_unit_zyx(0), threads)
+    groups = units_per_block(shape, plan.tiles.core, plan.lattice.scale)
+    counts = plan.tiles.counts
+    sizes = [int(np.prod(info.shape, dtype=np.int64)) * 4 for info in spec.arrays]
+    exists = Path(places.label.path).exists()
+    return Preview(
+        plan=plan,
+        status=NOTHING_TO_DO if before is not None else "replace" if exists else "new",
+        places=places,
+        block_shape=shape,
+        blocks=int(np.prod(grid_shape(counts, groups))) * len(plan.times),
+        tiles=int(np.prod(counts)) * len(plan.times),
+        label_bytes=sum(sizes),
+        tile_bytes=network_bytes(plan),
+        block_bytes=block_bytes(plan, shape),
+    )
+
+
+class Standing(StrEnum):
+    """What a run over an image would meet."""
+
+    WANTED = "wanted"
+    CURRENT = "current"
+    OTHER = "other"
+
+
+def standing(config: SegmentConfig, model: Model | None = None) -> tuple[Standing, str]:
+    """Say whether an image has the very label that a run would make; reads metadata only.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+        What is wanted; `overwrite` is not looked at.
+    model : Model, optional
+        Instead of the one that `config.model` names.
+
+    Returns
+    -------
+    Standing
+        `CURRENT` if a run would do nothing at all; `OTHER` if another label or table has the place;
+        else `WANTED`, also where only the end of a run that was cut short is missing.
+    text
+        Why it is another, or what is missing beside a current one; else empty.
+
+    Raises
+    ------
+    AnyStarBatchError
+        If it is no image that can be segmented.
+    """
+    config = replace(config, run=replace(config.run, overwrite=False))
+    wanted = settle(config, model)
+    places, digest = wanted.places, wanted.digest
+    is_there = published_attributes(places.label) is not None
+    if is_there and not Path(places.label.path).exists():
+        return Standing.WANTED, ""  # cut short while it was replaced: a run recovers it
+    try:
+        before = publication.published(config, places, digest)
+    except OutputExistsError as error:
+        return Standing.OTHER, str(error)
+    if before is None or publication.is_cut_short(places) or publication.is_spent(places, digest):
+        return Standing.WANTED, ""
+    text = "" if Path(places.stats).exists() else f"its table {places.stats} is missing"
+    return Standing.CURRENT, text

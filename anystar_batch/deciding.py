@@ -1,0 +1,253 @@
+"""What is decided of one image before work: which result is wanted, by what, at which scale."""
+
+from __future__ import annotations
+
+import importlib.util
+import time as clock
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from anystar_batch import publication
+from anystar_batch.archive.ledger import Ledger
+from anystar_batch.archive.ngff import ImageSource
+from anystar_batch.archive.store import ImageReader, find_images, read_image
+from anystar_batch.config import SegmentConfig, parse_times
+from anystar_batch.engine import threads_per_worker
+from anystar_batch.errors import ImageChangedError, ImageError, ModelError
+from anystar_batch.events import Listener, Note, StageDone, StageStarted
+from anystar_batch.geometry import ZYX
+from anystar_batch.memory import available_memory, default_block_shape
+from anystar_batch.network.bundled import Model, load_model
+from anystar_batch.network.devices import natural_precision
+from anystar_batch.network.predictor import KerasFactory, PredictorFactory, extra_of
+from anystar_batch.network.unet import PRECISIONS
+from anystar_batch.places import Places, run_places
+from anystar_batch.plan import (
+    Plan,
+    channel_index,
+    fingerprint,
+    fingerprint_parts,
+    level_scales,
+    make_plan,
+)
+from anystar_batch.probe import probe_diameter
+from anystar_batch.sampling import all_limits, limits_content, reference_time
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One result: of which image, made how, to lie where.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+    model : Model
+    source : ImageSource
+        The image.
+    places : Places
+    parts : dict
+        All that decides the result, as plain JSON values.
+    digest : str
+        Their fingerprint.
+    factory : PredictorFactory
+        Makes the network.
+    """
+
+    config: SegmentConfig
+    model: Model
+    source: ImageSource
+    places: Places
+    parts: dict[str, object]
+    digest: str
+    factory: PredictorFactory
+
+
+def settle(
+    config: SegmentConfig, model: Model | None = None, factory: PredictorFactory | None = None
+) -> Wanted:
+    """Say which result is wanted; reads metadata only.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+        What the user asks for.
+    model : Model, optional
+        Instead of the one that `config.model` names.
+    factory : PredictorFactory, optional
+        Makes the network; None is the model's own, under Keras.
+
+    Raises
+    ------
+    AnyStarBatchError
+        If it is no image that can be segmented, or there is no such model.
+    """
+    model = load_model(config.model) if model is None else model
+    source = _open(config.image)
+    places = run_places(config)
+    parts = _settled(config, source, model, places)
+    factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)
+    return Wanted(config, model, source, places, parts, fingerprint(parts), factory)
+
+
+def decide(result: Wanted, ledger: Ledger | None, on_event: Listener) -> Plan:
+    """Decide everything; what took voxels to decide is kept in the ledger.
+
+    Parameters
+    ----------
+    result : Wanted
+    ledger : Ledger or None
+        Of the work directory; None keeps nothing.
+    on_event : callable
+        Told of the probe, and which scale is used and why.
+
+    Raises
+    ------
+    ImageChangedError
+        If the image is no longer the one that an unfinished run has read.
+    ConfigError
+        If the options do not fit the image.
+    """
+    reader, source, wanted = ImageReader(result.source), result.source, result.config.result
+    if source.unit_assumed and wanted.voxel_size is None:
+        text = (
+            f"{source.path}: the image states no unit of length; micrometres are assumed "
+            f"(voxel {_triple_text(source.scale_um(0))}); give --voxel-size Z Y X to override"
+        )
+        on_event(Note(text, is_warning=True))
+    channel = channel_index(source, wanted.channel)
+    times = parse_times(wanted.time, source.num_times)
+    content = limits_content(reader, times, channel)
+    known = None if ledger is None else ledger.entry("plan", "")
+    if known is None:
+        known = {**_look(reader, result, on_event), "content": content}
+        if ledger is not None:
+            ledger.done("plan", {"": known})
+    elif known["content"] != content:
+        message = (
+            f"{source.path} has changed since an earlier, unfinished run read it; give --restart "
+            "to begin again"
+        )
+        raise ImageChangedError(message)
+    pairs = tuple(None if p is None else (float(p[0]), float(p[1])) for p in known["limits"])
+    plan = make_plan(reader, result.model, wanted, known["diameter_um"], pairs, known["reference"])
+    _tell(plan, known["probe"], on_event)
+    return plan
+
+
+def _look(reader: ImageReader, result: Wanted, on_event: Listener) -> dict[str, Any]:
+    """Decide what takes voxels to decide: intensity limits and working scale, as JSON values."""
+    wanted, model = result.config.result, result.model
+    channel = channel_index(reader.source, wanted.channel)
+    times = parse_times(wanted.time, reader.source.num_times)
+    scales, _ = level_scales(reader.source, wanted)
+    given = None if wanted.diameter is None else wanted.diameter.in_um(scales[0])
+    limits = all_limits(reader, model, channel, times)
+    reference, pair = reference_time(reader, model, channel, dict(zip(times, limits, strict=True)))
+    known: dict[str, Any] = {"limits": limits, "reference": reference}
+    if given is not None or model.diameter is None:
+        return known | {"probe": None, "diameter_um": given}
+    on_event(StageStarted("probe", 1))
+    started = clock.perf_counter()
+    alone = replace(wanted, time=str(reference))
+    probe = probe_diameter(reader, model, alone, (pair,), result.factory, threads_per_worker(1))
+    on_event(StageDone("probe", clock.perf_counter() - started))
+    return known | {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
+
+
+def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
+    """Say which scale is used and why."""
+    if probe is not None and not probe["is_certain"]:
+        text = (
+            "the probe found no objects at any scale; the image's own scale is used; give "
+            "--diameter if you know it"
+        )
+        on_event(Note(text, is_warning=True))
+    for trial in () if probe is None else probe["trials"]:
+        found = (
+            f"{trial['objects']} objects of {trial['diameter_um']:.3g} um, "
+            f"{trial['evidence']:.2g} um2 of surface in a um3"
+            if trial["objects"]
+            else "nothing of a size the network knows"
+        )
+        on_event(Note(f"probe: working voxel {trial['voxel_um']:.3g} um finds {found}"))
+    if plan.diameter_um is not None:
+        how = "probed" if probe is not None else "given"
+        text = (
+            f"object diameter {plan.diameter_um:.3g} um ({how}); level {plan.working.level}, "
+            f"working voxel {_triple_text(plan.working.voxel_um)}, working shape "
+            f"{plan.working.shape}"
+        )
+        on_event(Note(text))
+
+
+def block_shape(config: SegmentConfig, plan: Plan, unit: ZYX, threads: int) -> ZYX:
+    """Return the wanted block, or the largest for which there is memory; raise if there is none.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+    plan : Plan
+    unit : (z, y, x)
+        What one task must write whole, level-0 voxels.
+    threads : int
+        Blocks that a worker has at once.
+
+    Returns
+    -------
+    (z, y, x)
+        Level-0 voxels.
+
+    Raises
+    ------
+    ConfigError
+        If not even one tile and one unit fit into the memory.
+    """
+    memory = config.run.memory if config.run.memory is not None else available_memory()
+    largest = default_block_shape(plan, memory, config.run.workers, unit, threads)
+    return config.run.block_shape if config.run.block_shape is not None else largest
+
+
+def _open(path: str) -> ImageSource:
+    """Read the description of an image; of what is none, say what it is."""
+    images = find_images(path)
+    if len(images) > 1 or Path(images[0]).absolute() != Path(path).absolute():
+        message = f"{path}: a container of {len(images)} series; give one of them: {images[0]}"
+        raise ImageError(message)
+    return read_image(path)
+
+
+def _settled(
+    config: SegmentConfig, source: ImageSource, model: Model, places: Places
+) -> dict[str, object]:
+    """What decides the result; a precision left open is that of what was begun here, if any."""
+    wanted = config.result
+    if wanted.precision != "auto":
+        return fingerprint_parts(source, model, wanted, wanted.precision)
+    natural = natural_precision(wanted.backend)
+    either = [
+        fingerprint_parts(source, model, wanted, precision)
+        for precision in sorted(PRECISIONS, key=lambda name: name != natural)
+    ]
+    begun = publication.fingerprints(places, with_label=not config.run.overwrite)
+    return next((parts for parts in either if fingerprint(parts) in begun), either[0])
+
+
+def check_network(factory: PredictorFactory) -> None:
+    """Check before work, without loading it, that the network can run.
+
+    Raises
+    ------
+    ModelError
+        If its backend is not installed.
+    """
+    if isinstance(factory, KerasFactory) and importlib.util.find_spec(factory.backend) is None:
+        message = (
+            f"network: {factory.backend} is not installed; install the package with the extra "
+            f"{extra_of(factory.backend)}"
+        )
+        raise ModelError(message)
+
+
+def _triple_text(values: tuple[float, float, float]) -> str:
+    return " x ".join(f"{v:.4g}" for v in values) + " um"
