@@ -250,7 +250,7 @@ def test_exit_code_of_an_error(error, code):
 
 
 def test_a_bug_is_one_line_and_the_log_has_the_rest(tmp_path, monkeypatch, command):
-    monkeypatch.setattr(pipeline, "_plan", lambda *_: 1 / 0)
+    monkeypatch.setattr(pipeline, "decide", lambda *_: 1 / 0)
     image = small.small_image(tmp_path / "a.zarr")
     log = tmp_path / "log" / "run.log"
     done = command("segment", image, *SIZE, "--log-file", log)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zarr
 
-from anystar_batch import pipeline, publication, tabulate
+from anystar_batch import deciding, pipeline, publication, tabulate
 from anystar_batch.archive import labels
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.config import Diameter
@@ -125,7 +125,7 @@ def test_other_options_than_the_unfinished_runs_are_refused_by_the_command(image
 
 
 def natural(monkeypatch, precision):
-    monkeypatch.setattr(pipeline, "natural_precision", lambda _: precision)
+    monkeypatch.setattr(deciding, "natural_precision", lambda _: precision)
 
 
 def precision_of(image):
