@@ -106,6 +106,11 @@ def min_max(_rng: np.random.Generator, image: Image, _values: Values) -> Image:
     return (image - np.float32(low)) / np.float32(max(high - low, 1e-6))
 
 
+def invert(_rng: np.random.Generator, image: Image, _values: Values) -> Image:
+    """Swap bright and dark within the sample's own range."""
+    return image.max() + image.min() - image
+
+
 def bias_field(rng: np.random.Generator, image: Image, values: Values) -> Image:
     """Multiply by the exponential of a cubic Legendre polynomial (MONAI RandBiasField)."""
     polynomials = []
@@ -313,6 +318,7 @@ def _cutout_needs_labels(_rng: np.random.Generator, image: Image, _values: Value
 
 STEPS: dict[str, Kind] = {
     "min_max": Kind(min_max, {}),
+    "invert": Kind(invert, {}),
     "bias_field": Kind(bias_field, {"coefficient": (0.0, 0.1)}),
     "gaussian_noise": Kind(gaussian_noise, {"std": (0.0, 0.1)}),
     "spikes": Kind(spikes, {"intensity": (0.95, 1.10)}),

@@ -97,6 +97,11 @@ def min_max(_draws: Draws, image: Tensor, _values: Values, _ranges: Ranges) -> T
     return (image - low) / ops.maximum(largest(image) - low, 1e-6)
 
 
+def invert(_draws: Draws, image: Tensor, _values: Values, _ranges: Ranges) -> Tensor:
+    """Swap bright and dark within the sample's own range."""
+    return largest(image) + smallest(image) - image
+
+
 def bias_field(draws: Draws, image: Tensor, values: Values, _ranges: Ranges) -> Tensor:
     """Multiply by the exponential of a cubic Legendre polynomial."""
     size = values["coefficient"][:, None, None, None] * draws.uniform(shape=(4, 4, 4))
@@ -248,6 +253,7 @@ def lumps(draws: Draws, image: Tensor, values: Values, ranges: Ranges) -> Tensor
 
 STEPS: dict[str, Callable[[Draws, Tensor, Values, Ranges], Tensor]] = {
     "min_max": min_max,
+    "invert": invert,
     "bias_field": bias_field,
     "gaussian_noise": gaussian_noise,
     "spikes": spikes,
