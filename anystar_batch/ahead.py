@@ -17,7 +17,7 @@ from anystar_batch.engine import block_threads
 from anystar_batch.errors import OutputExistsError
 from anystar_batch.events import ignore
 from anystar_batch.geometry import grid_shape
-from anystar_batch.memory import block_bytes, network_bytes
+from anystar_batch.memory import available_memory, block_bytes, network_bytes
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.record import NOTHING_TO_DO, Preview
@@ -52,7 +52,9 @@ def preview(
     plan = decide(wanted, None, ignore)
     spec = render.spec_of(wanted.source)
     threads = block_threads(config.run.workers)
-    shape = block_shape(config, plan, spec.write_unit_zyx(0), threads)
+    memory = config.run.memory if config.run.memory is not None else available_memory()
+    unit = spec.write_unit_zyx(0)
+    shape = block_shape(config, plan, unit, memory, config.run.workers, threads)
     groups = units_per_block(shape, plan.tiles.core, plan.lattice.scale)
     counts = plan.tiles.counts
     sizes = [int(np.prod(info.shape, dtype=np.int64)) * 4 for info in spec.arrays]

@@ -279,6 +279,8 @@ class RunConfig:
         Bytes that all processes together may take; None takes 80 % of what is free.
     workers : int
         Processes; 1 works in this one.
+    scheduler : str or None
+        Running Dask cluster that does the work instead: an address, or a scheduler file.
     work_dir : str or None
         Place of ledger and intermediate files; None is beside the output.
     overwrite : bool
@@ -292,6 +294,7 @@ class RunConfig:
     block_shape: ZYX | None = None
     memory: int | None = None
     workers: int = 1
+    scheduler: str | None = None
     work_dir: str | None = None
     overwrite: bool = False
     restart: bool = False
@@ -300,6 +303,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.workers < 1:
             message = f"--workers: got {self.workers}; expected at least 1"
+            raise ConfigError(message)
+        if self.scheduler is not None and self.workers != 1:
+            message = "--workers and --scheduler contradict each other: the cluster has its workers"
             raise ConfigError(message)
         if self.block_shape is not None and any(n < 1 for n in self.block_shape):
             message = f"--block-shape: got {self.block_shape}; expected three positive numbers"

@@ -17,7 +17,7 @@ from anystar_batch.engine import threads_per_worker
 from anystar_batch.errors import ImageChangedError, ImageError, ModelError
 from anystar_batch.events import Listener, Note, StageDone, StageStarted
 from anystar_batch.geometry import ZYX
-from anystar_batch.memory import available_memory, default_block_shape
+from anystar_batch.memory import default_block_shape
 from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.predictor import KerasFactory, PredictorFactory, extra_of
@@ -181,7 +181,9 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
         on_event(Note(text))
 
 
-def block_shape(config: SegmentConfig, plan: Plan, unit: ZYX, threads: int) -> ZYX:
+def block_shape(
+    config: SegmentConfig, plan: Plan, unit: ZYX, memory: int, workers: int, threads: int
+) -> ZYX:
     """Return the wanted block, or the largest for which there is memory; raise if there is none.
 
     Parameters
@@ -190,6 +192,10 @@ def block_shape(config: SegmentConfig, plan: Plan, unit: ZYX, threads: int) -> Z
     plan : Plan
     unit : (z, y, x)
         What one task must write whole, level-0 voxels.
+    memory : int
+        Bytes for all workers together.
+    workers : int
+        Processes.
     threads : int
         Blocks that a worker has at once.
 
@@ -203,8 +209,7 @@ def block_shape(config: SegmentConfig, plan: Plan, unit: ZYX, threads: int) -> Z
     ConfigError
         If not even one tile and one unit fit into the memory.
     """
-    memory = config.run.memory if config.run.memory is not None else available_memory()
-    largest = default_block_shape(plan, memory, config.run.workers, unit, threads)
+    largest = default_block_shape(plan, memory, workers, unit, threads)
     return config.run.block_shape if config.run.block_shape is not None else largest
 
 

@@ -1,4 +1,4 @@
-"""How work runs: explicit block tasks, in this process or on a local Dask cluster.
+"""How work runs: explicit block tasks, in this process, on a local Dask cluster or on a given one.
 
 A task is a module-level function and one picklable argument; what it returns is small, everything
 large goes through files. Tasks are submitted in windows, so that a plan of a million blocks costs
@@ -12,12 +12,14 @@ import contextlib
 import itertools
 import logging
 import os
+import time as clock
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from anystar_batch import scheduler as scheduling
 from anystar_batch.cluster import own_environment, quiet
 from anystar_batch.errors import AnyStarBatchError, ConfigError, OutputError
 from anystar_batch.stopping import Stop
@@ -29,6 +31,9 @@ Result = TypeVar("Result")
 
 WINDOW = 4
 """Tasks in flight per worker."""
+
+SURVEY_SECONDS = 5.0
+"""How often a cluster is asked how many workers it has."""
 
 RETRIES = 2
 """Times that a task is tried again after an error that may pass, as a file server's may."""
@@ -62,16 +67,30 @@ class Left:
 
 
 class Engine(Protocol):
-    """Runs one stage's tasks: on `workers` processes, on each `threads` at once, until `stop`."""
+    """Runs one stage's tasks: on `workers` processes, on each `threads` at once, until `stop`.
+
+    A worker's network may use `network_threads` cores. `memory` is what all workers together may
+    take where the engine knows it: one that was not started here may have limits of its own.
+    """
 
     workers: int
     threads: int
+    network_threads: int
+    memory: int | None
     stop: Stop
 
     def run(
-        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+        self,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        *,
+        needs_network: bool = False,
     ) -> Iterator[tuple[Task, Result | Failure]]:
         """Yield every task that was begun with its result, in the order in which they end."""
+        ...
+
+    def check_paths(self, paths: tuple[str, ...]) -> None:
+        """Raise ConfigError unless every worker sees these directories."""
         ...
 
 
@@ -88,13 +107,22 @@ class InlineEngine:
     """
 
     workers = 1
+    memory: int | None = None
 
     def __init__(self, threads: int = 1, stop: Stop | None = None) -> None:
         self.threads = threads
+        self.network_threads = threads_per_worker(1)
         self.stop = Stop() if stop is None else stop
 
+    def check_paths(self, paths: tuple[str, ...]) -> None:
+        """Nothing to check: this process has found them."""
+
     def run(
-        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+        self,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        *,
+        needs_network: bool = False,  # noqa: ARG002  (there is one place to run)
     ) -> Iterator[tuple[Task, Result | Failure]]:
         """Yield every task that was begun with its result, in order."""
         if self.threads == 1:
@@ -129,45 +157,60 @@ class InlineEngine:
 
 
 class DaskEngine:
-    """Processes of a local Dask cluster.
+    """Processes of a Dask cluster.
 
     Parameters
     ----------
     client : distributed.Client
-        Connected to a cluster whose workers have one thread each.
-    workers : int
-        Number of workers.
+        Connected to the cluster.
+    pool : scheduler.Pool
+        What its workers are.
     stop : Stop, optional
         When to begin no further task; None is never. Workers know its time, not what it is asked.
     """
 
     threads = 1
 
-    def __init__(self, client: Any, workers: int, stop: Stop | None = None) -> None:  # noqa: ANN401
-        self.workers = workers
+    def __init__(self, client: Any, pool: scheduling.Pool, stop: Stop | None = None) -> None:  # noqa: ANN401
+        self.workers = pool.slots
+        self.network_threads = pool.network_threads
+        self.memory = pool.memory
         self.stop = Stop() if stop is None else stop
         self._client = client
+        self._network = {"resources": {scheduling.GPU: 1}} if pool.gpus else {}
+
+    def check_paths(self, paths: tuple[str, ...]) -> None:
+        """Raise ConfigError unless every worker sees these directories."""
+        scheduling.check_paths(self._client, paths)
 
     def run(
-        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+        self,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        *,
+        needs_network: bool = False,
     ) -> Iterator[tuple[Task, Result | Failure]]:
         """Yield every task that was begun with its result, in the order in which they end."""
         from distributed import as_completed  # noqa: PLC0415  (2 s)
 
         waiting = iter(tasks)
+        where = self._network if needs_network else {}
         running: dict[Any, Task] = {}
+        asked = clock.monotonic()
 
         def submit(count: int) -> list[Any]:
             futures = []
             for task in itertools.islice(waiting, 0 if self.stop.is_due else count):
                 future = self._client.submit(
-                    attempt, function, task, self.stop, pure=False, retries=RETRIES
+                    attempt, function, task, self.stop, pure=False, retries=RETRIES, **where
                 )
                 running[future] = task
                 futures.append(future)
             return futures
 
-        completed: Any = as_completed(submit(WINDOW * self.workers))  # type: ignore[no-untyped-call]
+        # Workers of a given cluster come and go.
+        window = WINDOW * scheduling.slot_count(self._client)
+        completed: Any = as_completed(submit(window))  # type: ignore[no-untyped-call]
         for future in completed:
             task = running.pop(future)
             error = future.exception()
@@ -175,7 +218,9 @@ class DaskEngine:
             if not isinstance(result, Left):
                 yield task, result
             future.release()
-            for extra in submit(1):
+            if clock.monotonic() > asked + SURVEY_SECONDS:
+                window, asked = WINDOW * scheduling.slot_count(self._client), clock.monotonic()
+            for extra in submit(max(0, window - len(running))):
                 completed.add(extra)
 
 
@@ -208,8 +253,10 @@ def attempt(
 
 
 @contextlib.contextmanager
-def open_engine(workers: int, memory: int, stop: Stop | None = None) -> Iterator[Engine]:
-    """Open an engine with so many workers.
+def open_engine(
+    workers: int, memory: int, stop: Stop | None = None, *, scheduler: str | None = None
+) -> Iterator[Engine]:
+    """Open an engine with so many workers, or with those of a running cluster.
 
     Parameters
     ----------
@@ -219,12 +266,18 @@ def open_engine(workers: int, memory: int, stop: Stop | None = None) -> Iterator
         Bytes that all workers together may take.
     stop : Stop, optional
         When to begin no further task; None is never.
+    scheduler : str, optional
+        Address or scheduler file of a running Dask cluster, which then does the work.
 
     Raises
     ------
     ConfigError
-        If a worker's share of the memory is too small to start with.
+        If a worker's share of the memory is too small to start with, or the cluster is not ready.
     """
+    if scheduler is not None:
+        with quiet(), scheduling.connected(scheduler) as client:
+            yield DaskEngine(client, scheduling.survey(client, scheduler), stop)
+        return
     if workers == 1:
         yield InlineEngine(block_threads(workers), stop)
         return
@@ -264,7 +317,8 @@ def open_engine(workers: int, memory: int, stop: Stop | None = None) -> Iterator
         ) as cluster,
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
-        yield DaskEngine(client, workers, stop)
+        pool = scheduling.Pool(workers, memory, threads_per_worker(workers), gpus=0)
+        yield DaskEngine(client, pool, stop)
 
 
 def threads_per_worker(workers: int) -> int:

@@ -38,7 +38,7 @@ from anystar_batch.archive.store import (
 )
 from anystar_batch.config import SegmentConfig, parse_times
 from anystar_batch.deciding import Wanted, block_shape, check_network, decide, settle
-from anystar_batch.engine import Engine, InlineEngine, threads_per_worker
+from anystar_batch.engine import Engine, InlineEngine
 from anystar_batch.errors import (
     ImageChangedError,
     LedgerMismatchError,
@@ -46,6 +46,7 @@ from anystar_batch.errors import (
 from anystar_batch.events import Event, Listener, Note, ignore
 from anystar_batch.memory import (
     MemoryMeter,
+    available_memory,
 )
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.predictor import PredictorFactory
@@ -127,11 +128,12 @@ def segment(
             publication.throw_away(places, digest, fence)
         publication.make_folders(places)
         folder, engine = Path(places.work), engine or InlineEngine()
-        threads = threads_per_worker(engine.workers)
         with MemoryMeter() as meter, Ledger(folder, digest, parts, fence.check) as ledger:
             try:
+                engine.check_paths((wanted.source.path, places.work))
                 plan = decide(wanted, ledger, listen)
                 hidden = places.label.hidden_path(token(digest))
+                threads = engine.network_threads
                 work = Work(plan, places.work, hidden, wanted.factory, threads, fence)
                 run = _run(config, work, ledger, engine, listen)
             except Exception:
@@ -248,7 +250,9 @@ def _run(
 ) -> Run:
     """Put together what the stages need."""
     unit = render.spec_of(work.plan.source).write_unit_zyx(0)
-    shape = block_shape(config, work.plan, unit, engine.threads)
+    limits = [n for n in (config.run.memory, engine.memory) if n is not None]
+    memory = min(limits) if limits else available_memory()
+    shape = block_shape(config, work.plan, unit, memory, engine.workers, engine.threads)
     return Run(work, ledger, engine, on_event, shape)
 
 

@@ -285,7 +285,7 @@ def _run_tasks(
     results: list[tuple[Task, Result]] = []
     failed: list[tuple[str, Failure]] = []
     begun = 0
-    for task, result in run.engine.run(function, todo):
+    for task, result in run.engine.run(function, todo, needs_network=stage == "predict"):
         run.work.fence.check()
         begun += 1
         name = f"{task.time}/{task.block.name}"

@@ -377,7 +377,9 @@ def test_several_images_share_one_loaded_network_and_one_engine(tmp_path, comman
 
     opened = []
     original = engine.open_engine
-    monkeypatch.setattr(engine, "open_engine", lambda *a: opened.append(a) or original(*a))
+    monkeypatch.setattr(
+        engine, "open_engine", lambda *a, **k: opened.append(a) or original(*a, **k)
+    )
     images = [small.small_image(tmp_path / f"{n}.zarr") for n in "ab"]
     counting = Counting()
     assert command("segment", *images, *SIZE, factory=counting).exit_code == 0

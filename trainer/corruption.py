@@ -108,7 +108,8 @@ def min_max(_rng: np.random.Generator, image: Image, _values: Values) -> Image:
 
 def invert(_rng: np.random.Generator, image: Image, _values: Values) -> Image:
     """Swap bright and dark within the sample's own range."""
-    return image.max() + image.min() - image
+    inverted: Image = image.max() + image.min() - image
+    return inverted
 
 
 def bias_field(rng: np.random.Generator, image: Image, values: Values) -> Image:

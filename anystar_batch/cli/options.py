@@ -68,6 +68,10 @@ Memory = Annotated[
     str | None, typer.Option(help="Memory of all processes, e.g. 4GB. Default: 80 % of free.")
 ]
 Workers = Annotated[int, typer.Option(help="Processes.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS|FILE", help="Running Dask cluster that does the work."),
+]
 WorkDir = Annotated[
     str | None, typer.Option(metavar="DIR", help="Place for ledger and intermediate files.")
 ]
@@ -109,6 +113,7 @@ class Chosen:
     block_shape: tuple[int, int, int] | None
     memory: str | None
     workers: int
+    scheduler: str | None
     work_dir: str | None
     overwrite: bool
     restart: bool = False
@@ -169,6 +174,7 @@ class Chosen:
             block_shape=self.block_shape,
             memory=None if self.memory is None else c.parse_memory(self.memory),
             workers=self.workers,
+            scheduler=self.scheduler,
             work_dir=self.work_dir,
             overwrite=self.overwrite,
             restart=self.restart,

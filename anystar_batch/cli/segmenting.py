@@ -55,6 +55,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     block_shape: o.BlockShape = None,
     memory: o.Memory = None,
     workers: o.Workers = 1,
+    scheduler: o.Scheduler = None,
     work_dir: o.WorkDir = None,
     stats: Annotated[
         str | None, typer.Option(metavar="FILE.csv", help="Table, for a single image.")
@@ -98,6 +99,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
         block_shape=block_shape,
         memory=memory,
         workers=workers,
+        scheduler=scheduler,
         work_dir=work_dir,
         overwrite=overwrite,
         restart=restart,
@@ -149,7 +151,7 @@ def _segment_all(
         return WARNED if fail_on_warning and summary.warnings else DONE
 
     try:
-        with open_engine(shared.workers, memory) as engine:
+        with open_engine(shared.workers, memory, scheduler=shared.scheduler) as engine:
             return _each(configs, lambda config: run(config, engine), as_json=as_json)
     except AnyStarBatchError as error:
         return report(error)

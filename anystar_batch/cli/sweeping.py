@@ -65,6 +65,7 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
     block_shape: o.BlockShape = None,
     memory: o.Memory = None,
     workers: o.Workers = 1,
+    scheduler: o.Scheduler = None,
     work_dir: o.WorkDir = None,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
@@ -106,6 +107,7 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
         block_shape=block_shape,
         memory=memory,
         workers=workers,
+        scheduler=scheduler,
         work_dir=work_dir,
         overwrite=overwrite,
     )
@@ -172,7 +174,8 @@ def _sweep(config: SweepConfig, stop: Stop, progress: Listener, *, as_json: bool
         _print_outcome(outcome, as_json=as_json)
 
     try:
-        with _asked_to_stop(stop), open_engine(run.workers, memory, stop) as engine:
+        opened = open_engine(run.workers, memory, stop, scheduler=run.scheduler)
+        with _asked_to_stop(stop), opened as engine:
             return s.sweep(config, tell, listen, engine=engine)
     finally:
         progress.close()
