@@ -115,3 +115,23 @@ def test_workers_and_scheduler_contradict_each_other():
 
 def test_this_process_needs_no_check():
     InlineEngine().check_paths(("/no/such/place",))
+
+
+class Noting(InlineEngine):
+    """Notes which functions ask for the network."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = {}
+
+    def run(self, function, tasks, *, needs_network=False):
+        self.asked[function.__name__] = needs_network
+        return super().run(function, tasks)
+
+
+def test_only_the_network_asks_for_a_gpu(tmp_path):
+    image = write_law_image(tmp_path / "phantom.ome.zarr")
+    engine = Noting()
+    segment(law_config(image, SHAPE), engine=engine, factory=law_factory(), model=law_model())
+    assert len(engine.asked) > 3
+    assert [name for name, asked in engine.asked.items() if asked] == ["predict"]
