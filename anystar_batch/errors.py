@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 
+def shorten(found: object, most: int = 160) -> str:
+    """Return what was found as text for a message: in one line, its middle left out if long.
+
+    Parameters
+    ----------
+    found : object
+        A value from somebody's file, or somebody's error.
+    most : int
+        Characters.
+    """
+    text = " ".join(str(found).split())
+    half = (most - 5) // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
 class AnyStarBatchError(Exception):
     """Base of every error raised on purpose; anything else is a bug."""
 

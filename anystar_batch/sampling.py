@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 
 import numpy as np
@@ -176,7 +177,12 @@ def _sample_boxes(reader: ImageReader, level: int, time: int, channel: int) -> l
     shape, step = reader.source.shape_zyx(level), reader.source.storage_zyx(level)
     counts = grid_shape(shape, step)
     most = max(1, LIMITS_MAX_VOXELS // _middle(Box.of_shape(step)).size)
-    stride = 1
+    # An axis has at least n // stride - 1 picks: strides with too many by that are left out.
+    stride = 1 + bisect_left(
+        range(1, 2**32),
+        True,
+        key=lambda s: math.prod(max(1, n // s - 1) for n in counts) <= most,
+    )
     while math.prod(len(axis) for axis in _every(counts, stride)) > most:
         stride += 1
     axes = _every(counts, stride)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -17,7 +18,16 @@ from typing import Any
 import numpy as np
 
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Level, Version
-from anystar_batch.errors import ImageError
+from anystar_batch.errors import ImageError, shorten
+
+MOST_VOXELS = 2**31 - 1
+"""Most voxels an axis: positions are 32-bit integers."""
+
+LONGEST_PATH = 500
+"""Longest path of a dataset, characters: longer ones no file system would open."""
+
+MOST_CHUNKS = 10**11
+"""Most chunks or shards a level: with 10^6 voxels each a hundred petavoxels."""
 
 _OLD_VERSIONS = ("0.1", "0.2", "0.3")
 
@@ -76,7 +86,7 @@ def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Versi
     if zarr_format == 3 and minor == "0.5":
         return "0.5", entry
     message = (
-        f"{path}: OME-NGFF version {version} in Zarr v{zarr_format} is unknown here; "
+        f"{path}: OME-NGFF version {shorten(version)} in Zarr v{zarr_format} is unknown here; "
         "expected 0.4 in Zarr v2 or 0.5 in Zarr v3"
     )
     raise ImageError(message)
@@ -110,8 +120,10 @@ def dataset_paths(path: str, multiscales: JSON) -> tuple[str, ...]:
     for dataset in datasets:
         relative = dataset.get("path")
         parts = relative.split("/") if isinstance(relative, str) else [""]
-        if "" in parts or ".." in parts or "." in parts or "\\" in str(relative):
-            message = f"{path}: dataset path {relative!r} does not name an array inside the image"
+        is_short = len(str(relative)) <= LONGEST_PATH
+        if not is_short or not {"", "..", "."}.isdisjoint(parts) or "\\" in str(relative):
+            name = shorten(repr(relative))
+            message = f"{path}: dataset path {name} does not name an array inside the image"
             raise ImageError(message)
         found.append(str(relative))
     if len(set(found)) != len(found):
@@ -237,10 +249,11 @@ def _transforms(
         kind = t.get("type") if isinstance(t, dict) else None
         if kind == "identity":
             continue
-        values = t.get(kind) if kind in {"scale", "translation"} else None
+        values = t.get(kind) if kind in ("scale", "translation") else None
         if not (isinstance(values, list) and len(values) == ndim and all(map(_is_finite, values))):
             message = (
-                f"{path}: {where} has a coordinate transformation that cannot be used: {t!r}; "
+                f"{path}: {where} has a coordinate transformation that cannot be used: "
+                f"{shorten(repr(t))}; "
                 f"expected a scale or translation of {ndim} finite numbers"
             )
             raise ImageError(message)
@@ -258,7 +271,13 @@ def _transforms(
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    largest = sys.float_info.max
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        # An integer may be too large for a float.
+        and -largest <= value <= largest
+    )
 
 
 def _level(
@@ -272,6 +291,18 @@ def _level(
     where = f"dataset {dataset['path']}"
     if len(info.shape) != len(axes):
         message = f"{path}: {where} has {len(info.shape)} axes, the metadata {len(axes)}"
+        raise ImageError(message)
+    chunks = info.shards or info.chunks
+    if min(info.chunks, default=1) < 1 or min(chunks, default=1) < 1:
+        message = f"{path}: {where} has chunks of {chunks}; expected positive numbers"
+        raise ImageError(message)
+    claimed = math.prod(-(-n // c) for n, c in zip(info.shape, chunks, strict=True))
+    if max(info.shape) > MOST_VOXELS or claimed > MOST_CHUNKS:
+        message = (
+            f"{path}: {where} claims {shorten(info.shape)} voxels in {shorten(claimed)} chunks or "
+            f"shards; expected at most {MOST_VOXELS} an axis and {MOST_CHUNKS} of them; is its "
+            "metadata damaged?"
+        )
         raise ImageError(message)
     if 0 in info.shape:
         message = f"{path}: the image is empty: {where} has shape {info.shape}"

@@ -15,7 +15,7 @@ from typing import Literal
 from anystar_batch.archive import documents
 from anystar_batch.archive.files import output_error, write_json_atomic
 from anystar_batch.archive.ngff import JSON
-from anystar_batch.errors import ImageError
+from anystar_batch.errors import ImageError, shorten
 
 
 def local_path(path: str) -> str:
@@ -110,7 +110,8 @@ def read_object(path: Path) -> JSON | None:
         message = f"{path}: the metadata cannot be read: {error.strerror}"
         raise ImageError(message) from error
     except ValueError as error:
-        message = f"{path}: truncated or invalid JSON ({error}); restore the file from the source"
+        why = shorten(error)
+        message = f"{path}: truncated or invalid JSON ({why}); restore the file from the source"
         raise ImageError(message) from error
     if not isinstance(document, dict):
         message = f"{path}: invalid metadata: expected a JSON object"
@@ -187,7 +188,7 @@ def read_root(path: str) -> Node:
 def _series(path: str, layout: object) -> list[str]:
     """Return the images of a bioformats2raw container in the order of its series."""
     if layout != 3:
-        message = f"{path}: bioformats2raw layout {layout!r} is unknown; expected 3"
+        message = f"{path}: bioformats2raw layout {shorten(repr(layout))} is unknown; expected 3"
         raise ImageError(message)
     container = read_node(f"{path}/OME")
     listed: object = None
@@ -197,7 +198,7 @@ def _series(path: str, layout: object) -> list[str]:
     if isinstance(listed, list):
         names = [str(name) for name in listed]
         if any(".." in name.split("/") or name.startswith("/") for name in names):
-            message = f"{path}: OME/series names an image outside the container: {names}"
+            message = f"{path}: OME/series names an image outside the container: {shorten(names)}"
             raise ImageError(message)
     else:
         names = []

@@ -39,7 +39,7 @@ from anystar_batch.archive.nodes import (
     read_root,
     write_attributes,
 )
-from anystar_batch.errors import DataError, ImageError
+from anystar_batch.errors import DataError, ImageError, shorten
 from anystar_batch.geometry import ZYX, Box, grid_box, grid_range, grid_shape
 
 __all__ = [
@@ -138,7 +138,7 @@ def array_info(path: str, relative: str, zarr_format: Literal[2, 3]) -> ArrayInf
             dtype=str(np.dtype(array.dtype)),
         )
     except Exception as error:
-        message = f"{path}: the array of dataset {relative} cannot be opened: {error}"
+        message = f"{path}: the array of dataset {relative} cannot be opened: {shorten(error)}"
         raise ImageError(message) from error
 
 
@@ -205,10 +205,10 @@ class ImageReader:
         try:
             values = np.asarray(self._array(level)[index])
         except Exception as error:
+            why = f"{type(error).__name__}: {shorten(error)}"
             message = (
                 f"{source.path}: level {source.levels[level].path}, t {t}, channel {c}, {box}: "
-                f"the stored data cannot be read ({type(error).__name__}: {error}); restore it "
-                "from its source and run again"
+                f"the stored data cannot be read ({why}); restore it from its source and run again"
             )
             raise DataError(message) from error
         values = to_zyx(values, source.space_axes)

@@ -13,7 +13,7 @@ from pathlib import Path
 from anystar_batch.archive import documents
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.nodes import find_images, read_node, read_root
-from anystar_batch.errors import ImageError
+from anystar_batch.errors import ImageError, shorten
 
 _METADATA = {"zarr.json", ".zgroup", ".zattrs", ".zarray"}
 
@@ -106,6 +106,6 @@ def _paths(path: str, holder: JSON | None, key: str) -> list[str]:
     for relative in found:
         parts = relative.split("/") if isinstance(relative, str) else [""]
         if not {"", ".", ".."}.isdisjoint(parts):
-            message = f"{path}: `{key}` names {relative!r}; expected a path below it"
+            message = f"{path}: `{key}` names {shorten(repr(relative))}; expected a path below it"
             raise ImageError(message)
     return [str(relative) for relative in found]
