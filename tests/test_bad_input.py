@@ -59,6 +59,27 @@ def truncated_level(folder):
     return "1/zarr.json", "truncated or invalid JSON"
 
 
+def too_deep(folder):
+    small.small_image(folder / "a.zarr")
+    (folder / "a.zarr" / "zarr.json").write_text('{"a":' + "[" * 200_000)
+    return "truncated or invalid JSON", "restore the file"
+
+
+def too_large(folder):
+    small.small_image(folder / "a.zarr")
+    with (folder / "a.zarr" / "zarr.json").open("ab") as file:
+        # A hole: no bytes on disk.
+        file.truncate(10**9)
+    return "1000000000 bytes of metadata", "expected at most 268435456"
+
+
+def endless_axis(folder):
+    small.small_image(folder / "a.zarr")
+    file = folder / "a.zarr" / "0" / "zarr.json"
+    small.edit_json(file, lambda document: document.update(shape=[10**15, 40, 44]))
+    return "dataset 0 claims (1000000000000000, 40, 44) voxels", "is its metadata damaged?"
+
+
 def missing_level(folder):
     small.small_image(folder / "a.zarr")
     (folder / "a.zarr" / "1" / "zarr.json").unlink()
@@ -147,6 +168,9 @@ MAKERS = [
     truncated,
     truncated_level,
     missing_level,
+    too_deep,
+    too_large,
+    endless_axis,
     no_space_axes,
     flat,
     one_plane,
@@ -210,7 +234,7 @@ def test_too_little_memory_for_a_tile_says_what_is_needed(tmp_path):
     with pytest.raises(ConfigError, match="give a smaller --tile, fewer --workers or more --mem"):
         ahead.preview(config, TruthPredictor(small.truth()), small.model())
     with pytest.raises(ConfigError, match="give a smaller --tile, fewer --workers or more --mem"):
-        small.segment(image, run={"memory": 10**9, "workers": 2})
+        small.segment(image, run={"memory": 5 * 10**8})
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 

@@ -64,7 +64,7 @@ def test_spoilt_metadata(tmp_path, version, what):
         rng = np.random.default_rng((seed, len(version), len(what)))
         file = files[int(rng.integers(len(files)))]
         whole = file.read_bytes()
-        file.write_bytes(text_of(spoil(json.loads(whole), rng, int(rng.integers(1, 4))), rng))
+        file.write_bytes(text_of(spoil(json.loads(whole), rng, int(rng.integers(1, 3))), rng))
         try:
             with bounded():
                 if what == "describe":
@@ -85,4 +85,4 @@ def test_spoilt_metadata(tmp_path, version, what):
         finally:
             file.write_bytes(whole)
     assert not wrong, "\n".join(wrong)
-    assert min(outcomes.values()) > COUNT // 20, outcomes
+    assert min(outcomes.values()) > COUNT // 60, outcomes

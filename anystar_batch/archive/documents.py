@@ -26,8 +26,8 @@ MOST_VOXELS = 2**31 - 1
 LONGEST_PATH = 500
 """Longest path of a dataset, characters: longer ones no file system would open."""
 
-MOST_CHUNKS = 10**11
-"""Most chunks or shards a level: with 10^6 voxels each a hundred petavoxels."""
+MOST_CHUNKS = 10**13
+"""Most chunks or shards a level."""
 
 _OLD_VERSIONS = ("0.1", "0.2", "0.3")
 
@@ -292,6 +292,9 @@ def _level(
     if len(info.shape) != len(axes):
         message = f"{path}: {where} has {len(info.shape)} axes, the metadata {len(axes)}"
         raise ImageError(message)
+    if 0 in info.shape:
+        message = f"{path}: the image is empty: {where} has shape {info.shape}"
+        raise ImageError(message)
     chunks = info.shards or info.chunks
     if min(info.chunks, default=1) < 1 or min(chunks, default=1) < 1:
         message = f"{path}: {where} has chunks of {chunks}; expected positive numbers"
@@ -303,9 +306,6 @@ def _level(
             f"shards; expected at most {MOST_VOXELS} an axis and {MOST_CHUNKS} of them; is its "
             "metadata damaged?"
         )
-        raise ImageError(message)
-    if 0 in info.shape:
-        message = f"{path}: the image is empty: {where} has shape {info.shape}"
         raise ImageError(message)
     inner = _transforms(path, where, dataset, len(axes), needs_scale=True)
     scale = tuple(a * b for a, b in zip(inner[0], outer[0], strict=True))

@@ -37,6 +37,10 @@ def local_path(path: str) -> str:
     return path.rstrip("/") or "/"
 
 
+MOST_BYTES = 256 * 2**20
+"""Largest metadata file that is read; the consolidated metadata of a plate take some 20 MB."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A Zarr group or array, as its metadata files describe it.
@@ -103,13 +107,17 @@ def read_node(path: str) -> Node | None:
 def read_object(path: Path) -> JSON | None:
     """Read a JSON object, None if there is no such file."""
     try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            message = f"{path}: {size} bytes of metadata; expected at most {MOST_BYTES}"
+            raise ImageError(message)
         document = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         message = f"{path}: the metadata cannot be read: {error.strerror}"
         raise ImageError(message) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         why = shorten(error)
         message = f"{path}: truncated or invalid JSON ({why}); restore the file from the source"
         raise ImageError(message) from error
