@@ -13,12 +13,13 @@ from anystar_batch.archive.labels import published_attributes
 from anystar_batch.blocks import units_per_block
 from anystar_batch.config import SegmentConfig
 from anystar_batch.deciding import block_shape, check_network, decide, settle
-from anystar_batch.engine import block_threads
+from anystar_batch.engine import block_threads, natural_workers
 from anystar_batch.errors import OutputExistsError
 from anystar_batch.events import ignore
 from anystar_batch.geometry import grid_shape
 from anystar_batch.memory import available_memory, block_bytes, network_bytes
 from anystar_batch.network.bundled import Model
+from anystar_batch.network.devices import gpu_names
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.record import NOTHING_TO_DO, Preview
 
@@ -51,10 +52,11 @@ def preview(
     check_network(wanted.factory)
     plan = decide(wanted, None, ignore)
     spec = render.spec_of(wanted.source)
-    threads = block_threads(config.run.workers)
     memory = config.run.memory if config.run.memory is not None else available_memory()
+    gpus = gpu_names(config.result.backend)
+    workers = config.run.workers or natural_workers(memory, len(gpus))
     unit = spec.write_unit_zyx(0)
-    shape = block_shape(config, plan, unit, memory, config.run.workers, threads)
+    shape = block_shape(config, plan, unit, memory, workers, block_threads(workers))
     groups = units_per_block(shape, plan.tiles.core, plan.lattice.scale)
     counts = plan.tiles.counts
     sizes = [int(np.prod(info.shape, dtype=np.int64)) * 4 for info in spec.arrays]

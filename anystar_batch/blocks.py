@@ -6,6 +6,8 @@ Two lattices are grouped: tiles (working voxels) for prediction and suppression,
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from anystar_batch.geometry import (
@@ -39,7 +41,55 @@ class Block:
     box: Box
 
 
-def plan_blocks(shape: ZYX, unit: ZYX, units_per_block: ZYX) -> list[Block]:
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """The blocks of a volume, z slowest; each is made when it is asked for.
+
+    A plan of a million blocks so takes no memory.
+
+    Parameters
+    ----------
+    shape : (z, y, x)
+        The volume, voxels.
+    unit : (z, y, x)
+        A unit of the lattice, voxels.
+    units_per_block : (z, y, x)
+        Units of a block.
+    """
+
+    shape: ZYX
+    unit: ZYX
+    units_per_block: ZYX
+
+    @property
+    def counts(self) -> ZYX:
+        """Blocks per axis."""
+        return grid_shape(grid_shape(self.shape, self.unit), self.units_per_block)
+
+    def __len__(self) -> int:
+        return math.prod(self.counts)
+
+    def __getitem__(self, number: int) -> Block:
+        if not 0 <= number < len(self):
+            message = f"block {number} of {len(self)}"
+            raise IndexError(message)
+        _, rows, columns = self.counts
+        index = (number // (rows * columns), number // columns % rows, number % columns)
+        units = grid_shape(self.shape, self.unit)
+        group = grid_box(index, self.units_per_block, units)
+        mine = tuple(
+            as_zyx(a + b for a, b in zip(group.start, offset, strict=True))
+            for offset in iter_grid(group.shape)
+        )
+        first = grid_box(group.start, self.unit, self.shape)
+        last = grid_box(mine[-1], self.unit, self.shape)
+        return Block(index_name(index), mine, Box(first.start, last.stop))
+
+    def __iter__(self) -> Iterator[Block]:
+        return (self[number] for number in range(len(self)))
+
+
+def plan_blocks(shape: ZYX, unit: ZYX, units_per_block: ZYX) -> Blocks:
     """Return the blocks of a volume, z slowest.
 
     Parameters
@@ -53,7 +103,7 @@ def plan_blocks(shape: ZYX, unit: ZYX, units_per_block: ZYX) -> list[Block]:
 
     Returns
     -------
-    list of Block
+    Blocks
         Their boxes tile the volume.
 
     Examples
@@ -61,17 +111,7 @@ def plan_blocks(shape: ZYX, unit: ZYX, units_per_block: ZYX) -> list[Block]:
     >>> [b.box.shape for b in plan_blocks((10, 8, 8), (4, 8, 8), (2, 1, 1))]
     [(8, 8, 8), (2, 8, 8)]
     """
-    counts = grid_shape(shape, unit)
-    blocks = []
-    for index in iter_grid(grid_shape(counts, units_per_block)):
-        group = grid_box(index, units_per_block, counts)
-        units = tuple(
-            as_zyx(a + b for a, b in zip(group.start, offset, strict=True))
-            for offset in iter_grid(group.shape)
-        )
-        first, last = grid_box(group.start, unit, shape), grid_box(units[-1], unit, shape)
-        blocks.append(Block(index_name(index), units, Box(first.start, last.stop)))
-    return blocks
+    return Blocks(shape, unit, units_per_block)
 
 
 def units_per_block(block_shape: ZYX, unit: ZYX, step: ZYXFloat = (1.0, 1.0, 1.0)) -> ZYX:

@@ -1,4 +1,4 @@
-"""What a local Dask cluster does to the process that opens it, and how it is undone."""
+"""A Dask cluster on this machine, one process per GPU; what Dask does to our process is undone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,82 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+GPU = "GPU"
+"""Resource of workers that have one: the network runs there only."""
+
+
+@contextlib.contextmanager
+def local_cluster(
+    workers: int,
+    memory: int,
+    network_threads: int,
+    gpus: Sequence[str] = (),
+    gpu_threads: int = 1,
+) -> Iterator[Any]:
+    """Start processes on this machine.
+
+    Parameters
+    ----------
+    workers : int
+        Processes, at least as many as GPUs.
+    memory : int
+        Bytes that they may take together.
+    network_threads : int
+        Cores that a worker's network may use.
+    gpus : sequence of str
+        Names of GPUs, as `CUDA_VISIBLE_DEVICES` has them: the first workers get one each, and the
+        others see none.
+    gpu_threads : int
+        Blocks that a worker with a GPU works on at once: one has the network, the others read and
+        suppress.
+
+    Yields
+    ------
+    distributed.SpecCluster
+    """
+    import dask  # noqa: PLC0415
+    from distributed import Nanny, Scheduler, SpecCluster  # noqa: PLC0415
+
+    names = {
+        "OMP_NUM_THREADS": str(network_threads),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        # What goes wrong in a worker is told by its task; Python's own warnings are the tests'.
+        "PYTHONWARNINGS": "ignore",
+    }
+    settings = {f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in names.items()} | {
+        "distributed.admin.large-graph-warning-threshold": "100MB",
+        "distributed.worker.preload": ["anystar_batch.worker"],
+        "distributed.logging": {"distributed": "critical", "distributed.client": "critical"},
+    }
+    threads = [gpu_threads if n < len(gpus) else 1 for n in range(workers)]
+    spec = {}
+    for n in range(workers):
+        options: dict[str, Any] = {
+            "nthreads": threads[n],
+            "memory_limit": memory * threads[n] // sum(threads),
+            "host": "127.0.0.1",
+            "dashboard": False,
+            "silence_logs": logging.CRITICAL,
+        }
+        if gpus:
+            has_one = n < len(gpus)
+            options["env"] = {"CUDA_VISIBLE_DEVICES": gpus[n] if has_one else "-1"}
+            options["resources"] = {GPU: 1} if has_one else {}
+        spec[n] = {"cls": Nanny, "options": options}
+    # Any free port: the usual one may belong to another run.
+    own = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    with (
+        dask.config.set(settings),
+        own_environment(),
+        quiet(),
+        SpecCluster(  # type: ignore[no-untyped-call]
+            spec, {"cls": Scheduler, "options": own}, silence_logs=logging.CRITICAL
+        ) as cluster,
+    ):
+        yield cluster
 
 
 @contextlib.contextmanager

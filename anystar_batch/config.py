@@ -277,8 +277,8 @@ class RunConfig:
         Level-0 voxels of a block, rounded up to whole tiles or whole shards; None chooses.
     memory : int or None
         Bytes that all processes together may take; None takes 80 % of what is free.
-    workers : int
-        Processes; 1 works in this one.
+    workers : int or None
+        Processes; 1 works in this one, None chooses by cores, memory and GPUs.
     scheduler : str or None
         Running Dask cluster that does the work instead: an address, or a scheduler file.
     work_dir : str or None
@@ -293,7 +293,7 @@ class RunConfig:
 
     block_shape: ZYX | None = None
     memory: int | None = None
-    workers: int = 1
+    workers: int | None = None
     scheduler: str | None = None
     work_dir: str | None = None
     overwrite: bool = False
@@ -301,10 +301,10 @@ class RunConfig:
     keep_work: bool = False
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
+        if self.workers is not None and self.workers < 1:
             message = f"--workers: got {self.workers}; expected at least 1"
             raise ConfigError(message)
-        if self.scheduler is not None and self.workers != 1:
+        if self.scheduler is not None and self.workers is not None:
             message = "--workers and --scheduler contradict each other: the cluster has its workers"
             raise ConfigError(message)
         if self.block_shape is not None and any(n < 1 for n in self.block_shape):

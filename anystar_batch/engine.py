@@ -14,13 +14,13 @@ import logging
 import os
 import time as clock
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from anystar_batch import scheduler as scheduling
-from anystar_batch.cluster import own_environment, quiet
+from anystar_batch.cluster import GPU, local_cluster, quiet
 from anystar_batch.errors import AnyStarBatchError, ConfigError, OutputError
 from anystar_batch.stopping import Stop
 
@@ -43,6 +43,9 @@ MAX_THREADS = 4
 
 WORKER_BYTES = 600_000_000
 """Least memory of a worker process: below, it is killed before it has loaded anything."""
+
+CORES_PER_WORKER, COMFORTABLE_BYTES = 4, 4_000_000_000
+"""What a worker gets where nobody says how many there shall be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Engine(Protocol):
     def run(
         self,
         function: Callable[[Task], Result],
-        tasks: Sequence[Task],
+        tasks: Iterable[Task],
         *,
         needs_network: bool = False,
     ) -> Iterator[tuple[Task, Result | Failure]]:
@@ -120,7 +123,7 @@ class InlineEngine:
     def run(
         self,
         function: Callable[[Task], Result],
-        tasks: Sequence[Task],
+        tasks: Iterable[Task],
         *,
         needs_network: bool = False,  # noqa: ARG002  (there is one place to run)
     ) -> Iterator[tuple[Task, Result | Failure]]:
@@ -177,7 +180,8 @@ class DaskEngine:
         self.memory = pool.memory
         self.stop = Stop() if stop is None else stop
         self._client = client
-        self._network = {"resources": {scheduling.GPU: 1}} if pool.gpus else {}
+        # A share of a GPU, so that a worker of several threads reads beside its network.
+        self._network = {"resources": {GPU: 1 / MAX_THREADS}} if pool.gpus else {}
 
     def check_paths(self, paths: tuple[str, ...]) -> None:
         """Raise ConfigError unless every worker sees these directories."""
@@ -186,7 +190,7 @@ class DaskEngine:
     def run(
         self,
         function: Callable[[Task], Result],
-        tasks: Sequence[Task],
+        tasks: Iterable[Task],
         *,
         needs_network: bool = False,
     ) -> Iterator[tuple[Task, Result | Failure]]:
@@ -254,20 +258,27 @@ def attempt(
 
 @contextlib.contextmanager
 def open_engine(
-    workers: int, memory: int, stop: Stop | None = None, *, scheduler: str | None = None
+    workers: int | None,
+    memory: int,
+    stop: Stop | None = None,
+    *,
+    scheduler: str | None = None,
+    gpus: Sequence[str] = (),
 ) -> Iterator[Engine]:
     """Open an engine with so many workers, or with those of a running cluster.
 
     Parameters
     ----------
-    workers : int
-        1 works in this process.
+    workers : int or None
+        1 works in this process; None chooses by cores, memory and GPUs.
     memory : int
         Bytes that all workers together may take.
     stop : Stop, optional
         When to begin no further task; None is never.
     scheduler : str, optional
         Address or scheduler file of a running Dask cluster, which then does the work.
+    gpus : sequence of str
+        Those that may be used: the first workers get one each. A worker alone takes the first.
 
     Raises
     ------
@@ -278,47 +289,42 @@ def open_engine(
         with quiet(), scheduling.connected(scheduler) as client:
             yield DaskEngine(client, scheduling.survey(client, scheduler), stop)
         return
+    workers = workers or natural_workers(memory, len(gpus))
     if workers == 1:
         yield InlineEngine(block_threads(workers), stop)
         return
-    if memory // workers < WORKER_BYTES:
+    gpus = gpus[:workers]
+    threads = block_threads(1) if gpus else 1
+    slots = workers + len(gpus) * (threads - 1)
+    if memory // slots < WORKER_BYTES:
         message = (
             f"--workers: {workers} share {memory / 1e9:.1f} GB; expected at least "
             f"{WORKER_BYTES / 1e9:.1f} GB for each; give fewer --workers or more --memory"
         )
         raise ConfigError(message)
-    import dask  # noqa: PLC0415
-    from distributed import Client, LocalCluster  # noqa: PLC0415
+    from distributed import Client  # noqa: PLC0415
 
-    names = {
-        "OMP_NUM_THREADS": str(threads_per_worker(workers)),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        # What goes wrong in a worker is told by its task; Python's own warnings are the tests'.
-        "PYTHONWARNINGS": "ignore",
-    }
-    settings = {f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in names.items()} | {
-        "distributed.admin.large-graph-warning-threshold": "100MB",
-        "distributed.worker.preload": ["anystar_batch.worker"],
-        "distributed.logging": {"distributed": "critical", "distributed.client": "critical"},
-    }
+    cores = threads_per_worker(workers)
     with (
-        dask.config.set(settings),
-        own_environment(),
-        quiet(),
-        LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=memory // workers,
-            # Any free port: the usual one may belong to another run.
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
+        local_cluster(workers, memory, cores, gpus, threads) as cluster,
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
-        pool = scheduling.Pool(workers, memory, threads_per_worker(workers), gpus=0)
+        pool = scheduling.Pool(slots, memory, cores, len(gpus))
         yield DaskEngine(client, pool, stop)
+
+
+def natural_workers(memory: int, gpus: int) -> int:
+    """Return how many workers this machine has room for: one per GPU, and per four cores.
+
+    Parameters
+    ----------
+    memory : int
+        Bytes that they may take together.
+    gpus : int
+        That may be used.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return max(1, gpus, min(cores // CORES_PER_WORKER, memory // COMFORTABLE_BYTES))
 
 
 def threads_per_worker(workers: int) -> int:

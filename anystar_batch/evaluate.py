@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.archive.label_source import LabelSource, read_label_source
 from anystar_batch.archive.store import ImageReader
-from anystar_batch.blocks import Block, plan_blocks, units_per_block
+from anystar_batch.blocks import Blocks, plan_blocks, units_per_block
 from anystar_batch.config import parse_times
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import BlockDone, Listener, Note, StageDone, StageStarted, ignore
@@ -217,7 +217,7 @@ class _Pairs:
 
 
 def _tables(
-    pairs: _Pairs, blocks: list[Block], at: int, listen: Listener
+    pairs: _Pairs, blocks: Blocks, at: int, listen: Listener
 ) -> Iterator[matching.Overlaps]:
     """Yield the table of every box of one time point."""
     volumes = [

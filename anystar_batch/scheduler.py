@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from anystar_batch import __version__
+from anystar_batch.cluster import GPU
 from anystar_batch.errors import ConfigError
 
 CONNECT_SECONDS = 20.0
@@ -22,9 +23,6 @@ CONNECT_SECONDS = 20.0
 
 WORKER_SECONDS = 120.0
 """How long the first worker may take to appear; a batch system starts it when it has room."""
-
-GPU = "GPU"
-"""Resource that workers declare (`dask worker --resources GPU=1`): the network runs there only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class Pool:
     network_threads : int
         Cores that one slot's network may use.
     gpus : int
-        Workers that declare the resource `GPU`.
+        Workers that declare the resource `GPU` (`dask worker --resources GPU=1`).
     """
 
     slots: int

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import time as clock
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from anystar_batch import finding, render, spool, tasks
 from anystar_batch.archive.labels import LabelSpec
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.store import ImageReader, write_bytes_atomic
-from anystar_batch.blocks import Block, plan_blocks, units_per_block
+from anystar_batch.blocks import Block, Blocks, plan_blocks, units_per_block
 from anystar_batch.engine import Engine, Failure
 from anystar_batch.errors import (
     BlockError,
@@ -109,32 +109,32 @@ class Run:
 def predict(run: Run) -> None:
     """Run the network on every tile that is not done."""
     done = run.ledger.entries("predict")
-    todo = []
-    blocks = tile_blocks(run)
-    for time in run.plan.times:
-        for block in blocks:
-            tiles = tuple(t for t in block.units if tile_key(time, t) not in done)
-            if tiles:
-                todo.append(finding.PredictTask(run.work, time, block, tiles))
-    _run_tasks(run, "predict", finding.predict, todo, len(blocks) * len(run.plan.times) - len(todo))
+
+    def left(time: int, block: Block) -> tuple[ZYX, ...]:
+        return tuple(t for t in block.units if tile_key(time, t) not in done)
+
+    def task(time: int, block: Block) -> finding.PredictTask:
+        return finding.PredictTask(run.work, time, block, left(time, block))
+
+    _run_tasks(run, "predict", finding.predict, _todo(run, tile_blocks(run), left, task))
 
 
 def suppress(run: Run) -> None:
     """Judge every candidate as far as its block can, then decide the few left over."""
-    entries = run.ledger.entries("suppress")
+    done = run.ledger.entries("suppress")
     reach = longest_ray(run)
     volume = Box.of_shape(run.plan.working.shape)
-    todo = []
-    blocks = tile_blocks(run)
-    for time in run.plan.times:
-        for block in blocks:
-            if all(tile_key(time, t) in entries for t in block.units):
-                continue
-            # Twice the reach: what lies on the core's border is then mostly certain.
-            known = tasks.near_box(block.box, 2 * reach).intersect(volume)
-            near = slices(run, "predict", time, known)
-            todo.append(tasks.SuppressTask(run.work, time, block, near, known, reach))
-    _run_tasks(run, "suppress", tasks.suppress, todo, len(blocks) * len(run.plan.times) - len(todo))
+
+    def is_left(time: int, block: Block) -> bool:
+        return not all(tile_key(time, t) in done for t in block.units)
+
+    def task(time: int, block: Block) -> tasks.SuppressTask:
+        # Twice the reach: what lies on the core's border is then mostly certain.
+        known = tasks.near_box(block.box, 2 * reach).intersect(volume)
+        near = slices(run, "predict", time, known)
+        return tasks.SuppressTask(run.work, time, block, near, known, reach)
+
+    _run_tasks(run, "suppress", tasks.suppress, _todo(run, tile_blocks(run), is_left, task))
     for time in run.plan.times:
         if run.ledger.entry("resolve", str(time)) is None:
             keys = _resolve(run, time, reach)
@@ -148,22 +148,24 @@ def number(run: Run) -> None:
     reach = longest_ray(run)
     volume = Box.of_shape(run.plan.working.shape)
     times = [t for t in run.plan.times if run.ledger.entry("number", str(t)) is None]
-    blocks = tile_blocks(run)
-    todo = []
-    for time in times:
-        for block in blocks:
-            known = tasks.near_box(block.box, 2 * reach + 1).intersect(volume)
-            near = slices(run, "suppress", time, known)
-            if any(piece.stop > piece.start for piece in near):
-                todo.append(tasks.OwnTask(run.work, time, block, near))
+
+    def task(time: int, block: Block) -> tasks.OwnTask:
+        known = tasks.near_box(block.box, 2 * reach + 1).intersect(volume)
+        near = slices(run, "suppress", time, known)
+        return tasks.OwnTask(run.work, time, block, near)
+
+    def is_left(time: int, block: Block) -> bool:
+        return time in times and bool(task(time, block).near)
+
     keys: dict[int, list[NDArray[np.int64]]] = {time: [] for time in times}
     hidden = dict.fromkeys(times, 0)
     removed = {time: dict.fromkeys(_removing(run), 0) for time in times}
-    for task, owned in _run_tasks(run, "own", tasks.own, todo, 0):
-        keys[task.time].append(owned.keys)
-        hidden[task.time] += owned.hidden
+    todo = _todo(run, tile_blocks(run), is_left, task)
+    for time, owned in _run_tasks(run, "own", tasks.own, replace(todo, already=0)):
+        keys[time].append(owned.keys)
+        hidden[time] += owned.hidden
         for name, count in owned.removed.items():
-            removed[task.time][name] += count
+            removed[time][name] += count
     for time in times:
         numbered = np.sort(np.concatenate([np.empty(0, np.int64), *keys[time]]))
         run.work.fence.check()
@@ -181,34 +183,35 @@ def paint(run: Run) -> None:
     """Paint and measure every write unit of level 0 that is not done."""
     done = run.ledger.entries("paint")
     reach = longest_ray(run)
-    blocks = unit_blocks(run, 0)
-    todo = []
-    for time in run.plan.times:
-        first = first_label(run, time)
-        for block in blocks:
-            units = tuple(u for u in block.units if render.unit_key(time, u) not in done)
-            if units:
-                near = slices(run, "suppress", time, render.working_box(run.plan, block.box, reach))
-                todo.append(render.PaintTask(run.work, time, block, units, near, first))
-    _run_tasks(
-        run, "paint", render.paint_block, todo, len(blocks) * len(run.plan.times) - len(todo)
-    )
+    first = {time: first_label(run, time) for time in run.plan.times}
+
+    def left(time: int, block: Block) -> tuple[ZYX, ...]:
+        return tuple(u for u in block.units if render.unit_key(time, u) not in done)
+
+    def task(time: int, block: Block) -> render.PaintTask:
+        near = slices(run, "suppress", time, render.working_box(run.plan, block.box, reach))
+        return render.PaintTask(run.work, time, block, left(time, block), near, first[time])
+
+    _run_tasks(run, "paint", render.paint_block, _todo(run, unit_blocks(run, 0), left, task))
 
 
 def pyramid(run: Run) -> None:
     """Make what painting has left of every coarse level from the level before."""
     for level in range(1, run.spec.num_levels):
-        stage = render.pyramid_stage(level)
-        done = run.ledger.entries(stage)
-        blocks = unit_blocks(run, level)
-        todo = []
-        for time in run.plan.times:
-            for block in blocks:
-                units = tuple(u for u in block.units if render.unit_key(time, u) not in done)
-                if units:
-                    todo.append(render.PyramidTask(run.work, time, level, block, units))
-        already = len(blocks) * len(run.plan.times) - len(todo)
-        _run_tasks(run, stage, render.pyramid_block, todo, already)
+        _pyramid_level(run, level)
+
+
+def _pyramid_level(run: Run, level: int) -> None:
+    stage = render.pyramid_stage(level)
+    done = run.ledger.entries(stage)
+
+    def left(time: int, block: Block) -> tuple[ZYX, ...]:
+        return tuple(u for u in block.units if render.unit_key(time, u) not in done)
+
+    def task(time: int, block: Block) -> render.PyramidTask:
+        return render.PyramidTask(run.work, time, level, block, left(time, block))
+
+    _run_tasks(run, stage, render.pyramid_block, _todo(run, unit_blocks(run, level), left, task))
 
 
 def check_content(run: Run) -> None:
@@ -236,14 +239,14 @@ def check_content(run: Run) -> None:
             raise ImageChangedError(_changed(plan, f"{box}, time {time}"))
 
 
-def tile_blocks(run: Run) -> list[Block]:
+def tile_blocks(run: Run) -> Blocks:
     """Return the blocks of tiles."""
     tiles = run.plan.tiles
     per_block = units_per_block(run.block_shape, tiles.core, run.plan.lattice.scale)
     return plan_blocks(tiles.shape, tiles.core, per_block)
 
 
-def unit_blocks(run: Run, level: int) -> list[Block]:
+def unit_blocks(run: Run, level: int) -> Blocks:
     """Return the blocks of write units of a level."""
     unit = run.spec.write_unit_zyx(level)
     return plan_blocks(run.spec.shape_zyx(level), unit, units_per_block(run.block_shape, unit))
@@ -272,20 +275,61 @@ def first_label(run: Run, time: int) -> int:
     return 1 + sum(int(entries[str(t)]["count"]) for t in run.plan.times if t < time)
 
 
-def _run_tasks(
+@dataclass(frozen=True, slots=True)
+class Todo(Generic[Task]):
+    """What is left of a stage; tasks are made when their turn comes.
+
+    Parameters
+    ----------
+    tasks : iterator
+        Each is made when it is asked for: a million of them never exist together.
+    count : int
+        How many there are.
+    already : int
+        Blocks that an earlier run has done.
+    """
+
+    tasks: Iterator[Task]
+    count: int
+    already: int
+
+
+def _todo(
     run: Run,
-    stage: str,
-    function: Callable[[Task], Result],
-    todo: Sequence[Task],
-    already: int,
-) -> list[tuple[Task, Result]]:
-    """Run a stage's tasks, note and announce each; raise after the last if any failed."""
+    blocks: Blocks,
+    is_left: Callable[[int, Block], object],
+    task: Callable[[int, Block], Task],
+) -> Todo[Task]:
+    """Return tasks for the blocks of which something is left, times slowest."""
+    left = [
+        np.array([n for n, block in enumerate(blocks) if is_left(time, block)], np.int64)
+        for time in run.plan.times
+    ]
+    made = (
+        task(time, blocks[int(n)])
+        for time, numbers in zip(run.plan.times, left, strict=True)
+        for n in numbers
+    )
+    count = sum(len(numbers) for numbers in left)
+    return Todo(made, count, len(blocks) * len(run.plan.times) - count)
+
+
+def _run_tasks(
+    run: Run, stage: str, function: Callable[[Task], Result], todo: Todo[Task]
+) -> list[tuple[int, Result]]:
+    """Run a stage's tasks, note and announce each; raise after the last if any failed.
+
+    Returns
+    -------
+    list of (time, result)
+        Of stage `own`; what other stages return is in the ledger.
+    """
     started = clock.perf_counter()
-    run.on_event(StageStarted(stage, len(todo), already))
-    results: list[tuple[Task, Result]] = []
+    run.on_event(StageStarted(stage, todo.count, todo.already))
+    results: list[tuple[int, Result]] = []
     failed: list[tuple[str, Failure]] = []
     begun = 0
-    for task, result in run.engine.run(function, todo, needs_network=stage == "predict"):
+    for task, result in run.engine.run(function, todo.tasks, needs_network=stage == "predict"):
         run.work.fence.check()
         begun += 1
         name = f"{task.time}/{task.block.name}"
@@ -296,7 +340,7 @@ def _run_tasks(
         for part, entries in {stage: result.entries, **result.further}.items():
             run.ledger.done(part, dict(entries))
         if stage == "own":
-            results.append((task, result))
+            results.append((task.time, result))
         run.on_event(BlockDone(stage, name, result.seconds, result.instances))
     seconds = clock.perf_counter() - started
     run.seconds[stage] = seconds
@@ -307,10 +351,10 @@ def _run_tasks(
         all_of = f" ({len(failed)} blocks failed: {names}{more})" if len(failed) > 1 else ""
         reason = f"{failed[0][1].reason}{all_of}; nothing is published, a rerun does what is left"
         raise BlockError(stage, failed[0][0], reason)
-    if begun < len(todo):
+    if begun < todo.count:
         message = (
-            f"stopped {run.engine.stop.why}: stage {stage} has {len(todo) - begun} of {len(todo)} "
-            "blocks left; the same command continues"
+            f"stopped {run.engine.stop.why}: stage {stage} has {todo.count - begun} of "
+            f"{todo.count} blocks left; the same command continues"
         )
         raise OutOfTimeError(message)
     return results

@@ -1,8 +1,9 @@
 """The whole command against the bare network, in one run: `python -m bench run OUT`.
 
-On each phantom the command is run with its network loaded, and the bare network is run on the very
-same tiles (windows, context, precision), already read and normalised; both in turn, several times.
-Useful voxels are those of the cores. Start-up (loading the backend, compiling) is timed apart.
+On each phantom (`--density`) and each mosaic of a real volume (`--mosaics`) the command is run with
+its network loaded, and the bare network is run on the very same tiles (window, context, precision),
+already read and normalised; in turn, several times. Useful voxels are those of the cores.
+Start-up (loading the backend, compiling) is timed apart.
 The command works in this process: as it does for a user, with several blocks at once, for its speed
 and memory; then one block at a time, so that CPU seconds are told part by part.
 
@@ -26,7 +27,13 @@ import numpy as np
 
 from anystar_batch import pipeline
 from anystar_batch.archive.store import ImageReader, read_image
-from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig, parse_diameter
+from anystar_batch.config import (
+    Diameter,
+    ResultConfig,
+    RunConfig,
+    SegmentConfig,
+    parse_diameter,
+)
 from anystar_batch.engine import InlineEngine, block_threads, threads_per_worker
 from anystar_batch.geometry import iter_grid
 from anystar_batch.network.bundled import load_model
@@ -36,6 +43,7 @@ from anystar_batch.plan import Plan, make_plan
 from anystar_batch.reading import tile_image
 from anystar_batch.sampling import all_limits
 from bench.clock import timed
+from bench.mosaic import SETS, mosaic
 from trainer.phantom import Phantom
 from trainer.phantom_zarr import write
 
@@ -60,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512])
     parser.add_argument("--radius", type=float, default=3.5, help="of the objects, voxels")
     parser.add_argument("--density", nargs="*", default=["dense", "sparse"])
+    parser.add_argument("--mosaics", nargs="*", default=[], choices=list(SETS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="anystar-mix")
     parser.add_argument("--precision", default="auto")
@@ -79,23 +88,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "start_up_seconds": round(started, 2),
         "images": [],
     }
-    for density in options.density:
+    for name in [*options.density, *options.mosaics]:
         for size in options.sizes:
-            image = phantom(options.out, size, options.radius, density)
+            image, diameter = source(options.out, name, size, options.radius)
             config = SegmentConfig(
                 image=str(image),
-                result=ResultConfig(
-                    diameter=parse_diameter(f"{2 * options.radius:g}px"),
-                    precision=precision,
-                    tile=options.tile,
-                ),
+                result=ResultConfig(diameter=diameter, precision=precision, tile=options.tile),
                 run=RunConfig(overwrite=True),
             )
             found = measure(config, predictor, options.repeats)
-            document["images"].append({"size": size, "density": density, **found})
+            document["images"].append({"size": size, "density": name, **found})
             print(line(document["images"][-1]), flush=True)
             (options.out / "run.json").write_text(json.dumps(document, indent=1))
     figure(options.out / "run.png", document)
+
+
+def source(out: Path, name: str, size: int, radius: float) -> tuple[Path, Diameter]:
+    """Return a phantom or a mosaic, made if it is not there, and its objects' diameter."""
+    if name in SETS:
+        path = out / f"{name}-{size}.ome.zarr"
+        return path, Diameter(mosaic(name, size, path), "um")
+    return phantom(out, size, radius, name), parse_diameter(f"{2 * radius:g}px")
 
 
 def phantom(out: Path, size: int, radius: float, density: str) -> Path:

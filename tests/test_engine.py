@@ -18,6 +18,7 @@ from anystar_batch.engine import (
     Left,
     attempt,
     failure_of,
+    natural_workers,
     open_engine,
     threads_per_worker,
 )
@@ -251,6 +252,30 @@ def test_a_task_that_kills_every_worker_is_named_and_the_others_are_done(tmp_pat
 
 def test_workers_get_their_share_of_the_threads(two_workers):
     assert list(two_workers.run(environment, [1])) == [(1, str(threads_per_worker(2)))]
+
+
+def visible_gpus(seconds):
+    """A task that takes a moment, so that every free worker gets some."""
+    time.sleep(seconds)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_the_network_runs_in_the_process_that_has_the_gpu_to_itself(capfd):
+    with open_engine(2, 8 * 10**9, gpus=("5", "7")[1:]) as engine:
+        assert engine.workers == 1 + InlineEngine().network_threads  # blocks of the one, the other
+        networks = [r for _, r in engine.run(visible_gpus, [0.05] * 12, needs_network=True)]
+        others = [r for _, r in engine.run(visible_gpus, [0.05] * 40)]
+    assert networks == ["7"] * 12
+    assert set(others) == {"7", "-1"}
+
+
+@pytest.mark.parametrize(
+    ("cores", "gigabytes", "gpus", "workers"),
+    [(2, 16, 0, 1), (16, 64, 0, 4), (16, 8, 0, 2), (16, 1, 0, 1), (16, 64, 8, 8), (64, 256, 4, 16)],
+)
+def test_workers_by_cores_memory_and_gpus(monkeypatch, cores, gigabytes, gpus, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert natural_workers(gigabytes * 10**9, gpus) == workers
 
 
 def test_a_cause_that_passes_is_raised_to_be_tried_again(tmp_path):

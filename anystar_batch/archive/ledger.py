@@ -11,13 +11,17 @@ stopped.
 
     {"format": 2, "fingerprint": "4be0...", "parts": {...}}     first line
     {"stage": "predict", "key": "0/1.3.2", "file": "...", "content": "..."}
+
+In memory an entry stays the bytes it is on disk until somebody asks for it: a million of them take
+a third of what a million dictionaries would, and are there in a few seconds.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +31,47 @@ from anystar_batch.errors import LedgerMismatchError
 
 FORMAT = 2
 NAME = "ledger.jsonl"
+
+_ENTRY = re.compile(rb'\{"stage": "([^"\\]*)", "key": "([^"\\]*)"(?:, ([^\n]*))?\}\n')
+"""A line as `done` writes it; its third group is what was noted, without the brackets."""
+
+
+class Entries(Mapping[str, dict[str, Any]]):
+    """The entries of a stage, by key; each is decoded anew whenever it is asked for.
+
+    Parameters
+    ----------
+    path : Path
+        The ledger, for messages.
+    lines : dict
+        JSON of every entry, by key.
+
+    Raises
+    ------
+    LedgerMismatchError
+        When an entry is asked for that is damaged.
+    """
+
+    def __init__(self, path: Path, lines: dict[str, bytes]) -> None:
+        self._path = path
+        self._lines = lines
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        line = self._lines[key]
+        try:
+            entry: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise LedgerMismatchError(_damaged(f"{self._path}, {key}")) from error
+        return entry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._lines
 
 
 class Ledger:
@@ -59,7 +104,7 @@ class Ledger:
         self.path = folder / NAME
         self.fingerprint = fingerprint
         self._check = check
-        self._entries: dict[str, dict[str, dict[str, Any]]] = {}
+        self._lines: dict[str, dict[str, bytes]] = {}
         self._load(fingerprint, parts)
         self._stream = self.path.open("a", encoding="utf-8")
         if self.path.stat().st_size == 0:
@@ -91,11 +136,11 @@ class Ledger:
 
     def entry(self, stage: str, key: str) -> dict[str, Any] | None:
         """Return what was noted of a piece, None if it is not done."""
-        return self._entries.get(stage, {}).get(key)
+        return self.entries(stage).get(key)
 
-    def entries(self, stage: str) -> dict[str, dict[str, Any]]:
-        """Return every entry of a stage, by key; a copy."""
-        return dict(self._entries.get(stage, {}))
+    def entries(self, stage: str) -> Entries:
+        """Return every entry of a stage, those to come too, by key."""
+        return Entries(self.path, self._lines.setdefault(stage, {}))
 
     def done(self, stage: str, entries: dict[str, dict[str, Any]]) -> None:
         """Note that pieces are done; returns when the note is on disk.
@@ -109,7 +154,7 @@ class Ledger:
         """
         self._check()
         for key, entry in entries.items():
-            self._entries.setdefault(stage, {})[key] = entry
+            self._lines.setdefault(stage, {})[key] = json.dumps(entry).encode()
             self._stream.write(json.dumps({"stage": stage, "key": key, **entry}) + "\n")
         self._stream.flush()
         os.fsync(self._stream.fileno())
@@ -123,18 +168,29 @@ class Ledger:
         if not self.path.exists():
             return
         raw = self.path.read_bytes()
-        whole = raw[: raw.rfind(b"\n") + 1]
-        lines = whole.splitlines()
-        if not lines:
+        end = raw.rfind(b"\n") + 1
+        if end == 0:
             write_bytes_atomic(self.path, b"")
             return
-        header, *entries = [_parse(self.path, n, line) for n, line in enumerate(lines, 1)]
+        at = raw.find(b"\n") + 1
+        header = _parse(self.path, 1, raw[:at])
         if header.get("format") != FORMAT or header.get("fingerprint") != fingerprint:
             raise LedgerMismatchError(_difference(self.path.parent, header, parts))
-        for entry in entries:
-            self._entries.setdefault(entry.pop("stage"), {})[entry.pop("key")] = entry
+        number = 1
+        while at < end:
+            number += 1
+            match = _ENTRY.match(raw, at)
+            if match is None:  # keys with escapes, or damage
+                stop = raw.find(b"\n", at) + 1
+                entry = _parse(self.path, number, raw[at:stop])
+                stage, key = entry.pop("stage"), entry.pop("key")
+                body, at = json.dumps(entry).encode(), stop
+            else:
+                stage, key = match[1].decode(), match[2].decode()
+                body, at = b"{%b}" % (match[3] or b""), match.end()
+            self._lines.setdefault(stage, {})[key] = body
         self._check()
-        write_bytes_atomic(self.path, whole)
+        write_bytes_atomic(self.path, raw if end == len(raw) else raw[:end])
 
 
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
@@ -144,12 +200,15 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict) or (number > 1 and not {"stage", "key"} <= document.keys()):
-        message = (
-            f"{path}, line {number}: damaged, and not by a run that was cut short; give --restart "
-            "to throw the unfinished run away"
-        )
-        raise LedgerMismatchError(message)
+        raise LedgerMismatchError(_damaged(f"{path}, line {number}"))
     return document
+
+
+def _damaged(where: str) -> str:
+    return (
+        f"{where}: damaged, and not by a run that was cut short; give --restart to throw the "
+        "unfinished run away"
+    )
 
 
 def _difference(folder: Path, header: dict[str, Any], parts: dict[str, object]) -> str:

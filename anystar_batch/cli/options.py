@@ -67,7 +67,10 @@ BlockShape = Annotated[
 Memory = Annotated[
     str | None, typer.Option(help="Memory of all processes, e.g. 4GB. Default: 80 % of free.")
 ]
-Workers = Annotated[int, typer.Option(help="Processes.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes; default one per GPU and per four cores, as memory allows."),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS|FILE", help="Running Dask cluster that does the work."),
@@ -112,7 +115,7 @@ class Chosen:
     backend: str
     block_shape: tuple[int, int, int] | None
     memory: str | None
-    workers: int
+    workers: int | None
     scheduler: str | None
     work_dir: str | None
     overwrite: bool

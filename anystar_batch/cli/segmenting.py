@@ -54,7 +54,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     backend: o.Backend = "tensorflow",
     block_shape: o.BlockShape = None,
     memory: o.Memory = None,
-    workers: o.Workers = 1,
+    workers: o.Workers = None,
     scheduler: o.Scheduler = None,
     work_dir: o.WorkDir = None,
     stats: Annotated[
@@ -138,6 +138,7 @@ def _segment_all(
     """Segment one image after another with one engine; return the exit code that counts most."""
     from anystar_batch.engine import open_engine  # noqa: PLC0415
     from anystar_batch.memory import available_memory  # noqa: PLC0415
+    from anystar_batch.network.devices import gpu_names  # noqa: PLC0415
 
     shared = configs[0].run
     memory = shared.memory if shared.memory is not None else available_memory()
@@ -151,7 +152,8 @@ def _segment_all(
         return WARNED if fail_on_warning and summary.warnings else DONE
 
     try:
-        with open_engine(shared.workers, memory, scheduler=shared.scheduler) as engine:
+        gpus = gpu_names(configs[0].result.backend)
+        with open_engine(shared.workers, memory, scheduler=shared.scheduler, gpus=gpus) as engine:
             return _each(configs, lambda config: run(config, engine), as_json=as_json)
     except AnyStarBatchError as error:
         return report(error)

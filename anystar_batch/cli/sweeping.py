@@ -64,7 +64,7 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
     backend: o.Backend = "tensorflow",
     block_shape: o.BlockShape = None,
     memory: o.Memory = None,
-    workers: o.Workers = 1,
+    workers: o.Workers = None,
     scheduler: o.Scheduler = None,
     work_dir: o.WorkDir = None,
     overwrite: o.Overwrite = False,
@@ -160,6 +160,7 @@ def _sweep(config: SweepConfig, stop: Stop, progress: Listener, *, as_json: bool
     from anystar_batch.engine import open_engine  # noqa: PLC0415
     from anystar_batch.events import Event  # noqa: PLC0415
     from anystar_batch.memory import available_memory  # noqa: PLC0415
+    from anystar_batch.network.devices import gpu_names  # noqa: PLC0415
     from anystar_batch.progress import log_event  # noqa: PLC0415
 
     run = config.wanted.run
@@ -174,7 +175,8 @@ def _sweep(config: SweepConfig, stop: Stop, progress: Listener, *, as_json: bool
         _print_outcome(outcome, as_json=as_json)
 
     try:
-        opened = open_engine(run.workers, memory, stop, scheduler=run.scheduler)
+        gpus = gpu_names(config.wanted.result.backend)
+        opened = open_engine(run.workers, memory, stop, scheduler=run.scheduler, gpus=gpus)
         with _asked_to_stop(stop), opened as engine:
             return s.sweep(config, tell, listen, engine=engine)
     finally:

@@ -57,22 +57,52 @@ def cpu_flags() -> set[str]:
     return next((set(line.split()) for line in lines if line.startswith("flags")), set())
 
 
+@cache
+def gpu_names(backend: str) -> tuple[str, ...]:
+    """Return the NVIDIA GPUs that a backend here may use, asked once a process.
+
+    Parameters
+    ----------
+    backend : {"tensorflow", "jax"}
+
+    Returns
+    -------
+    tuple of str
+        What `CUDA_VISIBLE_DEVICES` calls each of them; empty without any, or without the packages
+        that drive them.
+    """
+    if not any(map(_is_installed, GPU_PACKAGES[backend])):
+        return ()
+    found = _ask_driver("index")
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = [name.strip() for name in (given or "").split(",") if name.strip()]
+    return tuple((found and named) or found)
+
+
 def gpu_capabilities() -> list[float]:
     """Return the compute capability of every NVIDIA GPU that may be used; empty without any."""
+    try:
+        return [float(line) for line in _ask_driver("compute_cap")]
+    except ValueError:
+        return []
+
+
+def _ask_driver(question: str) -> list[str]:
+    """What nvidia-smi says of every GPU; nothing where there is none, or none may be used."""
     command = shutil.which("nvidia-smi")
     if command is None or os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
         return []
     try:
         done = subprocess.run(
-            [command, "--query-gpu=compute_cap", "--format=csv,noheader"],
+            [command, f"--query-gpu={question}", "--format=csv,noheader"],
             capture_output=True,
             check=True,
             text=True,
             timeout=20,
         )
-        return [float(line) for line in done.stdout.split()]
-    except (OSError, subprocess.SubprocessError, ValueError):
+    except (OSError, subprocess.SubprocessError):
         return []
+    return done.stdout.split()
 
 
 def _is_installed(distribution: str) -> bool:

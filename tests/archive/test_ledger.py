@@ -39,11 +39,41 @@ def test_the_last_note_of_a_piece_counts(tmp_path):
         assert again.entries("predict") == {"k": {"start": 7}}
 
 
-def test_entries_are_a_copy(tmp_path):
+def test_whoever_changes_an_entry_changes_a_copy(tmp_path):
+    noted = {"n": 1}
     with Ledger(tmp_path, "abc", PARTS) as ledger:
+        ledger.done("predict", {"k": noted})
+        noted["n"] = 2
+        ledger.entries("predict")["k"].clear()
+        ledger.entry("predict", "k").clear()
+        assert ledger.entry("predict", "k") == {"n": 1}
+
+
+def test_entries_show_what_is_noted_later(tmp_path):
+    with Ledger(tmp_path, "abc", PARTS) as ledger:
+        entries = ledger.entries("predict")
+        assert "k" not in entries
         ledger.done("predict", {"k": {}})
-        ledger.entries("predict").clear()
-        assert ledger.entry("predict", "k") == {}
+        assert list(entries) == ["k"]
+
+
+def test_a_key_of_any_letters_is_found_again(tmp_path):
+    with Ledger(tmp_path, "abc", PARTS) as ledger:
+        ledger.done("plan", {'a "b" \\ ü': {"text": 'x "y"}\\'}, "plain": {"of": "}, {"}})
+    with Ledger(tmp_path, "abc", PARTS) as again:
+        assert again.entry("plan", 'a "b" \\ ü') == {"text": 'x "y"}\\'}
+        assert again.entry("plan", "plain") == {"of": "}, {"}
+
+
+def test_damage_inside_an_entry_is_refused_when_it_is_asked_for(tmp_path):
+    with Ledger(tmp_path, "abc", PARTS) as ledger:
+        ledger.done("predict", {"first": {"start": 7}, "second": {}})
+    path = tmp_path / NAME
+    path.write_bytes(path.read_bytes().replace(b": 7", b":\x007"))
+    with Ledger(tmp_path, "abc", PARTS) as again:
+        assert again.entry("predict", "second") == {}
+        with pytest.raises(LedgerMismatchError, match="first: damaged"):
+            again.entry("predict", "first")
 
 
 @pytest.mark.parametrize("lost", [1, 5, 20])

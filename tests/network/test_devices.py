@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 
 from anystar_batch.network import devices
-from anystar_batch.network.devices import cpu_flags, gpu_capabilities, natural_precision
+from anystar_batch.network.devices import (
+    cpu_flags,
+    gpu_capabilities,
+    gpu_names,
+    natural_precision,
+)
 
 
 @pytest.fixture
@@ -24,9 +29,11 @@ def machine(monkeypatch, tmp_path):
             command.chmod(0o755)
         monkeypatch.setenv("PATH", f"{bin_dir}:/bin:/usr/bin" if gpus else str(bin_dir))
         natural_precision.cache_clear()
+        gpu_names.cache_clear()
 
     yield machine
     natural_precision.cache_clear()
+    gpu_names.cache_clear()
 
 
 @pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
@@ -67,3 +74,25 @@ def test_hidden_gpus_do_not_count(machine, monkeypatch):
     assert gpu_capabilities() == [9.0]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpu_capabilities() == []
+
+
+def test_gpus_are_named_as_the_driver_or_the_environment_names_them(machine, monkeypatch):
+    machine(gpus="echo 0; echo 1; echo 2", installed=CUDA)
+    assert gpu_names("tensorflow") == ("0", "1", "2")
+    gpu_names.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-9bd8")
+    assert gpu_names("tensorflow") == ("2", "GPU-9bd8")
+    gpu_names.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpu_names("tensorflow") == ()
+
+
+def test_gpus_without_what_drives_them_do_not_count(machine):
+    machine(gpus="echo 0; echo 1", installed=())
+    assert gpu_names("tensorflow") == ()
+
+
+def test_a_gpu_that_only_the_environment_knows_does_not_count(machine, monkeypatch):
+    machine(installed=CUDA)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert gpu_names("tensorflow") == ()
