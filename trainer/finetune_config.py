@@ -70,7 +70,7 @@ class FinetuneConfig:
     times: tuple[int, ...] = (0,)
     diameter: float | None = None
     ignore: int | None = None
-    synthetic: float = 0.5
+    synthetic: float = 0.25
     held_out: float = 0.2
     minutes: float = 15.0
     steps: int = 0
