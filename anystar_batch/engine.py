@@ -32,6 +32,9 @@ Result = TypeVar("Result")
 WINDOW = 4
 """Tasks in flight per worker."""
 
+GROUP_SECONDS, MAX_GROUP = 0.5, 32
+"""How long tasks that are sent together take together, and the most that are sent together."""
+
 SURVEY_SECONDS = 5.0
 """How often a cluster is asked how many workers it has."""
 
@@ -199,28 +202,31 @@ class DaskEngine:
 
         waiting = iter(tasks)
         where = self._network if needs_network else {}
-        running: dict[Any, Task] = {}
+        running: dict[Any, list[Task]] = {}
         asked = clock.monotonic()
+        pace = _Pace()
+
+        def send(group: list[Task]) -> Any:  # noqa: ANN401
+            future = self._client.submit(
+                attempt_all, function, group, self.stop, pure=False, retries=RETRIES, **where
+            )
+            running[future] = group
+            return future
 
         def submit(count: int) -> list[Any]:
-            futures = []
-            for task in itertools.islice(waiting, 0 if self.stop.is_due else count):
-                future = self._client.submit(
-                    attempt, function, task, self.stop, pure=False, retries=RETRIES, **where
-                )
-                running[future] = task
-                futures.append(future)
-            return futures
+            groups = (list(itertools.islice(waiting, pace.group)) for _ in range(count))
+            return [] if self.stop.is_due else [send(g) for g in itertools.takewhile(bool, groups)]
 
         # Workers of a given cluster come and go.
         window = WINDOW * scheduling.slot_count(self._client)
         completed: Any = as_completed(submit(window))  # type: ignore[no-untyped-call]
         for future in completed:
-            task = running.pop(future)
-            error = future.exception()
-            result = failure_of(error) if error is not None else future.result()
-            if not isinstance(result, Left):
-                yield task, result
+            group = running.pop(future)
+            if future.exception() is not None and len(group) > 1:
+                for task in group:  # one of them is to blame: alone, each says for itself
+                    completed.add(send([task]))
+            else:
+                yield from _outcomes(group, future, pace)
             future.release()
             if clock.monotonic() > asked + SURVEY_SECONDS:
                 window, asked = WINDOW * scheduling.slot_count(self._client), clock.monotonic()
@@ -228,9 +234,61 @@ class DaskEngine:
                 completed.add(extra)
 
 
+@dataclass(slots=True)
+class _Pace:
+    """How many tasks to send together, so that Dask's share of their time is small."""
+
+    seconds: float = 0.0
+
+    @property
+    def group(self) -> int:
+        """Tasks a group: as many as take about `GROUP_SECONDS`; one until the first is done."""
+        if self.seconds == 0.0:
+            return 1
+        return max(1, min(MAX_GROUP, int(GROUP_SECONDS / self.seconds)))
+
+    def note(self, count: int, seconds: float) -> None:
+        """Learn from a group that took so long; what is new counts for half."""
+        each = max(seconds / count, 1e-6)
+        self.seconds = each if self.seconds == 0.0 else 0.5 * (self.seconds + each)
+
+
+def _outcomes(group: list[Task], future: Any, pace: _Pace) -> list[tuple[Task, Any]]:  # noqa: ANN401
+    """What became of the tasks of a group, less those that were not begun."""
+    error = future.exception()
+    if error is not None:
+        return [(group[0], failure_of(error))]
+    results, seconds = future.result()
+    pace.note(len(group), seconds)
+    return [
+        (task, result)
+        for task, result in zip(group, results, strict=True)
+        if not isinstance(result, Left)
+    ]
+
+
 def unless_due(function: Callable[[Task], Result], task: Task, stop: Stop) -> Result | Left:
     """Run a task, unless it is time to stop."""
     return Left() if stop.is_due else function(task)
+
+
+def attempt_all(
+    function: Callable[[Task], Result], tasks: Sequence[Task], stop: Stop | None = None
+) -> tuple[list[Result | Failure | Left], float]:
+    """Run some tasks in a worker, one after another; return their results and the seconds taken.
+
+    Parameters
+    ----------
+    function : callable
+        A module-level function.
+    tasks : sequence
+        Its arguments.
+    stop : Stop, optional
+        When to begin no more of them.
+    """
+    began = clock.perf_counter()
+    results = [attempt(function, task, stop) for task in tasks]
+    return results, clock.perf_counter() - began
 
 
 def attempt(

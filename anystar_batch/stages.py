@@ -330,10 +330,10 @@ def _run_tasks(
     failed: list[tuple[str, Failure]] = []
     begun = 0
     for task, result in run.engine.run(function, todo.tasks, needs_network=stage == "predict"):
-        run.work.fence.check()
         begun += 1
         name = f"{task.time}/{task.block.name}"
         if isinstance(result, Failure):
+            run.work.fence.check()
             failed.append((name, result))
             run.on_event(BlockFailed(stage, name, result.reason))
             continue

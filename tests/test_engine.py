@@ -227,6 +227,27 @@ def test_only_what_may_pass_is_tried_again(two_workers, tmp_path, function, time
     assert calls(tmp_path) == times
 
 
+def double_most(n):
+    if n in {70, 71}:
+        raise ValueError(f"not {n}")
+    return 2 * n
+
+
+def test_short_tasks_travel_together_and_each_answers_for_itself(two_workers, monkeypatch):
+    sent = []
+    submit = two_workers._client.submit
+    monkeypatch.setattr(
+        two_workers._client, "submit", lambda *a, **k: sent.append(len(a[2])) or submit(*a, **k)
+    )
+    found = list(two_workers.run(double_most, range(100)))
+    assert sorted(task for task, _ in found) == list(range(100))
+    failed = {task: r.reason for task, r in found if isinstance(r, Failure)}
+    assert failed == {n: f"unexpected ValueError: not {n}" for n in (70, 71)}
+    assert all(r == 2 * task for task, r in found if task not in failed)
+    assert max(sent) > 10
+    assert len(sent) < 90
+
+
 def test_a_killed_worker_is_replaced_and_its_task_redone(two_workers, tmp_path, capfd):
     assert list(two_workers.run(die_once, [str(tmp_path)])) == [(str(tmp_path), "done after all")]
     out, err = capfd.readouterr()
