@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from anystar_batch import spool
 from anystar_batch.archive.store import ImageReader
 from anystar_batch.blocks import Block
-from anystar_batch.geometry import ZYX, Box
+from anystar_batch.geometry import ZYX, Box, inside
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.predictor import Predictor, PredictorFactory
 from anystar_batch.plan import Plan
@@ -28,7 +28,7 @@ from anystar_batch.reading import tile_content, tile_image
 from anystar_batch.stars.candidates import Candidates, is_storable, quantise
 from anystar_batch.stars.measures import contrasts
 from anystar_batch.stars.suppress import Status, suppress_block
-from anystar_batch.tasks import CANDIDATES, Done, Work, file_name, inside, model_rays, tile_key
+from anystar_batch.tasks import CANDIDATES, Done, Work, file_name, model_rays, tile_key
 
 _NETWORK = threading.Lock()
 """Whoever holds it has the device to itself; other blocks read and suppress meanwhile."""

@@ -13,6 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 ZYX: TypeAlias = tuple[int, int, int]
 """Three integers, axes (z, y, x), voxels."""
 
@@ -143,3 +146,44 @@ def grid_range(box: Box, step: ZYX, counts: ZYX) -> Iterator[ZYX]:
 def index_name(index: ZYX) -> str:
     """Return the name of a block or tile, e.g. `1.3.2`."""
     return ".".join(map(str, index))
+
+
+def inside(points: NDArray[np.int32], box: Box) -> NDArray[np.bool_]:
+    """Return which points lie in a box, bool [n].
+
+    Parameters
+    ----------
+    points : int32 [n, 3]
+        Voxels, (z, y, x).
+    box : Box
+    """
+    within = (points >= np.asarray(box.start)) & (points < np.asarray(box.stop))
+    every: NDArray[np.bool_] = np.logical_and.reduce(within, axis=1)
+    return every
+
+
+class BoxIndex:
+    """Who meets a box, asked box after box, z slowest: one axis after another is narrowed down.
+
+    Parameters
+    ----------
+    boxes : integer [n, 2, 3]
+        Start and stop of everyone's box.
+    """
+
+    def __init__(self, boxes: NDArray[np.int64]) -> None:
+        self._boxes = boxes
+        self._asked: list[tuple[int, int]] = []
+        self._among = [np.arange(len(boxes))]
+
+    def meeting(self, box: Box) -> NDArray[np.int64]:
+        """Return the indices of those that share a voxel with a box, sorted."""
+        for axis, wanted in enumerate(zip(box.start, box.stop, strict=True)):
+            if axis < len(self._asked) and self._asked[axis] == wanted:
+                continue
+            del self._asked[axis:], self._among[axis + 1 :]
+            among = self._among[axis]
+            low, high = self._boxes[among, 0, axis], self._boxes[among, 1, axis]
+            self._asked.append(wanted)
+            self._among.append(among[(low < wanted[1]) & (high > wanted[0])])
+        return self._among[3]

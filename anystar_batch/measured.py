@@ -69,9 +69,12 @@ def save(
     rows["unit"] = np.concatenate([np.full(len(p.shape), noted[u]["unit"]) for u, p in parts])
     rows["shape"] = np.concatenate([part.shape for _, part in parts])
     rows["intensity"] = np.concatenate([part.intensity for _, part in parts])
-    for unit in {unit for unit, _ in parts}:
-        labels = rows["shape"]["label"][rows["unit"] == noted[unit]["unit"]]
-        noted[unit] |= {"file": name, "first": int(labels.min()), "last": int(labels.max())}
+    for unit, part in parts:
+        labels, known = part.shape["label"], noted[unit]
+        first, last = int(labels.min()), int(labels.max())
+        if known["file"]:
+            first, last = min(first, int(str(known["first"]))), max(last, int(str(known["last"])))
+        known |= {"file": name, "first": first, "last": last}
     rows = rows[np.argsort(rows["shape"]["label"], kind="stable")]
     stream = BytesIO()
     np.save(stream, rows, allow_pickle=False)

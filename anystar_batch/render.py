@@ -27,6 +27,7 @@ from anystar_batch.coarse import CoarseLevels
 from anystar_batch.geometry import (
     ZYX,
     Box,
+    BoxIndex,
     as_zyx,
     grid_box,
     grid_range,
@@ -66,7 +67,9 @@ class PaintTask:
     units : tuple of (z, y, x)
         Those of its write units that are not done.
     near : tuple of Slice
-        Survivors of every tile from which one may reach the block.
+        Survivors of every tile that meets `known`.
+    known : Box
+        Region of those that may reach the block, working voxels.
     first_label : int
         Label of the first instance of this time.
     """
@@ -76,6 +79,7 @@ class PaintTask:
     block: Block
     units: tuple[ZYX, ...]
     near: tuple[Slice, ...]
+    known: Box
     first_label: int
 
 
@@ -146,10 +150,10 @@ def working_box(plan: Plan, box: Box, reach: float) -> Box:
 
 
 def instances(
-    work: Work, time: int, near: Sequence[Slice], first_label: int
+    work: Work, time: int, near: Sequence[Slice], first_label: int, region: Box | None = None
 ) -> tuple[Candidates, NDArray[np.uint32]]:
-    """Return the instances of some tiles and their labels."""
-    survivors = load_survivors(work, time, near)
+    """Return the instances of some tiles, or those in a region of them, and their labels."""
+    survivors = load_survivors(work, time, near, region)
     numbered = np.load(label_keys_path(work.folder, time), mmap_mode="r", allow_pickle=False)
     keys = position_keys(survivors.points, work.plan.working.shape)
     rank = np.searchsorted(numbered, keys)
@@ -166,8 +170,8 @@ def paint_block(task: PaintTask) -> Done:
     reader, spec = ImageReader(plan.source), spec_of(plan.source)
     writer = LabelWriter(work.label, spec)
     rays = model_rays(plan.model)
-    survivors, labels = instances(work, time, task.near, task.first_label)
-    boxes = bounding_boxes(survivors, rays, plan.lattice)
+    survivors, labels = instances(work, time, task.near, task.first_label, task.known)
+    near = BoxIndex(bounding_boxes(survivors, rays, plan.lattice))
     unit_shape, shape = spec.write_unit_zyx(0), spec.shape_zyx(0)
     coarse = CoarseLevels([spec.shape_zyx(n) for n in range(spec.num_levels)], task.block.box)
     parts: list[tuple[ZYX, Partials]] = []
@@ -177,10 +181,9 @@ def paint_block(task: PaintTask) -> Done:
         box = grid_box(unit, unit_shape, shape)
         # Before it is read: a change while it is read must not go unseen.
         contents[unit] = unit_content(plan, reader, time, box)
-        meets = (boxes[:, 0] < box.stop) & (boxes[:, 1] > box.start)
-        reaches = np.logical_and.reduce(meets, axis=1)
+        reaches = near.meeting(box)
         out = np.zeros(box.shape, np.uint32)
-        if reaches.any():
+        if len(reaches):
             paint(out, box, survivors.take(reaches), labels[reaches], rays, plan.lattice)
         work.fence.check()
         writer.write_box(0, time, box, out)

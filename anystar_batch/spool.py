@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.archive.store import write_bytes_atomic
+from anystar_batch.geometry import Box, inside
 from anystar_batch.stars.candidates import Candidates, decode, encode
 
 
@@ -90,7 +91,9 @@ def save(
     return found
 
 
-def load(folder: Path, slices: Sequence[Slice], n_rays: int) -> tuple[Candidates, NDArray[np.int8]]:
+def load(
+    folder: Path, slices: Sequence[Slice], n_rays: int, region: Box | None = None
+) -> tuple[Candidates, NDArray[np.int8]]:
     """Read the candidates of several tiles.
 
     Parameters
@@ -101,6 +104,8 @@ def load(folder: Path, slices: Sequence[Slice], n_rays: int) -> tuple[Candidates
         What to read.
     n_rays : int
         Rays of a candidate.
+    region : Box, optional
+        Leave out, unread, whose point lies elsewhere; working voxels.
 
     Returns
     -------
@@ -114,7 +119,10 @@ def load(folder: Path, slices: Sequence[Slice], n_rays: int) -> tuple[Candidates
         if piece.stop > piece.start:
             if piece.file not in files:
                 files[piece.file] = np.load(folder / piece.file, mmap_mode="r", allow_pickle=False)
-            arrays.append(np.asarray(files[piece.file][piece.start : piece.stop]))
+            records = files[piece.file][piece.start : piece.stop]
+            if region is not None:
+                records = records[inside(records["points"], region)]
+            arrays.append(np.asarray(records))
     records = np.concatenate(arrays) if arrays else np.empty(0, record_type(n_rays))
     fields: Mapping[str, NDArray[Any]] = {
         name: np.ascontiguousarray(records[name])

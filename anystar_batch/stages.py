@@ -152,7 +152,7 @@ def number(run: Run) -> None:
     def task(time: int, block: Block) -> tasks.OwnTask:
         known = tasks.near_box(block.box, 2 * reach + 1).intersect(volume)
         near = slices(run, "suppress", time, known)
-        return tasks.OwnTask(run.work, time, block, near)
+        return tasks.OwnTask(run.work, time, block, near, known)
 
     def is_left(time: int, block: Block) -> bool:
         return time in times and bool(task(time, block).near)
@@ -189,8 +189,9 @@ def paint(run: Run) -> None:
         return tuple(u for u in block.units if render.unit_key(time, u) not in done)
 
     def task(time: int, block: Block) -> render.PaintTask:
-        near = slices(run, "suppress", time, render.working_box(run.plan, block.box, reach))
-        return render.PaintTask(run.work, time, block, left(time, block), near, first[time])
+        known = render.working_box(run.plan, block.box, reach)
+        near = slices(run, "suppress", time, known)
+        return render.PaintTask(run.work, time, block, left(time, block), near, known, first[time])
 
     _run_tasks(run, "paint", render.paint_block, _todo(run, unit_blocks(run, 0), left, task))
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from anystar_batch import spool
 from anystar_batch.archive.fence import Fence
 from anystar_batch.blocks import Block
-from anystar_batch.geometry import ZYX, Box, index_name
+from anystar_batch.geometry import ZYX, Box, index_name, inside
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.plan import Plan
@@ -125,13 +125,16 @@ class OwnTask:
     time : int
     block : Block
     near : tuple of Slice
-        Survivors of every tile from which one may reach a survivor of the block.
+        Survivors of every tile that meets `known`.
+    known : Box
+        Region of those that may reach a survivor of the block, working voxels.
     """
 
     work: Work
     time: int
     block: Block
     near: tuple[Slice, ...]
+    known: Box
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,9 +197,8 @@ def suppress(task: SuppressTask) -> Done:
     plan = task.work.plan
     rays = model_rays(plan.model)
     folder = Path(task.work.folder)
-    candidates, status = spool.load(folder / CANDIDATES, task.near, len(rays))
-    near = inside(candidates.points, task.known)
-    candidates, kept = candidates.take(near), status[near] == Status.KEPT
+    candidates, status = spool.load(folder / CANDIDATES, task.near, len(rays), task.known)
+    kept = status == Status.KEPT
     volume = Box.of_shape(plan.working.shape)
     status = suppress_block(candidates, rays, plan.nms_thresh, task.known, volume, task.reach, kept)
     alive = (status != Status.SUPPRESSED) & inside(candidates.points, task.block.box)
@@ -228,7 +230,7 @@ def own(task: OwnTask) -> Owned:
     started = clock.perf_counter()
     plan = task.work.plan
     rays = model_rays(plan.model)
-    survivors = load_survivors(task.work, task.time, task.near)
+    survivors = load_survivors(task.work, task.time, task.near, task.known)
     mine = inside(survivors.points, task.block.box)
     gone = removed(plan, survivors, rays)
     counts = {name: int(np.sum(fails & mine)) for name, fails in gone.items()}
@@ -247,13 +249,17 @@ def own(task: OwnTask) -> Owned:
     return Owned(keys, hidden, clock.perf_counter() - started, counts)
 
 
-def load_survivors(work: Work, time: int, near: Sequence[Slice]) -> Candidates:
-    """Return the final survivors of some tiles: kept, or undecided and resolved so.
+def load_survivors(
+    work: Work, time: int, near: Sequence[Slice], region: Box | None = None
+) -> Candidates:
+    """Return the final survivors of some tiles, or those of them whose points lie in a region.
+
+    They were kept, or undecided and resolved so.
 
     The filters have not acted on them; `own` says whom they keep.
     """
     rays = model_rays(work.plan.model)
-    candidates, status = spool.load(Path(work.folder) / SURVIVORS, near, len(rays))
+    candidates, status = spool.load(Path(work.folder) / SURVIVORS, near, len(rays), region)
     resolved = np.load(resolved_path(work.folder, time), allow_pickle=False)
     keys = position_keys(candidates.points, work.plan.working.shape)
     final = (status == Status.KEPT) | np.isin(keys, resolved)
@@ -274,13 +280,6 @@ def near_box(box: Box, margin: float) -> Box:
     """Return a box grown by a margin, rounded up, voxels."""
     grow = math.ceil(margin)
     return box.grow((grow, grow, grow))
-
-
-def inside(points: NDArray[np.int32], box: Box) -> NDArray[np.bool_]:
-    """Return which points lie in a box, bool [n]."""
-    within = (points >= np.asarray(box.start)) & (points < np.asarray(box.stop))
-    every: NDArray[np.bool_] = np.logical_and.reduce(within, axis=1)
-    return every
 
 
 def file_name(time: int, units: Sequence[ZYX], suffix: str) -> str:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anystar_batch.blocks import plan_blocks, units_per_block
-from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
+from anystar_batch.geometry import Box, BoxIndex, grid_box, grid_shape, iter_grid
 
 TRIPLES = st.tuples(*[st.integers(1, 40)] * 3)
 UNITS = st.tuples(*[st.integers(1, 17)] * 3)
@@ -50,3 +50,17 @@ def test_blocks_come_z_slowest_and_are_named_by_index():
 )
 def test_a_block_shape_is_rounded_up_to_whole_units(wanted, unit, step, expected):
     assert units_per_block(wanted, unit, step) == expected
+
+
+@pytest.mark.parametrize("order", ["z slowest", "any"])
+def test_who_meets_a_box_does_not_depend_on_the_boxes_asked_before(order):
+    rng = np.random.default_rng(3)
+    start = rng.integers(-5, 30, (300, 3))
+    boxes = np.stack([start, start + rng.integers(0, 12, (300, 3))], axis=1)
+    index = BoxIndex(boxes)
+    asked = [grid_box(unit, (8, 5, 11), (30, 22, 33)) for unit in iter_grid((4, 5, 3))]
+    if order == "any":
+        rng.shuffle(asked)
+    for box in asked:
+        meets = (boxes[:, 0] < box.stop) & (boxes[:, 1] > box.start)
+        assert index.meeting(box).tolist() == np.flatnonzero(meets.all(axis=1)).tolist()

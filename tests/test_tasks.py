@@ -251,7 +251,8 @@ def test_survivors_of_blocks_are_those_of_the_whole_volume(tmp_path, truth):
     final = load_survivors(work, 0, slices_of(judged))
     assert set(position_keys(final.points, SHAPE).tolist()) == expected
     own = [
-        tasks.own(OwnTask(work, 0, block, tuple(slices_of(judged)))) for block in blocks_of(work)
+        tasks.own(OwnTask(work, 0, block, tuple(slices_of(judged)), Box.of_shape(SHAPE)))
+        for block in blocks_of(work)
     ]
     owned = np.concatenate([o.keys for o in own])
     assert len(np.unique(owned)) == len(owned)
@@ -273,7 +274,7 @@ def test_a_survivor_inside_a_better_one_owns_no_voxel(tmp_path, truth):
     )
     np.save(tasks.resolved_path(work.folder, 0), np.empty(0, np.int64))
     (block,) = blocks_of(work, (9, 9, 9))
-    owned = tasks.own(OwnTask(work, 0, block, tuple(slices.values())))
+    owned = tasks.own(OwnTask(work, 0, block, tuple(slices.values()), Box.of_shape(SHAPE)))
     assert owned.hidden == 1
     assert owned.keys.tolist() == sorted(position_keys(points[[0, 2]], SHAPE).tolist())
 
@@ -289,7 +290,7 @@ def test_who_is_removed_hides_nobody(tmp_path, truth):
     slices = spool.save(tmp_path / tasks.SURVIVORS, "a.npy", [("k", stars, kept)])
     np.save(tasks.resolved_path(work.folder, 0), np.empty(0, np.int64))
     (block,) = blocks_of(work, (9, 9, 9))
-    owned = tasks.own(OwnTask(work, 0, block, tuple(slices.values())))
+    owned = tasks.own(OwnTask(work, 0, block, tuple(slices.values()), Box.of_shape(SHAPE)))
     assert owned.keys.tolist() == position_keys(points[1:], SHAPE).tolist()
     assert (owned.removed, owned.hidden) == ({"max_volume": 1}, 0)
 
