@@ -1,8 +1,13 @@
-"""Which boxes meet a box: a hash grid with one level per size class.
+"""Which boxes meet a box: cells sorted along x, one lattice of cells per size class.
 
-A box of extent up to 2**l is entered once, at level l, in the cell (of 2**l voxels) of its low
-corner. Then it reaches into the next cell at most, and a query looks at its own range of cells plus
-one more below, on each level. One large outlier costs its own level only.
+A box of extent up to 2**l belongs to level l, to the cell (of 2**l voxels) of its low corner. So it
+reaches into the next cell at most, and a query looks at its own range of cells plus one more below,
+on each level. One large outlier costs its own level only. The boxes of a row of cells lie side by
+side in memory::
+
+    level l:   row (z, y)  | cell x0 | cell x0 + 1 | ... | cell x1 |   one run of `boxes`
+
+Where a row begins is looked up in a table, or searched for where the cells are too many for one.
 """
 
 from __future__ import annotations
@@ -16,130 +21,181 @@ from anystar_batch.stars.kernel import inlined, kernel, leaf
 
 LEVELS = 40
 
+SMALLEST = 2
+"""Level of the smallest boxes: cells of four voxels."""
+
+CELLS_PER_BOX = 8
+"""Cells that a level's table may have for each box of a whole grid; beyond, rows are searched."""
+
 
 class Grid(NamedTuple):
-    """Linked lists in arrays; -1 ends a list.
+    """All boxes, sorted by level and cell.
 
     Parameters
     ----------
-    heads : int64 [buckets]
-        First box of each bucket. Cells share buckets; whoever walks one compares cells.
-    following : int64 [n]
-        Next box of the bucket.
-    level : int64 [n]
-        Size class of each box entered.
-    level_heads, level_following : int64 [LEVELS], [n]
-        The same boxes by level alone, for queries larger than a level is worth.
-    level_count : int64 [LEVELS]
-        Boxes on each level.
+    members : int64 [n]
+        Index of each box.
+    boxes : int64 [n, 6]
+        Low and high corner of each, half-open, voxels.
+    keys : int64 [n]
+        Cell of each within its level, z slowest.
+    first : int64 [LEVELS + 1]
+        Where each level begins in the arrays above.
+    origin, counts : int64 [LEVELS, 3]
+        First cell and number of cells of each level, (z, y, x).
+    table : int64 [k]
+        For levels that have one: where each cell begins, and after the last one where it ends.
+    table_at : int64 [LEVELS]
+        Where a level's part of the table begins; -1 without one.
     """
 
-    heads: NDArray[np.int64]
-    following: NDArray[np.int64]
-    level: NDArray[np.int64]
-    level_heads: NDArray[np.int64]
-    level_following: NDArray[np.int64]
-    level_count: NDArray[np.int64]
+    members: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    first: NDArray[np.int64]
+    origin: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    table: NDArray[np.int64]
+    table_at: NDArray[np.int64]
 
 
-def make_grid(n: int) -> Grid:
-    """Return an empty grid.
+def make_grid(low: NDArray[np.int64], high: NDArray[np.int64]) -> Grid:
+    """Return a grid that holds boxes.
 
     Parameters
     ----------
-    n : int
-        Boxes that may be entered.
+    low, high : int64 [n, 3]
+        Half-open, voxels.
 
     Returns
     -------
     Grid
     """
-    buckets = 1 << max(4, int(n).bit_length())
-    none = np.full(n, -1, np.int64)
-    return Grid(
-        np.full(buckets, -1, np.int64),
-        none,
-        none.copy(),
-        np.full(LEVELS, -1, np.int64),
-        none.copy(),
-        np.zeros(LEVELS, np.int64),
-    )
-
-
-@inlined
-def _bucket(level: int, z: int, y: int, x: int, buckets: int) -> int:
-    """Bucket of a cell; `buckets` is a power of two. Eight cells along x share a cache line."""
-    mixed = (z * 73856093) ^ (y * 19349663) ^ ((x >> 3) * 83492791) ^ (level * 15485863)
-    return (((mixed ^ (mixed >> 17)) << 3) | (x & 7)) & (buckets - 1)
+    n = len(low)
+    extent = np.maximum((high - low).max(axis=1, initial=1), 1)
+    # frexp is exact: 2**(l-1) <= extent - 1 < 2**l is what a box of level l says.
+    levels = np.maximum(np.frexp((extent - 1).astype(np.float64))[1], SMALLEST)
+    origin, counts = np.zeros((LEVELS, 3), np.int64), np.zeros((LEVELS, 3), np.int64)
+    first = np.zeros(LEVELS + 1, np.int64)
+    np.cumsum(np.bincount(levels, minlength=LEVELS), out=first[1:])
+    members, keys = np.empty(n, np.int64), np.empty(n, np.int64)
+    tables, table_at, used = [np.empty(0, np.int64)], np.full(LEVELS, -1, np.int64), 0
+    for level in np.flatnonzero(np.diff(first)):
+        mine = np.flatnonzero(levels == level)
+        cells = low[mine] >> level
+        origin[level] = cells.min(axis=0)
+        cells -= origin[level]
+        counts[level] = rows = cells.max(axis=0) + 1
+        key = (cells[:, 0] * rows[1] + cells[:, 1]) * rows[2] + cells[:, 2]
+        order = np.argsort(key, kind="stable")
+        here = slice(first[level], first[level + 1])
+        members[here], keys[here] = mine[order], key[order]
+        size = int(rows[0]) * int(rows[1]) * int(rows[2])
+        if size <= CELLS_PER_BOX * n:
+            begins = np.zeros(size + 1, np.int64)
+            np.cumsum(np.bincount(key, minlength=size), out=begins[1:])
+            tables.append(begins + first[level])
+            table_at[level], used = used, used + size + 1
+    boxes = np.concatenate([low[members], high[members]], axis=1)
+    return Grid(members, boxes, keys, first, origin, counts, np.concatenate(tables), table_at)
 
 
 @leaf
-def insert(grid: Grid, low: NDArray[np.int64], high: NDArray[np.int64], i: int) -> None:
-    """Enter box i; `low`, `high` int64 [n, 3] are all boxes, half-open."""
-    extent = max(high[i, 0] - low[i, 0], high[i, 1] - low[i, 1], high[i, 2] - low[i, 2])
-    level = 2
-    while (1 << level) < extent:
-        level += 1
-    b = _bucket(level, low[i, 0] >> level, low[i, 1] >> level, low[i, 2] >> level, len(grid.heads))
-    grid.level[i] = level
-    grid.following[i] = grid.heads[b]
-    grid.heads[b] = i
-    grid.level_following[i] = grid.level_heads[level]
-    grid.level_heads[level] = i
-    grid.level_count[level] += 1
+def _search(keys: NDArray[np.int64], first: int, last: int, key: int) -> int:
+    """Return the first place in [first, last) whose key is not smaller; `last` without any."""
+    while first < last:
+        middle = (first + last) >> 1
+        if keys[middle] < key:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@leaf
+def _run(grid: Grid, level: int, key: int, last: int) -> tuple[int, int]:
+    """Return where the boxes of the cells [key, last] of a level lie."""
+    at = grid.table_at[level]
+    if at >= 0:
+        return grid.table[at + key], grid.table[at + last + 1]
+    begin, end = grid.first[level], grid.first[level + 1]
+    begin = _search(grid.keys, begin, end, key)
+    return begin, _search(grid.keys, begin, end, last + 1)
+
+
+@leaf
+def _collect(
+    grid: Grid,
+    run: tuple[int, int],
+    box: tuple[int, int, int, int, int, int],
+    found: NDArray[np.int64],
+    count: int,
+) -> int:
+    """Append who of a run meets a box, while there is room; return how many there are."""
+    boxes = grid.boxes
+    for k in range(run[0], run[1]):
+        meets = boxes[k, 0] < box[3] and box[0] < boxes[k, 3]
+        meets = meets and boxes[k, 1] < box[4] and box[1] < boxes[k, 4]
+        if meets and boxes[k, 2] < box[5] and box[2] < boxes[k, 5]:
+            if count < len(found):
+                found[count] = grid.members[k]
+            count += 1
+    return count
 
 
 @inlined
-def _meet(low: NDArray[np.int64], high: NDArray[np.int64], i: int, j: int) -> bool:
-    """Whether two boxes share a voxel."""
-    meets = low[i, 0] < high[j, 0] and low[j, 0] < high[i, 0]
-    meets = meets and low[i, 1] < high[j, 1] and low[j, 1] < high[i, 1]
-    return bool(meets and low[i, 2] < high[j, 2] and low[j, 2] < high[i, 2])
+def _cells(low: int, high: int, level: int, origin: int, count: int) -> tuple[int, int]:
+    """First and last cell of one axis whose boxes may meet [low, high)."""
+    first = ((low - (1 << level) + 1) >> level) - origin
+    return max(first, 0), min(((high - 1) >> level) - origin, count - 1)
+
+
+@leaf
+def _fill(
+    grid: Grid,
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
+    j: int,
+    found: NDArray[np.int64],
+) -> int:
+    """List the boxes that meet box j, as far as there is room; return how many there are."""
+    count = 0
+    box = low[j, 0], low[j, 1], low[j, 2], high[j, 0], high[j, 1], high[j, 2]
+    origin, counts = grid.origin, grid.counts
+    for level in range(SMALLEST, LEVELS):
+        begin, end = grid.first[level], grid.first[level + 1]
+        if begin == end:
+            continue
+        z0, z1 = _cells(box[0], box[3], level, origin[level, 0], counts[level, 0])
+        y0, y1 = _cells(box[1], box[4], level, origin[level, 1], counts[level, 1])
+        x0, x1 = _cells(box[2], box[5], level, origin[level, 2], counts[level, 2])
+        if z1 < z0 or y1 < y0 or x1 < x0:
+            continue
+        if (z1 - z0 + 1) * (y1 - y0 + 1) >= end - begin:
+            count = _collect(grid, (begin, end), box, found, count)
+            continue
+        for z in range(z0, z1 + 1):
+            for y in range(y0, y1 + 1):
+                row = (z * counts[level, 1] + y) * counts[level, 2]
+                run = _run(grid, level, row + x0, row + x1)
+                count = _collect(grid, run, box, found, count)
+    return count
 
 
 @kernel
-def _append(found: NDArray[np.int64], count: int, i: int) -> tuple[NDArray[np.int64], int]:
-    """Append to a growing list."""
-    if count == len(found):
-        grown = np.empty(2 * count, np.int64)
-        grown[:count] = found
-        found = grown
-    found[count] = i
-    return found, count + 1
-
-
-@kernel
-def query(  # noqa: C901  (levels, cells, lists)
+def query(
     grid: Grid,
     low: NDArray[np.int64],
     high: NDArray[np.int64],
     j: int,
     found: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], int]:
-    """List the entered boxes that meet box j: the list (perhaps a longer one) and its length."""
-    count = 0
-    for level in range(LEVELS):
-        if grid.level_count[level] == 0:
-            continue
-        size = 1 << level
-        z0, z1 = (low[j, 0] - size + 1) >> level, (high[j, 0] - 1) >> level
-        y0, y1 = (low[j, 1] - size + 1) >> level, (high[j, 1] - 1) >> level
-        x0, x1 = (low[j, 2] - size + 1) >> level, (high[j, 2] - 1) >> level
-        if (z1 - z0 + 1) * (y1 - y0 + 1) * (x1 - x0 + 1) >= grid.level_count[level]:
-            i = grid.level_heads[level]
-            while i >= 0:
-                if _meet(low, high, i, j):
-                    found, count = _append(found, count, i)
-                i = grid.level_following[i]
-            continue
-        for z in range(z0, z1 + 1):
-            for y in range(y0, y1 + 1):
-                for x in range(x0, x1 + 1):
-                    i = grid.heads[_bucket(level, z, y, x, len(grid.heads))]
-                    while i >= 0:
-                        cell = low[i, 0] >> level, low[i, 1] >> level, low[i, 2] >> level
-                        mine = grid.level[i] == level and cell == (z, y, x)
-                        if mine and _meet(low, high, i, j):
-                            found, count = _append(found, count, i)
-                        i = grid.following[i]
+    """List the boxes that meet box j, itself too: the list (perhaps a longer one) and its length.
+
+    `low`, `high` int64 [n, 3] are the boxes of which the grid was made.
+    """
+    count = _fill(grid, low, high, j, found)
+    if count > len(found):
+        found = np.empty(2 * count, np.int64)
+        count = _fill(grid, low, high, j, found)
     return found, count

@@ -26,7 +26,7 @@ from anystar_batch.stars.gauge import (
     mark,
 )
 from anystar_batch.stars.kernel import inlined, kernel, leaf, ready
-from anystar_batch.stars.neighbours import Grid, insert, make_grid, query
+from anystar_batch.stars.neighbours import Grid, make_grid, query
 from anystar_batch.stars.polyhedra import LatticeMap, Placed, bounding_boxes, place, volumes
 from anystar_batch.stars.rays import Rays
 from anystar_batch.stars.zones import span, span_between
@@ -127,7 +127,7 @@ def owns_voxel(
     placed, table = place(survivors.take(order), rays, lattice, boxes)
     owns[order] = _owns(
         placed,
-        make_grid(len(order)),
+        make_grid(placed.low, placed.high),
         np.array([volume.start, volume.stop], np.int64),
         ready(asked[order], np.bool_),
         make_row(1, len(rays), table.directions),
@@ -311,12 +311,16 @@ def _owns(
     asked: NDArray[np.bool_],
     row: Row,
 ) -> NDArray[np.bool_]:
-    """Ask in priority order, entering each survivor in the grid after it was asked about."""
+    """Ask everyone, in priority order, about himself and who comes before him."""
     result = np.zeros(len(asked), np.bool_)
     found = np.empty(64, np.int64)
     for i in range(len(asked)):
         if asked[i]:
             found, count = query(grid, placed.low, placed.high, i, found)
-            result[i] = _owns_any(i, found[:count], volume, placed, row)
-        insert(grid, placed.low, placed.high, i)
+            above = 0
+            for k in range(count):
+                if found[k] < i:
+                    found[above] = found[k]
+                    above += 1
+            result[i] = _owns_any(i, found[:above], volume, placed, row)
     return result

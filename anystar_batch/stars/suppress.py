@@ -27,7 +27,7 @@ from anystar_batch.geometry import Box
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.gauge import Gauge, Row, invert, make_row
 from anystar_batch.stars.kernel import kernel, leaf
-from anystar_batch.stars.neighbours import Grid, insert, make_grid, query
+from anystar_batch.stars.neighbours import Grid, make_grid, query
 from anystar_batch.stars.overlap import (
     Stars,
     is_overlapping,
@@ -43,6 +43,9 @@ POOL_WORDS = 1 << 25
 OPEN_EDGE = 1 << 60
 """Stands for no limit where the volume ends."""
 
+CELL = 32
+"""Edge of the cells in which candidates are judged, working voxels."""
+
 
 class Status(IntEnum):
     """What a block knows about a candidate."""
@@ -50,6 +53,10 @@ class Status(IntEnum):
     SUPPRESSED = 0
     UNDECIDED = 1
     KEPT = 2
+
+
+_UNKNOWN, _SUPPRESSED, _UNDECIDED, _KEPT = -1, 0, 1, 2
+"""`Status` for kernels, and not judged yet."""
 
 
 def suppress(candidates: Candidates, rays: Rays, nms_thresh: float) -> NDArray[np.bool_]:
@@ -179,44 +186,32 @@ def _judge(
     certain: NDArray[np.bool_],
 ) -> NDArray[np.int8]:
     """Run the one greedy kernel."""
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
     status: NDArray[np.int8] = _greedy(
         _make_scene(stars, table),
-        order,
+        rank,
+        _cell_order(stars.points),
         forced,
         certain,
         float(nms_thresh),
-        make_grid(len(order)),
+        make_grid(stars.low, stars.high),
         POOL_WORDS,
     )
     return status
 
 
-@leaf
-def _sort(
-    found: NDArray[np.int64],
-    count: int,
-    j: int,
-    status: NDArray[np.int8],
-    points: NDArray[np.int64],
-) -> int:
-    """Put the kept before the undecided, nearest first; return how many are kept.
+def _cell_order(points: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices, cell after cell: whoever is asked about next is near, and in the cache.
 
-    The nearest likeliest suppresses: only speed depends on that.
+    Only speed depends on it.
     """
-    n_kept = 0
-    for a in range(count):
-        i = found[a]
-        rank, square = -status[i], _square(points, i, j)
-        n_kept += rank == -2  # Status.KEPT
-        b = a - 1
-        while b >= 0 and (
-            -status[found[b]] > rank
-            or (-status[found[b]] == rank and _square(points, found[b], j) > square)
-        ):
-            found[b + 1] = found[b]
-            b -= 1
-        found[b + 1] = i
-    return n_kept
+    if not len(points):
+        return np.empty(0, np.int64)
+    cells = (points - points.min(axis=0)) // CELL
+    counts = cells.max(axis=0) + 1
+    keys = (cells[:, 0] * counts[1] + cells[:, 1]) * counts[2] + cells[:, 2]
+    return np.argsort(keys, kind="stable")
 
 
 @leaf
@@ -300,55 +295,154 @@ def _limit(i: int, j: int, stars: Stars, nms_thresh: float) -> float:
 
 
 @kernel
-def _overlaps_any(
+def _overlap(
+    i: int,
     j: int,
-    near: NDArray[np.int64],
     scene: Scene,
     nms_thresh: float,
     pool: NDArray[np.uint64],
     pool_words: int,
 ) -> tuple[NDArray[np.uint64], bool]:
-    """Return the pool, perhaps a larger one, and whether j overlaps any of `near`."""
-    for i in near:
-        limit = _limit(i, j, scene.stars, nms_thresh)
-        if limit < np.inf:
-            pool, bits = _bits(i, scene, pool, pool_words)
-            if is_overlapping(i, j, scene.stars, bits, scene.table, scene.own, limit):
-                return pool, True
-    return pool, False
+    """Return the pool, perhaps a larger one, and whether i and j overlap; j is `scene.own`."""
+    limit = _limit(i, j, scene.stars, nms_thresh)
+    pool, bits = _bits(i, scene, pool, pool_words)
+    return pool, is_overlapping(i, j, scene.stars, bits, scene.table, scene.own, limit)
+
+
+@leaf
+def _rivals(
+    found: NDArray[np.int64],
+    count: int,
+    j: int,
+    rank: NDArray[np.int64],
+    stars: Stars,
+    nms_thresh: float,
+) -> int:
+    """Keep who comes before j and may overlap it, nearest first; return how many.
+
+    The nearest likeliest suppresses: only speed depends on that.
+    """
+    kept = 0
+    for a in range(count):
+        i = found[a]
+        if rank[i] >= rank[j] or _limit(i, j, stars, nms_thresh) == np.inf:
+            continue
+        square = _square(stars.points, i, j)
+        b = kept - 1
+        while b >= 0 and _square(stars.points, found[b], j) > square:
+            found[b + 1] = found[b]
+            b -= 1
+        found[b + 1] = i
+        kept += 1
+    return kept
+
+
+@kernel
+def _room(array: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Return the array, or a longer copy where it has not so many items."""
+    if size <= len(array):
+        return array
+    grown = np.empty(max(2 * len(array), size), np.int64)
+    grown[: len(array)] = array
+    return grown
+
+
+@leaf
+def _next(
+    near: NDArray[np.int64], at: int, last: int, status: NDArray[np.int8], wanted: int
+) -> int:
+    """Return the first place in [at, last) of one of that status or not judged, else `last`."""
+    while at < last and status[near[at]] != wanted and status[near[at]] != _UNKNOWN:
+        at += 1
+    return at
+
+
+@kernel
+def _scan(  # noqa: PLR0913
+    j: int,
+    near: NDArray[np.int64],
+    at: int,
+    last: int,
+    status: NDArray[np.int8],
+    wanted: int,
+    scene: Scene,
+    nms_thresh: float,
+    pool: NDArray[np.uint64],
+    pool_words: int,
+) -> tuple[NDArray[np.uint64], int]:
+    """Ask j's rivals of one status from `at` on whether they overlap it.
+
+    Returns
+    -------
+    pool
+        Perhaps a larger one.
+    at : int
+        Place of the first that does, or that has to be judged before; `last` without any.
+    """
+    at = _next(near, at, last, status, wanted)
+    if at < last and status[near[at]] == wanted:
+        invert(j, scene.stars.dist, scene.own)
+    while at < last and status[near[at]] == wanted:
+        pool, hit = _overlap(near[at], j, scene, nms_thresh, pool, pool_words)
+        if hit:
+            break
+        at = _next(near, at + 1, last, status, wanted)
+    return pool, at
 
 
 @kernel
 def _greedy(  # noqa: PLR0913
     scene: Scene,
-    order: NDArray[np.int64],
+    rank: NDArray[np.int64],
+    walk: NDArray[np.int64],
     forced: NDArray[np.bool_],
     certain: NDArray[np.bool_],
     nms_thresh: float,
     grid: Grid,
     pool_words: int,
 ) -> NDArray[np.int8]:
-    """Walk the candidates in priority order; pull form: each asks the earlier ones near it."""
-    suppressed, undecided, kept = np.int8(0), np.int8(1), np.int8(2)
+    """Judge everyone, whoever comes before him first; pull form: each asks the earlier ones near.
+
+    The order of the walk does not matter: a verdict depends on the verdicts of those that come
+    before in priority, and on nothing else. They are judged when they are needed, on a stack::
+
+        stack, 4 numbers each:  who | first, next and last of his rivals in `near`
+    """
     stars = scene.stars
-    status = np.zeros(len(order), np.int8)
+    status = np.full(len(rank), _UNKNOWN, np.int8)
+    status[forced] = _KEPT
     found, pool = np.empty(64, np.int64), np.empty(1 << 12, np.uint64)
-    for j in order:
-        verdict = kept
-        if not forced[j]:
-            found, count = query(grid, stars.low, stars.high, j, found)
-            split = _sort(found, count, j, status, stars.points)
-            invert(j, stars.dist, scene.own)
-            pool, hit = _overlaps_any(j, found[:split], scene, nms_thresh, pool, pool_words)
-            if hit:
-                verdict = suppressed
-            elif not certain[j]:
-                verdict = undecided
-            else:
-                rest = found[split:count]
-                pool, hit = _overlaps_any(j, rest, scene, nms_thresh, pool, pool_words)
-                verdict = undecided if hit else kept
-        status[j] = verdict
-        if verdict != suppressed:
-            insert(grid, stars.low, stars.high, j)
+    near, stack = np.empty(1 << 12, np.int64), np.empty(1 << 10, np.int64)
+    for begin in walk:
+        if status[begin] != _UNKNOWN:
+            continue
+        who, depth, used = begin, 0, 0
+        while True:
+            if who >= 0:  # one more to judge: list his rivals
+                found, count = query(grid, stars.low, stars.high, who, found)
+                count = _rivals(found, count, who, rank, stars, nms_thresh)
+                near, stack = _room(near, used + count), _room(stack, depth + 4)
+                near[used : used + count] = found[:count]
+                stack[depth], stack[depth + 1] = who, used
+                stack[depth + 2], stack[depth + 3] = used, used + count
+                used, depth = used + count, depth + 4
+            j, first, last = stack[depth - 4], stack[depth - 3], stack[depth - 1]
+            pool, at = _scan(
+                j, near, stack[depth - 2], last, status, _KEPT, scene, nms_thresh, pool, pool_words
+            )
+            if at < last and status[near[at]] == _UNKNOWN:
+                stack[depth - 2], who = at, near[at]
+                continue
+            verdict = _SUPPRESSED
+            if at == last and certain[j]:
+                pool, at = _scan(
+                    j, near, first, last, status, _UNDECIDED, scene, nms_thresh, pool, pool_words
+                )
+                verdict = _KEPT if at == last else _UNDECIDED
+            elif at == last:
+                verdict = _UNDECIDED
+            status[j], who = verdict, -1
+            used, depth = first, depth - 4
+            if depth == 0:
+                break
     return status
