@@ -1,40 +1,51 @@
-# Two images from one file: `--target cpu` (default last stage is gpu).
-#   docker build --target cpu -t anystar-batch:cpu .
-#   docker run --rm -v /data:/data anystar-batch:cpu segment /data/embryo.ome.zarr --output /data/out
+# Two images from one file: `--target cpu`, or the last stage, for NVIDIA GPUs. docs/containers.md
+# says how to build and run them, read-only and as any user, and what of that was tried.
 
-FROM python:3.11-slim AS wheel
+FROM python:3.11-slim-bookworm AS wheel
 WORKDIR /src
+RUN python -m pip install --no-cache-dir build==1.6.1
 COPY pyproject.toml README.md LICENSE ./
 COPY anystar_batch anystar_batch
 COPY models models
-RUN python -m pip install --no-cache-dir build==1.3.0 && python -m build --wheel --outdir /wheel
+RUN python -m build --wheel --outdir /wheel
 
-FROM python:3.11-slim AS base
+FROM python:3.11-slim-bookworm AS base
+ARG VERSION=""
+ARG REVISION=""
 LABEL org.opencontainers.image.title="anystar-batch" \
       org.opencontainers.image.description="Segment every star-convex object in huge OME-Zarr volumes" \
-      org.opencontainers.image.licenses="BSD-3-Clause"
+      org.opencontainers.image.licenses="BSD-3-Clause" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="python:3.11-slim-bookworm"
+# Whatever is cached goes below /tmp: the root may be read-only, and the user any number.
 ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
     TF_CPP_MIN_LOG_LEVEL=3 \
+    HOME=/tmp \
+    KERAS_HOME=/tmp/keras \
     NUMBA_CACHE_DIR=/tmp/numba \
-    MPLCONFIGDIR=/tmp/matplotlib
-# StarDist's compiled part is linked against OpenMP.
-RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --uid 1000 anystar
-COPY constraints.txt /constraints.txt
+    CUDA_CACHE_PATH=/tmp/cuda \
+    XDG_CACHE_HOME=/tmp/cache
+WORKDIR /data
 ENTRYPOINT ["anystar-batch"]
 CMD ["--help"]
+# Process 1 gets no SIGTERM unless it asks for it; SIGINT ends a run cleanly, its lock released.
+STOPSIGNAL SIGINT
 
+# The run stages get the wheel and its dependencies, no compiler, no package manager's leftovers.
 FROM base AS cpu
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    python -m pip install --no-cache-dir -c /constraints.txt "$(ls /wheel/*.whl)[cpu,s3]"
-USER anystar
+    --mount=type=bind,source=constraints.txt,target=/constraints.txt \
+    python -m pip install --no-cache-dir -c /constraints.txt "$(ls /wheel/*.whl)[cpu,cloud]"
+USER 1000:1000
 
 FROM base AS gpu
-# No constraints here: they pin the CPU build's companions, and CUDA comes as wheels.
+# TensorFlow finds most of CUDA's wheels by itself; the loader is told of the others.
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    python -m pip install --no-cache-dir "$(ls /wheel/*.whl)[gpu,s3]" \
+    --mount=type=bind,source=constraints.txt,target=/constraints.txt \
+    python -m pip install --no-cache-dir -c /constraints.txt "$(ls /wheel/*.whl)[gpu,cloud]" \
     && python -c "import glob, sysconfig; print('\n'.join(glob.glob(sysconfig.get_paths()['purelib'] + '/nvidia/*/lib')))" \
        > /etc/ld.so.conf.d/nvidia-pip.conf \
     && ldconfig
-USER anystar
+USER 1000:1000

@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench clean docs
 
 demo: $(VENV)/installed ## segment a 3D volume and draw what was found
 	$(BIN)/anystar-batch demo demo
 
 test: $(VENV)/installed-dev ## the whole suite, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev ## style, types, rooms
 	$(BIN)/ruff check .
@@ -36,5 +36,8 @@ $(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(INSTALL) -e '.[cpu,s3,dev]'
+	$(INSTALL) -e '.[cpu,cloud,dev]'
 	touch $@
+
+docs: $(VENV)/installed-dev ## the site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
 
 import numpy as np
 
 from anystar_batch import publication, render
+from anystar_batch.archive import files
 from anystar_batch.archive.labels import published_attributes
 from anystar_batch.blocks import units_per_block
 from anystar_batch.config import SegmentConfig
@@ -60,7 +60,7 @@ def preview(
     groups = units_per_block(shape, plan.tiles.core, plan.lattice.scale)
     counts = plan.tiles.counts
     sizes = [int(np.prod(info.shape, dtype=np.int64)) * 4 for info in spec.arrays]
-    exists = Path(places.label.path).exists()
+    exists = files.exists(places.label.path)
     return Preview(
         plan=plan,
         status=NOTHING_TO_DO if before is not None else "replace" if exists else "new",
@@ -109,13 +109,17 @@ def standing(config: SegmentConfig, model: Model | None = None) -> tuple[Standin
     wanted = settle(config, model)
     places, digest = wanted.places, wanted.digest
     is_there = published_attributes(places.label) is not None
-    if is_there and not Path(places.label.path).exists():
+    if is_there and not files.exists(places.label.path):
         return Standing.WANTED, ""  # cut short while it was replaced: a run recovers it
     try:
         before = publication.published(config, places, digest)
     except OutputExistsError as error:
         return Standing.OTHER, str(error)
-    if before is None or publication.is_cut_short(places) or publication.is_spent(places, digest):
+    if (
+        before is None
+        or publication.is_cut_short(places, digest)
+        or publication.is_spent(places, digest)
+    ):
         return Standing.WANTED, ""
-    text = "" if Path(places.stats).exists() else f"its table {places.stats} is missing"
+    text = "" if files.exists(places.stats) else f"its table {places.stats} is missing"
     return Standing.CURRENT, text

@@ -11,7 +11,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
-from anystar_batch.errors import ConfigError
+from anystar_batch.address import is_remote, parent
+from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.filters import Filters
 from anystar_batch.geometry import ZYX, ZYXFloat
 
@@ -34,6 +35,10 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 BACKENDS = ("tensorflow", "jax")
 """What the network may run under."""
+
+
+MEASURES = ("solidity", "sphericity", "surface", "feret")
+"""Further columns of the table that a user may ask for: shapes of the stars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +163,27 @@ def parse_scales(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def parse_measures(text: str) -> tuple[str, ...]:
+    """Read the further columns of the table, such as `solidity,feret`.
+
+    Returns
+    -------
+    tuple of str
+        In the order of `MEASURES`, without repetition.
+
+    Raises
+    ------
+    ConfigError
+        If one is not known.
+    """
+    chosen = {part.strip() for part in text.split(",")} - {""}
+    for name in sorted(chosen - set(MEASURES)):
+        near = did_you_mean(name, MEASURES)
+        message = f"--measure: got {name!r}; expected some of {','.join(MEASURES)}{near}"
+        raise ConfigError(message)
+    return tuple(name for name in MEASURES if name in chosen)
+
+
 def parse_times(text: str, count: int) -> tuple[int, ...]:
     """Read a selection of time points such as `all`, `3`, `0,2,5-8`.
 
@@ -208,7 +234,10 @@ class ResultConfig:
     channel : str
         Index or name of the channel to segment.
     time : str
-        Time points to segment, see `parse_times`.
+        Time points to segment, see `parse_times`; with a reference time, those to measure.
+    reference_time : int or None
+        The one time point to segment; the intensities of what is found there are measured at every
+        `time`. None segments every `time`.
     diameter : Diameter or None
         None lets the probe propose it.
     voxel_size : (z, y, x) or None
@@ -227,6 +256,8 @@ class ResultConfig:
         unfinished or published result was begun with.
     backend : {"tensorflow", "jax"}
         What the network runs under.
+    measure : tuple of str
+        Further columns of the table, out of `MEASURES`.
     """
 
     channel: str = "0"
@@ -240,6 +271,29 @@ class ResultConfig:
     scales: tuple[int, ...] = (1,)
     precision: str = "auto"
     backend: str = "tensorflow"
+    reference_time: int | None = None
+    measure: tuple[str, ...] = ()
+
+    def segmented_times(self, count: int) -> tuple[int, ...]:
+        """Return the time points to segment, of an image that has so many.
+
+        Raises
+        ------
+        ConfigError
+            If the image has no such time.
+        """
+        if self.reference_time is None:
+            return parse_times(self.time, count)
+        if self.reference_time >= count:
+            message = (
+                f"--reference-time: got {self.reference_time}; the image has times 0 to {count - 1}"
+            )
+            raise ConfigError(message)
+        return (self.reference_time,)
+
+    def course(self, count: int) -> tuple[int, ...]:
+        """Return the times at which what was found at the reference time is measured."""
+        return () if self.reference_time is None else parse_times(self.time, count)
 
     def __post_init__(self) -> None:
         for name, value in (("prob-thresh", self.prob_thresh), ("nms-thresh", self.nms_thresh)):
@@ -260,8 +314,12 @@ class ResultConfig:
             ("backend", self.backend, BACKENDS),
         ):
             if choice not in known:
-                message = f"--{name}: got {choice!r}; expected {' or '.join(known)}"
+                near = did_you_mean(choice, known)
+                message = f"--{name}: got {choice!r}; expected {' or '.join(known)}{near}"
                 raise ConfigError(message)
+        if self.reference_time is not None and self.reference_time < 0:
+            message = f"--reference-time: got {self.reference_time}; expected 0 or more"
+            raise ConfigError(message)
         if self.tile is not None and self.tile < 1:
             message = f"--tile: got {self.tile}; expected a positive number of voxels"
             raise ConfigError(message)
@@ -289,6 +347,10 @@ class RunConfig:
         Throw away what an earlier, unfinished run left.
     keep_work : bool
         Leave the work directory after success.
+    table : bool
+        Put the table into the image too, as ngio and Fractal read it.
+    report : bool
+        Write a page that shows the result.
     """
 
     block_shape: ZYX | None = None
@@ -299,6 +361,8 @@ class RunConfig:
     overwrite: bool = False
     restart: bool = False
     keep_work: bool = False
+    table: bool = False
+    report: bool = True
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -319,11 +383,11 @@ class SegmentConfig:
     Parameters
     ----------
     image : str
-        Path of one OME-Zarr image (a series, not a container).
+        Path or address of one OME-Zarr image (a series, not a container).
     label : str
         Name of the label.
     output : str or None
-        Directory for everything the run writes; None writes into and beside the image.
+        Directory or address for everything the run writes; None writes into and beside the image.
     home : str
         Directory beside which results lie without `output`; empty is the image's parent.
     stem : str
@@ -356,7 +420,8 @@ class SegmentConfig:
         if not self.stem:
             object.__setattr__(self, "stem", image_stem(self.image))
         if not self.home:
-            object.__setattr__(self, "home", str(Path(self.image).absolute().parent))
+            image = self.image if is_remote(self.image) else str(Path(self.image).absolute())
+            object.__setattr__(self, "home", parent(image))
 
     def to_json(self) -> dict[str, object]:
         """Return every option as plain JSON values."""

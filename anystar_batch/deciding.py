@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import time as clock
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from anystar_batch import publication
+from anystar_batch.address import absolute
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.store import ImageReader, find_images, read_image
-from anystar_batch.config import SegmentConfig, parse_times
+from anystar_batch.config import SegmentConfig
 from anystar_batch.engine import threads_per_worker
 from anystar_batch.errors import ImageChangedError, ImageError, ModelError
 from anystar_batch.events import Listener, Note, StageDone, StageStarted
@@ -116,7 +116,7 @@ def decide(result: Wanted, ledger: Ledger | None, on_event: Listener) -> Plan:
         )
         on_event(Note(text, is_warning=True))
     channel = channel_index(source, wanted.channel)
-    times = parse_times(wanted.time, source.num_times)
+    times = wanted.segmented_times(source.num_times)
     content = limits_content(reader, times, channel)
     known = None if ledger is None else ledger.entry("plan", "")
     if known is None:
@@ -139,7 +139,7 @@ def _look(reader: ImageReader, result: Wanted, on_event: Listener) -> dict[str, 
     """Decide what takes voxels to decide: intensity limits and working scale, as JSON values."""
     wanted, model = result.config.result, result.model
     channel = channel_index(reader.source, wanted.channel)
-    times = parse_times(wanted.time, reader.source.num_times)
+    times = wanted.segmented_times(reader.source.num_times)
     scales, _ = level_scales(reader.source, wanted)
     given = None if wanted.diameter is None else wanted.diameter.in_um(scales[0])
     limits = all_limits(reader, model, channel, times)
@@ -216,7 +216,7 @@ def block_shape(
 def _open(path: str) -> ImageSource:
     """Read the description of an image; of what is none, say what it is."""
     images = find_images(path)
-    if len(images) > 1 or Path(images[0]).absolute() != Path(path).absolute():
+    if len(images) > 1 or absolute(images[0]) != absolute(path):
         message = f"{path}: a container of {len(images)} series; give one of them: {images[0]}"
         raise ImageError(message)
     return read_image(path)

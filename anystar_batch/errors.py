@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 def shorten(found: object, most: int = 160) -> str:
     """Return what was found as text for a message: in one line, its middle left out if long.
@@ -16,6 +19,28 @@ def shorten(found: object, most: int = 160) -> str:
     text = " ".join(str(found).split())
     half = (most - 5) // 2
     return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """Return the end of a message that names the nearest valid choice; nothing if none is near.
+
+    Parameters
+    ----------
+    found : str
+        What was given.
+    known : iterable of str
+        What would have been valid.
+
+    Examples
+    --------
+    >>> did_you_mean("Flaot32", ["auto", "float32"])
+    "; did you mean 'float32'?"
+    >>> did_you_mean("x", ["auto", "float32"])
+    ''
+    """
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(found.lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 class AnyStarBatchError(Exception):

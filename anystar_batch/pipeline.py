@@ -1,4 +1,4 @@
-"""The order of work for one image: plan, predict, suppress, number, paint, pyramid, table, publish.
+"""The order of work for one image, from the plan to the report.
 
 ::
 
@@ -9,6 +9,7 @@
     pyramid   shards      -> level n from n - 1
     table     sums        -> CSV
     publish               -> visible, last
+    report                -> what may be wrong; a page to look at
 
 Every piece done is in the ledger; a rerun continues. Nothing is visible before everything is done.
 """
@@ -18,10 +19,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from anystar_batch import publication, render, stages
+from anystar_batch import publication, render, reporting, stages
+from anystar_batch.archive import files
 from anystar_batch.archive.fence import Fence
 from anystar_batch.archive.labels import (
     create_label,
@@ -36,14 +39,16 @@ from anystar_batch.archive.store import (
     write_bytes_atomic,
     write_json_atomic,
 )
-from anystar_batch.config import SegmentConfig, parse_times
+from anystar_batch.archive.tables import has_table
+from anystar_batch.config import SegmentConfig
 from anystar_batch.deciding import Wanted, block_shape, check_network, decide, settle
+from anystar_batch.effective import effective_toml
 from anystar_batch.engine import Engine, InlineEngine
 from anystar_batch.errors import (
     ImageChangedError,
     LedgerMismatchError,
 )
-from anystar_batch.events import Event, Listener, Note, ignore
+from anystar_batch.events import Event, Listener, Note, StageDone, ignore
 from anystar_batch.memory import (
     MemoryMeter,
     available_memory,
@@ -102,23 +107,30 @@ def segment(
     wanted = settle(config, model, factory)
     places, parts, digest = wanted.places, wanted.parts, wanted.digest
     warnings: list[str] = []
+    probed: dict[str, float] = {}
 
     def listen(event: Event) -> None:
+        if isinstance(event, StageDone) and event.stage == "probe":
+            probed[event.stage] = event.seconds
         if isinstance(event, Note) and event.is_warning:
             warnings.append(event.text)
         on_event(event)
 
+    publication.check_table_place(config)
     publication.check_places(places)
     with publication.named_errors(places), publication.hold_places(places) as fence:
-        recover(places.label)
+        recover(places.label, fence.check)
         before = publication.published(config, places, digest)
         if before is not None:
             status = _take_up(config, places, digest, fence, listen)
             count = int(before["instances"])
+            if status == DONE or reporting.is_missing(config, places):
+                reporting.report(config, places, fence, listen)
             empty = _summary(wanted)
             return replace(
                 empty,
                 status=status,
+                report=_page(places),
                 instances=count,
                 warnings=tuple(warnings),
                 removed=before.get("removed", {}),
@@ -130,7 +142,7 @@ def segment(
         folder, engine = Path(places.work), engine or InlineEngine()
         with MemoryMeter() as meter, Ledger(folder, digest, parts, fence.check) as ledger:
             try:
-                engine.check_paths((wanted.source.path, places.work))
+                engine.check_paths(publication.seen_by_workers(wanted.source.path, places))
                 plan = decide(wanted, ledger, listen)
                 hidden = places.label.hidden_path(token(digest))
                 threads = engine.network_threads
@@ -145,34 +157,45 @@ def segment(
         summary = replace(
             _summary(wanted),
             instances=instances,
-            seconds={stage: round(value, 3) for stage, value in run.seconds.items()},
+            seconds={k: round(v, 3) for k, v in (probed | run.seconds).items()},
             peak_memory=meter.peak,
             warnings=tuple(warnings),
             removed=stages.removed_counts(run),
         )
-        record = run_record(config, run, summary)
-        fence.check()
-        if record["probe"] is not None:
-            picture = probe_svg(record["probe"]).encode()
-            write_bytes_atomic(Path(places.work) / publication.PENDING_PROBE, picture)
-        write_json_atomic(Path(places.work) / publication.PENDING_RECORD, record)
+        options = effective_toml(config, parts)
+        _leave_record(run_record(config, run, summary), options, places, fence)
+        publication.hand_over(places, fence)
         publish(places.label, run.spec, token(digest), provenance(run, parts), fence.check)
         _finish(config, places, fence)
-    return summary
+        reporting.report(config, places, fence, listen)
+    return replace(summary, report=_page(places), warnings=tuple(warnings))
+
+
+def _leave_record(record: dict[str, Any], options: str, places: Places, fence: Fence) -> None:
+    """Leave the run record, its options and the probe's picture, where they wait for the label."""
+    fence.check()
+    write_bytes_atomic(Path(places.work) / publication.PENDING_CONFIG, options.encode())
+    if record["probe"] is not None:
+        picture = probe_svg(record["probe"]).encode()
+        write_bytes_atomic(Path(places.work) / publication.PENDING_PROBE, picture)
+    write_json_atomic(Path(places.work) / publication.PENDING_RECORD, record)
 
 
 def _take_up(
     config: SegmentConfig, places: Places, digest: str, fence: Fence, listen: Listener
 ) -> str:
     """Finish what is published already, if it was cut short; return what that makes of the run."""
-    if publication.is_cut_short(places):
+    if publication.is_cut_short(places, digest):
         fence.check()
         discard(places.label, token(digest))
         _finish(config, places, fence)
         return DONE
+    if config.run.table and not has_table(config.image, config.label):
+        fence.check()
+        publication.put_table(config, places)
     if not config.run.keep_work and publication.is_spent(places, digest):
         publication.throw_away(places, digest, fence)
-    if not Path(places.stats).exists():
+    if not files.exists(places.stats):
         text = (
             f"the label is there, but its table {places.stats} is not; give --overwrite to make "
             "both anew"
@@ -181,10 +204,15 @@ def _take_up(
     return NOTHING_TO_DO
 
 
+def _page(places: Places) -> str | None:
+    """The page, if there is one."""
+    return places.report if Path(places.report).exists() else None
+
+
 def _summary(wanted: Wanted) -> Summary:
     """What is known of a run before it has done anything."""
     config, places, source = wanted.config, wanted.places, wanted.source
-    times = parse_times(config.result.time, source.num_times)
+    times = config.result.segmented_times(source.num_times)
     return Summary(
         image=config.image,
         label=places.label.path,
@@ -200,8 +228,8 @@ def _summary(wanted: Wanted) -> Summary:
 
 def _segment(run: Run, places: Places, parts: Mapping[str, object]) -> int:
     """Do every stage up to the finished table; return the number of instances."""
-    hidden = Path(places.label.hidden_path(token(run.ledger.fingerprint)))
-    if run.ledger.entries("paint") and not hidden.exists():
+    hidden = places.label.hidden_path(token(run.ledger.fingerprint))
+    if run.ledger.entries("paint") and not files.exists(hidden):
         message = (
             f"{places.work} speaks of a half-painted label that is gone ({hidden}); give --restart"
         )
@@ -214,7 +242,7 @@ def _segment(run: Run, places: Places, parts: Mapping[str, object]) -> int:
     stages.number(run)
     stages.paint(run)
     stages.pyramid(run)
-    count = table(run, Path(places.work) / publication.PENDING_TABLE)
+    count = table(run, publication.pending_table(places))
     stages.check_content(run)
     if metadata_fingerprint(read_image(run.plan.source.path)) != parts["image"]:
         message = (

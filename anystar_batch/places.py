@@ -1,12 +1,18 @@
-"""Where a run reads and writes: names of label, table, record, picture, lock and work directory.
+"""Where a run reads and writes: names of label, table, page, record, picture, lock, work directory.
 
 Without `--output` everything lies in and beside the image; with it, in that directory::
 
     embryo.ome.zarr/labels/anystar                OUT/embryo.anystar.ome.zarr
     embryo.anystar.csv                            OUT/embryo.anystar.csv
+    embryo.anystar.html                           OUT/embryo.anystar.html
     embryo.anystar.run.json                       OUT/embryo.anystar.run.json
+    embryo.anystar.toml                           OUT/embryo.anystar.toml
     embryo.anystar.probe.svg                      OUT/embryo.anystar.probe.svg
     embryo.anystar.work/, embryo.anystar.lock     OUT/embryo.anystar.work/, embryo.anystar.lock
+
+Where the results go to an object store, the work directory lies on a file system all the same: the
+current directory, unless `--work-dir` says otherwise. Files are mapped, appended to and locked
+there, which no object store can do; what waits for the label to be published waits in the store.
 
 An image inside another Zarr hierarchy (a series of a container, a field of a plate) is named by its
 path from the outermost one, and its files lie beside that.
@@ -14,16 +20,21 @@ path from the outermost one, and its files lie beside that.
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from anystar_batch.address import absolute, is_read_only, is_remote, normal, parent
+from anystar_batch.archive import files
 from anystar_batch.archive.labels import LabelPlace, in_image, standalone
-from anystar_batch.archive.store import find_images, local_path, output_error
+from anystar_batch.archive.nodes import read_node
+from anystar_batch.archive.store import PARTIAL, find_images, output_error, sync_directory
 from anystar_batch.config import SegmentConfig, image_stem
-from anystar_batch.errors import ConfigError, ImageError
+from anystar_batch.errors import ConfigError, ImageError, OutputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +81,27 @@ class Places:
     work: str
 
     @property
+    def report(self) -> str:
+        """The page that shows the result, beside the table and named like it."""
+        stem = self.stats
+        for suffix in (".csv", ".parquet", ".pq"):
+            stem = stem.removesuffix(suffix)
+        return f"{stem}.html"
+
+    @property
+    def pending(self) -> str:
+        """Where table and record wait until the label is published: whoever sees it finds them."""
+        return f"{self.folder}/.{self.base}.pending" if is_remote(self.folder) else self.work
+
+    @property
     def record(self) -> str:
         """The run record: a JSON file beside the table."""
         return f"{self.folder}/{self.base}.run.json"
+
+    @property
+    def config(self) -> str:
+        """The options of the run, as `--config` takes them."""
+        return f"{self.folder}/{self.base}.toml"
 
     @property
     def probe(self) -> str:
@@ -82,13 +111,13 @@ class Places:
     @property
     def locks(self) -> tuple[str, ...]:
         """The lock files: of the results, and of a work directory that lies elsewhere."""
-        results, work = f"{self.folder}/{self.base}.lock", f"{Path(self.work).with_suffix('')}.lock"
+        results, work = f"{self.folder}/{self.base}.lock", f"{self.work.removesuffix('.work')}.lock"
         return (results,) if results == work else (results, work)
 
     @property
     def folders(self) -> tuple[str, ...]:
         """Directories in which the run writes."""
-        return (self.label.parent, self.folder, self.work, str(Path(self.stats).parent))
+        return (self.label.parent, self.folder, self.work, parent(self.stats))
 
 
 def run_places(config: SegmentConfig) -> Places:
@@ -98,8 +127,21 @@ def run_places(config: SegmentConfig) -> Places:
     ----------
     config : SegmentConfig
         With `home` and `stem` as `name_images` gives them.
+
+    Raises
+    ------
+    OutputError
+        If nothing can ever be written there: it is a web server.
+    ConfigError
+        If the work directory is an address.
     """
-    folder = local_path(config.output) if config.output is not None else config.home
+    folder = normal(config.output) if config.output is not None else config.home
+    if is_read_only(folder):
+        message = (
+            f"{folder}: a web server takes no results; give --output DIR, a directory or an s3:// "
+            "address, to keep them elsewhere"
+        )
+        raise OutputError(message)
     base = f"{config.stem}.{config.label}"
     label = (
         in_image(config.image, config.label)
@@ -111,26 +153,69 @@ def run_places(config: SegmentConfig) -> Places:
         folder=folder,
         base=base,
         stats=config.stats if config.stats is not None else f"{folder}/{base}.csv",
-        work=local_path(config.run.work_dir) + f"/{base}.work"
-        if config.run.work_dir is not None
-        else f"{folder}/{base}.work",
+        work=_work_folder(config.run.work_dir, folder, base),
     )
 
 
-def move_atomic(source: Path, target: Path) -> None:
-    """Move a file, also to another file system; the target is whole or as it was.
+def _work_folder(wanted: str | None, folder: str, base: str) -> str:
+    """Return the work directory of a run whose results go to a folder."""
+    if wanted is not None and is_remote(wanted):
+        message = (
+            f"--work-dir: {wanted}: expected a directory of a file system that all workers see; "
+            "candidates are mapped from there, and notes appended, which object stores cannot do"
+        )
+        raise ConfigError(message)
+    if wanted is not None:
+        return f"{normal(wanted)}/{base}.work"
+    if not is_remote(folder):
+        return f"{folder}/{base}.work"
+    # Images of one name in two buckets must not meet each other's work.
+    place = hashlib.sha256(folder.encode()).hexdigest()[:8]
+    return f"{Path.cwd()}/{base}.{place}.work"
+
+
+def courses_path(table: str) -> str:
+    """Return the file of intensities over time that belongs to a table.
+
+    Examples
+    --------
+    >>> courses_path("a/embryo.anystar.csv")
+    'a/embryo.anystar.courses.csv'
+    """
+    folder, _, name = table.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    name = f"{stem}.courses.{suffix}" if dot and stem else f"{name}.courses"
+    return f"{folder}/{name}" if folder else name
+
+
+def move_atomic(source: str | Path, target: str | Path) -> None:
+    """Move a file, also to another storage; the target is whole or as it was.
+
+    What a process that was killed here has left beside the target is deleted: whoever moves holds
+    the lock of the results.
 
     Raises
     ------
     OutputError
         If the target cannot be written.
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    if is_remote(source) or is_remote(target):
+        files.copy(source, target)
+        files.remove(source)
+        return
+    _move_local(Path(source), Path(target))
+
+
+def _move_local(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
     try:
+        for torn in target.parent.glob(f".{glob.escape(target.name)}.*{PARTIAL}"):
+            torn.unlink(missing_ok=True)
         shutil.copyfile(source, partial)
         with partial.open("r+b") as file:
             os.fsync(file.fileno())
         partial.replace(target)
+        sync_directory(target.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise output_error(target, error) from error
@@ -160,20 +245,20 @@ def name_images(
     Raises
     ------
     ConfigError
-        If two images would write files of the same name.
-    ImageError
-        If a path is the address of a remote store.
+        If two images would write files of the same name, or a path is an address that cannot be
+        used.
     """
-    absolute = [os.path.abspath(local_path(p)) for p in paths]  # noqa: PTH100  (keeps links)
-    outermost = [_outermost(p, root) for p in absolute]
+    places = [absolute(p) for p in paths]
+    outermost = [_outermost(p, root) for p in places]
     if root is None:
-        root = os.path.commonpath([str(Path(p).parent) for p in outermost])
+        root = os.path.commonpath([str(Path(_rooted(p)).parent) for p in outermost])
     named: list[NamedImage] = []
-    for path, top in zip(absolute, outermost, strict=True):
-        home = str(Path(top).parent)
-        stem = image_stem(os.path.relpath(top, root if with_output else home).replace("/", "."))
+    for path, top in zip(places, outermost, strict=True):
+        home = parent(top)
+        above = root if with_output else str(Path(_rooted(top)).parent)
+        stem = image_stem(os.path.relpath(_rooted(top), above).replace("/", "."))
         for image in _images(path):
-            below = os.path.relpath(image, top)
+            below = os.path.relpath(_rooted(image), _rooted(top))
             name = stem if below == "." else f"{stem}.{below.replace('/', '.')}"
             named.append(NamedImage(image, home, name))
     taken: dict[tuple[str, str], str] = {}
@@ -197,6 +282,10 @@ def _outermost(path: str, root: str | None) -> str:
     Below a root, the rows of a plate need not be groups, as the specification demands.
     """
     found = path
+    if is_remote(path):
+        while (outer := parent(found)) != found and _is_group(outer):
+            found = outer
+        return found
     for above in Path(path).parents:
         if str(above) == root:
             break
@@ -205,6 +294,19 @@ def _outermost(path: str, root: str | None) -> str:
         elif root is None:
             break
     return found
+
+
+def _is_group(path: str) -> bool:
+    """Whether there is a Zarr group at an address; of one that says nothing, no."""
+    try:
+        return read_node(path) is not None
+    except ImageError:
+        return False
+
+
+def _rooted(path: str) -> str:
+    """A path as one of a single tree in which addresses lie beside local paths."""
+    return f"/{path.replace('://', '/', 1)}" if is_remote(path) else path
 
 
 def _images(path: str) -> list[str]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.store import ImageReader, metadata_fingerprint
-from anystar_batch.config import ResultConfig, parse_times
-from anystar_batch.errors import ConfigError
+from anystar_batch.config import ResultConfig
+from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.filters import Filters
 from anystar_batch.geometry import (
     ZYXFloat,
@@ -28,7 +28,7 @@ from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_til
 from anystar_batch.sampling import level_position
 from anystar_batch.stars.raster import LatticeMap
 
-ALGORITHM = 3
+ALGORITHM = 4
 """Number of the method; raised whenever the same input and options may give another result."""
 
 
@@ -65,6 +65,10 @@ class Plan:
         Which survivors to keep.
     views : tuple of View
         The tiles at every scale the network looks at, the working voxel first.
+    course : tuple of int
+        Times at which the intensities of what is found at the one of `times` are measured too.
+    measure : tuple of str
+        Further columns of the table.
     """
 
     source: ImageSource
@@ -82,6 +86,8 @@ class Plan:
     max_radius: float
     views: tuple[View, ...]
     filters: Filters = field(default_factory=Filters)
+    course: tuple[int, ...] = ()
+    measure: tuple[str, ...] = ()
 
     @property
     def tiles(self) -> TileLattice:
@@ -116,7 +122,9 @@ class Plan:
             "prob_thresh": self.prob_thresh,
             "nms_thresh": self.nms_thresh,
             "max_radius": self.max_radius,
-        } | _more_json(self.filters, tuple(view.step for view in self.views))
+        } | _more_json(
+            self.filters, tuple(view.step for view in self.views), self.course, self.measure
+        )
 
 
 def fingerprint_parts(
@@ -131,7 +139,7 @@ def fingerprint_parts(
         "image": metadata_fingerprint(source),
         "model": model.sha256,
         "channel": channel_index(source, config.channel),
-        "times": list(parse_times(config.time, source.num_times)),
+        "times": list(config.segmented_times(source.num_times)),
         "diameter": None
         if config.diameter is None
         else [config.diameter.value, config.diameter.unit],
@@ -145,7 +153,7 @@ def fingerprint_parts(
         "model_diameter": model.diameter,
         "precision": precision,
         "backend": config.backend,
-    } | _more_json(config.filters, config.scales)
+    } | _more_json(config.filters, config.scales, config.course(source.num_times), config.measure)
 
 
 def fingerprint(parts: dict[str, object]) -> str:
@@ -167,7 +175,8 @@ def channel_index(source: ImageSource, channel: str) -> int:
     if channel.isdecimal() and int(channel) < source.num_channels:
         return int(channel)
     names = ", ".join(f"{i} ({n})" for i, n in enumerate(source.channels))
-    message = f"--channel: got {channel!r}; the image has {names}"
+    near = did_you_mean(channel, source.channels)
+    message = f"--channel: got {channel!r}; the image has {names}{near}"
     raise ConfigError(message)
 
 
@@ -215,7 +224,7 @@ def make_plan(
     """
     source = reader.source
     channel = channel_index(source, config.channel)
-    times = parse_times(config.time, source.num_times)
+    times = config.segmented_times(source.num_times)
     scales, translation = level_scales(source, config)
     config.filters.volume_range(scales[0])
     voxel_um = None
@@ -248,14 +257,20 @@ def make_plan(
         max_radius=model.max_radius * max(config.scales),
         views=tuple(coarse_view(tiles, s, model.context, model.divisor) for s in config.scales),
         filters=config.filters,
+        course=config.course(source.num_times),
+        measure=config.measure,
     )
 
 
-def _more_json(filters: Filters, scales: tuple[int, ...]) -> dict[str, object]:
-    """Filters and scales under their keys; without any nothing: such runs say what they said."""
+def _more_json(
+    filters: Filters, scales: tuple[int, ...], course: tuple[int, ...], measure: tuple[str, ...]
+) -> dict[str, object]:
+    """What few runs ask for, under its keys; without any nothing: such runs say what they said."""
     given = filters.to_json()
     more: dict[str, object] = {"filters": given} if given else {}
-    return more | ({"scales": list(scales)} if scales != (1,) else {})
+    more |= {"scales": list(scales)} if scales != (1,) else {}
+    more |= {"course": list(course)} if course else {}
+    return more | ({"measure": list(measure)} if measure else {})
 
 
 def _times(values: ZYXFloat, factor: list[float]) -> ZYXFloat:

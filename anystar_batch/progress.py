@@ -35,6 +35,7 @@ WHAT = {
     "pyramid": ("label pyramid", ""),
     "table": ("statistics", ""),
     "compare": ("comparing labels", ""),
+    "report": ("report", ""),
 }
 """What each stage is called on the screen, and what its blocks count."""
 

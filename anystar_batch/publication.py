@@ -1,7 +1,8 @@
 """How a run meets what is there already: who may write, what is published, what was cut short.
 
-A finished run leaves table and record in the work directory, publishes the label, and only then
-moves the two to their places. A run that finds a record waiting beside a published label of its own
+A finished run leaves table and record where they wait (`Places.pending`: the work directory, or
+beside the results in an object store), publishes the label, and only then moves the two to their
+places. A run that finds a record waiting beside a published label of its own
 fingerprint was cut short in between, and finishes that.
 """
 
@@ -9,19 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from anystar_batch import measured, tasks
+from anystar_batch.address import absolute_place, is_remote, parent
+from anystar_batch.archive import files
 from anystar_batch.archive.fence import Fence
-from anystar_batch.archive.labels import KEY, discard, published_attributes
+from anystar_batch.archive.files import check_store
+from anystar_batch.archive.labels import KEY, discard, published_attributes, source_of
+from anystar_batch.archive.lease import hold
 from anystar_batch.archive.ledger import Ledger
-from anystar_batch.archive.lock import hold
 from anystar_batch.archive.ngff import JSON
+from anystar_batch.archive.nodes import read_object
 from anystar_batch.archive.store import check_writable, output_error
+from anystar_batch.archive.tables import write_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import (
     AnyStarBatchError,
@@ -31,16 +36,20 @@ from anystar_batch.errors import (
     OutputError,
     OutputExistsError,
 )
-from anystar_batch.places import Places, move_atomic
+from anystar_batch.measure.files import check_kind
+from anystar_batch.places import Places, courses_path, move_atomic
 
 PENDING_RECORD = "run.json"
 """The run record in the work directory, until the label is published."""
 
+PENDING_CONFIG = "run.toml"
+"""The options of the run in the work directory, until the label is published."""
+
 PENDING_PROBE = "probe.svg"
 """The picture of the probe in the work directory, until the label is published."""
 
-PENDING_TABLE = "table.csv"
-"""The finished table in the work directory, until the label is published."""
+PENDING_TABLE = "table"
+"""The finished table in the work directory, until the label is published, without its suffix."""
 
 
 def token(digest: str) -> str:
@@ -81,7 +90,7 @@ def check_places(places: Places) -> None:
     OutputError
         If something cannot.
     ConfigError
-        If the table would take the place of a directory.
+        If the table would take the place of a directory, or what writes it is not installed.
     """
     _check_table(places)
     for folder in places.folders:
@@ -96,10 +105,13 @@ def check_permissions(places: Places) -> None:
     OutputError
         If something cannot be written.
     ConfigError
-        If the table would take the place of a directory.
+        If the table would take the place of a directory, or what writes it is not installed.
     """
     _check_table(places)
     for folder in places.folders:
+        if is_remote(folder):
+            check_store(folder)
+            continue
         place = Path(folder).absolute()
         while not place.exists() and place != place.parent:
             place = place.parent
@@ -112,9 +124,10 @@ def check_permissions(places: Places) -> None:
 
 
 def _check_table(places: Places) -> None:
-    if Path(places.stats).is_dir():
-        message = f"--stats: {places.stats} is a directory; expected the name of a CSV file"
+    if not is_remote(places.stats) and Path(places.stats).is_dir():
+        message = f"--stats: {places.stats} is a directory; expected the name of a file"
         raise ConfigError(message)
+    check_kind(places.stats)
 
 
 @contextlib.contextmanager
@@ -136,7 +149,7 @@ def hold_places(places: Places) -> Iterator[Fence]:
     with contextlib.ExitStack() as stack:
         fences = []
         for lock in places.locks:
-            Path(lock).parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(parent(lock))
             fences.append(stack.enter_context(hold(lock)))
         fence = Fence(tuple(mark for one in fences for mark in one.marks))
         try:
@@ -151,11 +164,17 @@ def hold_places(places: Places) -> Iterator[Fence]:
             raise
 
 
+def seen_by_workers(image: str, places: Places) -> tuple[str, ...]:
+    """Return the directories and addresses that every worker must see."""
+    store = (places.label.parent,) if is_remote(places.label.parent) else ()
+    return (image, places.work, *store)
+
+
 def make_folders(places: Places) -> None:
     """Make the directories that work needs."""
     for name in (tasks.CANDIDATES, tasks.SURVIVORS, measured.PARTIALS):
         (Path(places.work) / name).mkdir(parents=True, exist_ok=True)
-    Path(places.stats).parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(parent(places.stats))
 
 
 def throw_away(places: Places, digest: str, fence: Fence) -> None:
@@ -172,8 +191,9 @@ def throw_away(places: Places, digest: str, fence: Fence) -> None:
     fence.check()
     for old in {Ledger.fingerprint_in(Path(places.work)), digest} - {None}:
         discard(places.label, token(str(old)))
-    if Path(places.work).exists():
-        shutil.rmtree(places.work)
+    files.remove_tree(places.work)
+    if places.pending != places.work:
+        files.remove_tree(places.pending)
 
 
 def fingerprints(places: Places, *, with_label: bool) -> set[str]:
@@ -214,7 +234,7 @@ def published(config: SegmentConfig, places: Places, digest: str) -> JSON | None
     """
     attributes = published_attributes(places.label)
     if attributes is None:
-        if Path(places.stats).exists() and not config.run.overwrite:
+        if files.exists(places.stats) and not config.run.overwrite:
             message = (
                 f"{places.stats} exists already and belongs to no label here; give another "
                 "--stats, or --overwrite to replace it"
@@ -222,9 +242,18 @@ def published(config: SegmentConfig, places: Places, digest: str) -> JSON | None
             raise OutputExistsError(message)
         return None
     ours = _ours(attributes)
+    of = source_of(places.label, attributes)
+    if ours and of is not None and of != absolute_place(places.label.image):
+        if config.run.overwrite:
+            return None
+        message = (
+            f"{places.label.path} exists already, made of another image of this name: {of}; give "
+            "another --output, or --overwrite to replace it (if that image is this one, moved, too)"
+        )
+        raise OutputExistsError(message)
     is_same = ours.get("fingerprint") == digest
     if config.run.overwrite:
-        return ours if is_same and is_cut_short(places) else None
+        return ours if is_same and is_cut_short(places, digest) else None
     if not is_same:
         what = "by another model, image or options" if ours else "by another program"
         message = (
@@ -235,36 +264,110 @@ def published(config: SegmentConfig, places: Places, digest: str) -> JSON | None
     return ours
 
 
-def is_cut_short(places: Places) -> bool:
-    """Return whether a finished run left its table and record in the work directory."""
-    return (Path(places.work) / PENDING_RECORD).exists()
+def check_table_place(config: SegmentConfig) -> None:
+    """Check that there is an image that may hold the table.
+
+    Raises
+    ------
+    ConfigError
+        If results do not go into the image.
+    """
+    if config.run.table and config.output is not None:
+        message = "--table puts the table into the image, --output leaves the image alone; drop one"
+        raise ConfigError(message)
+
+
+def put_table(config: SegmentConfig, places: Places) -> None:
+    """Put the table into the image, if that is wanted and the table is there."""
+    if config.run.table and files.exists(places.stats):
+        write_table(config.image, config.label, places.stats, config.label)
+
+
+def pending_table(places: Places) -> Path:
+    """Return where the finished table waits until the label is published."""
+    return Path(places.work) / f"{PENDING_TABLE}{PurePosixPath(places.stats).suffix}"
+
+
+def is_cut_short(places: Places, digest: str) -> bool:
+    """Return whether a finished run left its table and record waiting.
+
+    Parameters
+    ----------
+    places : Places
+    digest : str
+        Fingerprint of the run whose label is published: the record of another one waits for
+        another label.
+    """
+    record = read_object(f"{places.pending}/{PENDING_RECORD}")
+    return record is not None and record["summary"]["fingerprint"] == digest
+
+
+def hand_over(places: Places, fence: Fence) -> None:
+    """Bring what waits for the label from the work directory to where it waits; the record last.
+
+    Parameters
+    ----------
+    places : Places
+    fence : Fence
+        Asked first.
+    """
+    fence.check()
+    if places.pending == places.work:
+        return
+    files.remove_tree(places.pending)
+    found = [n for n in files.names(places.work) if n.startswith(f"{PENDING_TABLE}.")]
+    for name in (*found, PENDING_PROBE, PENDING_CONFIG, PENDING_RECORD):
+        if files.exists(f"{places.work}/{name}"):
+            files.copy(f"{places.work}/{name}", f"{places.pending}/{name}")
 
 
 def is_spent(places: Places, digest: str) -> bool:
     """Return whether the work directory is what a run left that has published this very result."""
     ours = _ours(published_attributes(places.label))
-    return (
-        ours.get("fingerprint") == digest == Ledger.fingerprint_in(Path(places.work))
-        and not Path(places.label.hidden_path(token(digest))).exists()
-    )
+    return ours.get("fingerprint") == digest == Ledger.fingerprint_in(
+        Path(places.work)
+    ) and not files.exists(places.label.hidden_path(token(digest)))
 
 
 def finish(config: SegmentConfig, places: Places, fence: Fence) -> None:
     """Bring table and record to their places after the label is published; tidy up."""
     fence.check()
-    work = Path(places.work)
-    record = work / PENDING_RECORD
-    if record.exists() and json.loads(record.read_text())["probe"] is None:
+    waiting = places.pending
+    record = read_object(f"{waiting}/{PENDING_RECORD}")
+    if record is not None:
+        # A page that is there shows the label that was replaced; its own is made of what is here.
+        files.remove(places.report)
+    if record is not None and record["probe"] is None:
         # A picture that is there belongs to the label that was replaced.
-        Path(places.probe).unlink(missing_ok=True)
-    moves = (
-        (PENDING_PROBE, places.probe),
-        (PENDING_TABLE, places.stats),
-        (PENDING_RECORD, places.record),
-    )
+        files.remove(places.probe)
+    table = f"{waiting}/{pending_table(places).name}"
+    courses = courses_path(places.stats)
+    if record is not None and not files.exists(courses_path(table)):
+        # What changes over time in a label that was replaced.
+        files.remove(courses)
+    moves = [
+        (f"{waiting}/{PENDING_PROBE}", places.probe),
+        (f"{waiting}/{PENDING_CONFIG}", places.config),
+        (table, places.stats),
+        (courses_path(table), courses),
+    ]
+    if not files.exists(table):
+        # Cut short under another name of the table: it keeps what it is.
+        stem = places.stats.removesuffix(PurePosixPath(places.stats).suffix)
+        others = (n for n in files.names(waiting) if n.startswith(f"{PENDING_TABLE}."))
+        moves += [
+            (f"{waiting}/{n}", f"{stem}{PurePosixPath(n).suffix}")
+            for n in others
+            if "courses" not in n
+        ]
     for pending, final in moves:
-        if (work / pending).exists():
-            move_atomic(work / pending, Path(final))
+        if files.exists(pending):
+            move_atomic(pending, final)
+    put_table(config, places)
+    if record is not None:
+        move_atomic(f"{waiting}/{PENDING_RECORD}", places.record)
     fence.check()
+    if waiting != places.work:
+        files.remove_tree(waiting)
     if not config.run.keep_work:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(places.work, ignore_errors=True)

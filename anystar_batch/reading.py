@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.archive.store import ImageReader
 from anystar_batch.geometry import ZYX, Box, hull
-from anystar_batch.network.intensity import normalise
+from anystar_batch.network.intensity import normalise, raised
 from anystar_batch.network.resample import Taps, resample, source_box, tile_taps
 from anystar_batch.network.tiles import View
 from anystar_batch.plan import Plan
@@ -43,7 +43,7 @@ def tile_content(plan: Plan, reader: ImageReader, time: int, tile: ZYX) -> str:
     return content_digest(reader.identities(plan.working.level, time, plan.channel, box))
 
 
-def content_digest(identities: Sequence[tuple[str, int, int]]) -> str:
+def content_digest(identities: Sequence[tuple[str, int, int | str]]) -> str:
     """Return a digest of keys, sizes and times; empty where nothing is stored."""
     if not identities:
         return ""
@@ -90,24 +90,13 @@ def tile_image(
     for start, stop in _slabs(z, source.shape[1] * source.shape[2]):
         part = Taps(z.first[start:stop], z.weights[start:stop])
         first, last = part.span
-        crop = planes.get(first, last)
-        values.add(constant_value(crop))
-        # The low limit goes first, in float64: large integers with little contrast keep it.
-        raised = (crop.astype(np.float64) - low).astype(np.float32)
-        raised[np.isnan(raised)] = 0.0
+        crop, value = raised(planes.get(first, last), low)
+        values.add(value)
         origin = (first, *source.start[1:])
-        image[start:stop] = normalise(resample(raised, origin, (part, y, x)), 0.0, high - low)
+        image[start:stop] = normalise(resample(crop, origin, (part, y, x)), 0.0, high - low)
     if None not in values and (len(values) == 1 or all(v != v for v in values)):
         return None
     return image
-
-
-def constant_value(crop: NDArray[np.number]) -> float | None:
-    """Return the one value that all voxels have, NaN if none has any; None if they differ."""
-    first = crop.flat[0]
-    if bool((crop == first).all()) or bool(np.isnan(crop).all()):
-        return float(first)
-    return None
 
 
 class Planes:

@@ -6,13 +6,16 @@ made stands in the run record only.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from anystar_batch import __version__
+from anystar_batch.blocks import units_per_block
 from anystar_batch.config import SegmentConfig
 from anystar_batch.geometry import ZYX
 from anystar_batch.memory import PROCESS_BYTES
@@ -22,6 +25,9 @@ from anystar_batch.stages import Run, instance_count, removed_counts
 
 DONE = "done"
 """Status of a run that published its label."""
+
+PACKAGES = ("keras", "stardist", "numpy", "numba", "scipy", "zarr", "dask", "pillow")
+"""Packages whose versions the run record names, beside the backend."""
 
 NOTHING_TO_DO = "nothing to do"
 """Status of a run that found its very result published."""
@@ -51,6 +57,8 @@ class Summary:
         What may not be as wanted.
     removed : dict
         Survivors that each filter has removed.
+    report : str or None
+        Path of the page that shows the result; None where there is none.
     """
 
     image: str
@@ -64,6 +72,7 @@ class Summary:
     fingerprint: str
     warnings: tuple[str, ...] = ()
     removed: Mapping[str, int] = field(default_factory=dict)
+    report: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
@@ -167,10 +176,79 @@ def run_record(config: SegmentConfig, run: Run, summary: Summary) -> dict[str, A
         "config": config.to_json(),
         "workers": run.engine.workers,
         "block_shape": list(run.block_shape),
-        "model": {"name": run.plan.model.name, "sha256": run.plan.model.sha256},
+        "borders": borders(run),
+        "model": {
+            "name": run.plan.model.name,
+            "version": run.plan.model.version,
+            "sha256": run.plan.model.sha256,
+            "diameter_voxels": run.plan.model.diameter,
+        },
+        "versions": versions(config.result.backend),
         "plan": run.plan.to_json(),
         "probe": known.get("probe"),
         "candidates_too_large": sum(int(e["too_large"]) for e in predicted),
         "survivors_hidden": sum(int(e["hidden"]) for e in run.ledger.entries("number").values()),
         "summary": summary.to_json(),
     }
+
+
+def borders(run: Run) -> dict[str, Any]:
+    """Return where work was cut, as edges of level 0: what a seam would have to lie on.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    dict
+        `grids`: each with its `name`, the `first` plane inside the volume and the `step` to the
+        next, (z, y, x); `period`: step of the lattice on which candidates lie. Level-0 voxels.
+    """
+    lattice, core = run.plan.lattice, run.plan.tiles.core
+    unit = run.spec.write_unit_zyx(0)
+    tiles = units_per_block(run.block_shape, core, lattice.scale)
+    units = units_per_block(run.block_shape, unit)
+    # A voxel's centre has the integer coordinate; its edges lie half a voxel beside it.
+    moved = [0.5 - 0.5 * s + o for s, o in zip(lattice.scale, lattice.offset, strict=True)]
+
+    def of_tiles(name: str, count: ZYX) -> dict[str, Any]:
+        step = [c * n * s for c, n, s in zip(core, count, lattice.scale, strict=True)]
+        return _grid(name, step, [a + b for a, b in zip(step, moved, strict=True)])
+
+    write = [float(u * n) for u, n in zip(unit, units, strict=True)]
+    grid = run.plan.model.unet.grid
+    return {
+        "grids": [
+            of_tiles("blocks", tiles),
+            of_tiles("tiles", (1, 1, 1)),
+            _grid("blocks of the label", write, write),
+        ],
+        "period": [round(g * s, 6) for g, s in zip(grid, lattice.scale, strict=True)],
+    }
+
+
+def _grid(name: str, step: Sequence[float], first: Sequence[float]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "step": [round(v, 6) for v in step],
+        "first": [round(v, 6) for v in first],
+    }
+
+
+def versions(backend: str) -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide; nothing is imported.
+
+    Parameters
+    ----------
+    backend : str
+        What the network runs under.
+    """
+    found = {"anystar-batch": __version__, "python": platform.python_version()}
+    names = ((backend, (backend, f"{backend}-cpu")), *((n, (n,)) for n in PACKAGES))
+    for name, distributions in names:
+        for distribution in distributions:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(distribution)
+                break
+    return found

@@ -35,7 +35,7 @@ from anystar_batch.geometry import (
     hull,
     index_name,
 )
-from anystar_batch.measure.partials import Partials, partials
+from anystar_batch.measure.partials import Partials, partials, widened
 from anystar_batch.plan import Plan
 from anystar_batch.pyramid import downsample_mode, level_factors, source_box
 from anystar_batch.reading import content_digest
@@ -118,10 +118,11 @@ def pyramid_stage(level: int) -> str:
 
 
 def unit_content(plan: Plan, reader: ImageReader, time: int, box: Box) -> str:
-    """Return the digest of every chunk that measuring a box of level 0 reads, all channels."""
-    found: list[tuple[str, int, int]] = []
-    for channel in range(plan.source.num_channels):
-        found.extend(reader.identities(0, time, channel, box))
+    """Return the digest of every chunk that measuring a box of level 0 reads: channels, times."""
+    found: list[tuple[str, int, int | str]] = []
+    for t in (time, *plan.course):
+        for channel in range(plan.source.num_channels):
+            found.extend(reader.identities(0, t, channel, box))
     return content_digest(found)
 
 
@@ -255,18 +256,20 @@ def _measure(
         return []
     region = hull(inner for _, inner in filled)
     channels = range(plan.source.num_channels)
-    images = [reader.read_box(0, time, c, region) for c in channels]
-    found = []
-    for index, inner in filled:
-        linear = ((time * counts[0] + index[0]) * counts[1] + index[1]) * counts[2] + index[2]
-        found.append(
-            partials(
-                labels[inner.relative_to(box.start).slices],
-                [image[inner.relative_to(region.start).slices] for image in images],
-                inner.start,
-                linear,
+    found: list[Partials] = []
+    for t in (time, *plan.course):
+        images = [reader.read_box(0, t, c, region) for c in channels]
+        wide: list[Partials] = []
+        for n, (index, inner) in enumerate(filled):
+            shown = labels[inner.relative_to(box.start).slices]
+            seen = [image[inner.relative_to(region.start).slices] for image in images]
+            linear = ((time * counts[0] + index[0]) * counts[1] + index[1]) * counts[2] + index[2]
+            wide.append(
+                widened(found[n], shown, seen)
+                if found
+                else partials(shown, seen, inner.start, linear)
             )
-        )
+        found = wide
     return found
 
 

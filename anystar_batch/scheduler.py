@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from anystar_batch import __version__
+from anystar_batch.address import is_remote
+from anystar_batch.archive import remote
+from anystar_batch.archive.nodes import read_node
 from anystar_batch.cluster import GPU
-from anystar_batch.errors import ConfigError
+from anystar_batch.errors import AnyStarBatchError, ConfigError
 
 CONNECT_SECONDS = 20.0
 """How long a scheduler may take to answer."""
@@ -105,9 +108,12 @@ def survey(client: Any, scheduler: str) -> Pool:  # noqa: ANN401
         )
         raise ConfigError(message) from error
     _check_versions(client.run(version, on_error="return"))
-    cores: Mapping[str, int] = client.run(core_count)
+    cores: Mapping[str, int] = client.run(core_count, on_error="ignore")
     workers: Mapping[str, Mapping[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
     known = {address: w for address, w in workers.items() if address in cores}
+    if not known:
+        message = f"--scheduler: {scheduler} lost its workers while they were asked; run again"
+        raise ConfigError(message)
     slots = sum(int(w["nthreads"]) for w in known.values())
     shares = [w["memory_limit"] // w["nthreads"] for w in known.values() if w["memory_limit"]]
     hosts: dict[str, int] = {}
@@ -129,7 +135,7 @@ def slot_count(client: Any) -> int:  # noqa: ANN401
 
 
 def check_paths(client: Any, paths: tuple[str, ...]) -> None:  # noqa: ANN401
-    """Check that every worker sees the directories of a run.
+    """Check that every worker sees the directories of a run; who dies meanwhile is not asked.
 
     Raises
     ------
@@ -137,14 +143,25 @@ def check_paths(client: Any, paths: tuple[str, ...]) -> None:  # noqa: ANN401
         If one does not.
     """
     for path in paths:
-        found: Mapping[str, bool] = client.run(os.path.isdir, path)
+        found: Mapping[str, bool] = client.run(_sees, path, on_error="ignore")
         blind = sorted(address for address, sees in found.items() if not sees)
         if blind:
             message = (
                 f"--scheduler: {len(blind)} of {len(found)} workers do not see {path} ({blind[0]}, "
-                "for one); expected storage that all machines mount at the same place"
+                "for one); expected storage that all machines mount at the same place, or an "
+                "object store and its credentials in the environment of every worker"
             )
             raise ConfigError(message)
+
+
+def _sees(path: str) -> bool:
+    """Return whether this process sees a directory; of an address, whether it is answered."""
+    if not is_remote(path):
+        return Path(path).is_dir()
+    try:
+        return read_node(path) is not None or remote.names(path) is not None
+    except (OSError, AnyStarBatchError):
+        return False
 
 
 def version() -> str:
@@ -172,7 +189,7 @@ def _address_in(file: Path) -> str:
 
 def _check_versions(found: Mapping[str, object]) -> None:
     for address, answer in sorted(found.items()):
-        if answer == __version__:
+        if answer == __version__ or isinstance(answer, OSError):  # it died meanwhile
             continue
         has = (
             f"anystar-batch {answer}"

@@ -133,7 +133,9 @@ def run_selftest(
             model=model,
             label=label,
             result=result,
-            run=RunConfig(block_shape=(block_shape[0], block_shape[1], block_shape[2])),
+            run=RunConfig(
+                block_shape=(block_shape[0], block_shape[1], block_shape[2]), report=False
+            ),
         )
         runs[label] = segment(config, on_event, factory=factory)
     labels = {name: _read(summary) for name, summary in runs.items()}

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from anystar_batch.address import is_remote
 from anystar_batch.archive.store import local_path
 from anystar_batch.archive.survey import is_zarr
 from anystar_batch.config import SegmentConfig
@@ -46,6 +47,13 @@ class SweepConfig:
             raise ConfigError(message)
         if is_zarr(root):
             message = f"{root}: a Zarr itself, not a directory of images; use `segment`"
+            raise ConfigError(message)
+        output = self.wanted.output
+        if output is not None and is_remote(output):
+            message = (
+                f"--output: {output}: a sweep writes to directories of this machine only; for "
+                "object stores use `segment`"
+            )
             raise ConfigError(message)
         if not self.pattern or "/" in self.pattern:
             message = f"--pattern: got {self.pattern!r}; expected one of names, such as *.ome.zarr"

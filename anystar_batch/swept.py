@@ -83,6 +83,11 @@ class Swept:
         """Whether any image failed."""
         return Status.FAILED in self.counts
 
+    @property
+    def has_warned(self) -> bool:
+        """Whether any run published with warnings."""
+        return any(one.summary is not None and one.summary.warnings for one in self.outcomes)
+
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,18 @@ from numpy.typing import NDArray
 from anystar_batch import render
 from anystar_batch.errors import LedgerMismatchError
 from anystar_batch.events import StageDone, StageStarted
+from anystar_batch.measure.files import open_table
 from anystar_batch.measure.partials import Partials, Statistics, intensity_dtype, merge
-from anystar_batch.measure.table import Frame, write_csv
+from anystar_batch.measure.table import Frame, batches, courses
 from anystar_batch.measured import Measured, row_dtype
+from anystar_batch.places import courses_path
 from anystar_batch.stages import Run, first_label, instance_count, slices, tile_blocks
 from anystar_batch.stars.measures import regularity
+from anystar_batch.stars.shapes import COLUMNS, shapes
 from anystar_batch.tasks import model_rays
 
-LABELS = 1 << 17
-"""Labels finished at a time: bounds the memory, changes no byte."""
+SUMS = 1 << 18
+"""Sums of channels finished at a time, about: bounds the memory, changes no byte."""
 
 
 def table(run: Run, path: Path) -> int:
@@ -31,7 +35,7 @@ def table(run: Run, path: Path) -> int:
     run : Run
         Every block is painted.
     path : Path
-        The CSV file.
+        The file; its suffix tells the kind. Intensities over time go to `courses_path` of it.
 
     Returns
     -------
@@ -58,15 +62,26 @@ def table(run: Run, path: Path) -> int:
         times = np.repeat(np.asarray(plan.times, np.int64), counts)
     frame = Frame(source.shape_zyx(0), plan.scale_um, plan.translation_um, source.channels)
     known = scores(run)
+    prob = known.pop("prob")
     run.work.fence.check()
-    write_csv(path, statistics(run, measured, count), frame, known.pop("prob"), times, known)
+    with ExitStack() as files:
+        rows = files.enter_context(open_table(path))
+        over_time = (
+            files.enter_context(open_table(courses_path(str(path)))) if plan.course else None
+        )
+        for piece in statistics(run, measured, count):
+            for batch in batches(piece, frame, prob, times, known):
+                rows.write(batch)
+            if over_time is not None:
+                for batch in courses(piece, source.channels, plan.course):
+                    over_time.write(batch)
     run.seconds["table"] = clock.perf_counter() - started
     run.on_event(StageDone("table", run.seconds["table"]))
     return count
 
 
 def statistics(run: Run, measured: Measured, count: int) -> Iterator[Statistics]:
-    """Yield the finished sums of all labels, `LABELS` at a time: memory does not grow with them.
+    """Yield the finished sums of all labels, some at a time: memory does not grow with them.
 
     Parameters
     ----------
@@ -82,9 +97,11 @@ def statistics(run: Run, measured: Measured, count: int) -> Iterator[Statistics]
         If the labels painted are not those numbered.
     """
     source = run.plan.source
-    empty = np.zeros(0, row_dtype(intensity_dtype(source.dtype), source.num_channels))
-    for start in range(1, count + 1, LABELS):
-        stop = min(start + LABELS, count + 1)
+    sums = source.num_channels * (1 + len(run.plan.course))
+    empty = np.zeros(0, row_dtype(intensity_dtype(source.dtype), sums))
+    step = max(1, SUMS // max(2, sums))
+    for start in range(1, max(count, 1) + 1, step):
+        stop = min(start + step, count + 1)
         rows = [empty, *measured.between(start, stop)]
         piece = merge([Partials(r["shape"], r["intensity"]) for r in rows])
         if not np.array_equal(piece.shape["label"], np.arange(start, stop)):
@@ -102,13 +119,16 @@ def scores(run: Run) -> dict[str, NDArray[np.float32]]:
     Returns
     -------
     dict
-        Column to float32 [n]: `prob`; `contrast` and `regularity` where their filter was given.
+        Column to float32 [n]: `prob`; `contrast` and `regularity` where their filter was given;
+        the shapes asked for.
     """
     filters, rays = run.plan.filters, model_rays(run.plan.model)
     names = ["prob"]
     names += ["contrast"] if filters.min_contrast is not None else []
     names += ["regularity"] if filters.min_regularity is not None else []
+    names += [COLUMNS[name] for name in run.plan.measure]
     found = {name: np.zeros(instance_count(run), np.float32) for name in names}
+    step_um = run.plan.working.voxel_um
     for time in run.plan.times:
         first = first_label(run, time)
         for block in tile_blocks(run):
@@ -120,6 +140,8 @@ def scores(run: Run) -> dict[str, NDArray[np.float32]]:
                 found["contrast"][at] = survivors.contrast
             if "regularity" in found:
                 found["regularity"][at] = regularity(survivors.dist, rays)
+            for name, values in shapes(survivors.dist, rays, step_um, run.plan.measure).items():
+                found[name][at] = values
     return found
 
 

@@ -1,9 +1,11 @@
-"""The harness: `python -m bench run|stardist|scaling|blocks OUT`.
+"""The harness: `python -m bench run|stardist|scaling|blocks|tables|chaos OUT`.
 
     run        the whole command against the bare network
     stardist   the whole command against StarDist's own
     scaling    does a voxel cost the same in a large volume?
     blocks     what a block costs the engine
+    tables     is a table of ten million rows written in bounded memory?
+    chaos      disturbed runs: does anything get lost?
 
 The other benches are modules: `bench.stars`, `bench.context`, `bench.quality`, `bench.training`.
 """
@@ -12,13 +14,15 @@ from __future__ import annotations
 
 import sys
 
-from bench import blocks, run, scaling, stardist_big
+from bench import blocks, chaos, run, scaling, stardist_big, tables
 
 PARTS = {
     "blocks": blocks.main,
+    "chaos": chaos.main,
     "run": run.main,
     "scaling": scaling.main,
     "stardist": stardist_big.main,
+    "tables": tables.main,
 }
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def run(counts: tuple[int, int, int], workers: int, seconds: float) -> dict[str,
         config = SegmentConfig(
             image=str(image),
             result=ResultConfig(diameter=parse_diameter("7px"), tile=EDGE, precision="float32"),
-            run=RunConfig(block_shape=(EDGE,) * 3, workers=workers),
+            run=RunConfig(block_shape=(EDGE,) * 3, workers=workers, report=False),
         )
         model = replace(load_model("anystar-mix"), context=0)  # as little to read as can be
         with Growth() as growth, open_engine(workers, 8_000_000_000) as engine:

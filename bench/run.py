@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             config = SegmentConfig(
                 image=str(image),
                 result=ResultConfig(diameter=diameter, precision=precision, tile=options.tile),
-                run=RunConfig(overwrite=True),
+                run=RunConfig(overwrite=True, report=False),
             )
             found = measure(config, predictor, options.repeats)
             document["images"].append({"size": size, "density": name, **found})

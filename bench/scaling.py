@@ -121,6 +121,7 @@ def measure(image: Path, phantom: Phantom, memory: str) -> dict[str, Any]:
             overwrite=True,
             restart=True,
             keep_work=True,
+            report=False,
             block_shape=(BLOCK,) * 3,
             memory=parse_memory(memory),
         ),

@@ -6,15 +6,39 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from anystar_batch import ahead, cli, pipeline, sweep
+from anystar_batch import ahead, cli, pipeline, reporting, sweep
 from tests import small
 from tests.fakes import TruthPredictor
+
+LONG = (
+    "test_fit",
+    "test_main",
+    "test_model",
+    "test_law",
+    "test_storage",
+    "test_sweep",
+    "test_chaos",
+)
+"""Files that take longest: they begin first, so that nobody waits for the last one alone."""
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files that take longest first, the longest at the very beginning."""
+    rank = {name: n for n, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
 
 
 def pytest_runtest_setup(item):
     """Skip what needs the real volumes where there are none."""
     if item.get_closest_marker("data") and not os.environ.get("ANYSTAR_BATCH_DATA"):
         pytest.skip("needs the real volumes: set ANYSTAR_BATCH_DATA to their folder")
+
+
+@pytest.fixture(autouse=True)
+def short_page(request, monkeypatch):
+    """A page costs more than a small run: it is drawn in the tests of the report only."""
+    if request.path.parent.name != "report":
+        monkeypatch.setattr(reporting, "page", lambda _: "<!doctype html>")
 
 
 @pytest.fixture

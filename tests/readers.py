@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import warnings
 from itertools import product
 from pathlib import Path
@@ -39,6 +40,52 @@ def napari_layers(path):
         return napari_get_reader(path)(path)
     finally:
         logging.disable(logging.NOTSET)
+
+
+def tensorstore_voxels(path):
+    """Return all voxels of an array as TensorStore reads them."""
+    import tensorstore
+
+    driver = "zarr" if Path(path, ".zarray").exists() else "zarr3"
+    store = {"driver": "file", "path": f"{path}/"}
+    return tensorstore.open({"driver": driver, "kvstore": store}).result().read().result()
+
+
+def bioio_image(path):
+    """Return voxels and voxel size (z, y, x) as bioio reads a group."""
+    from bioio_ome_zarr import Reader
+
+    reader = Reader(str(path))
+    return np.asarray(reader.data), tuple(reader.physical_pixel_sizes)
+
+
+def ngio_label(path, name):
+    """Return names, voxels and voxel size (z, y, x) of a label as ngio reads them."""
+    import ngio
+
+    container = ngio.open_ome_zarr_container(path)
+    label = container.get_label(name)
+    size = label.pixel_size
+    return container.list_labels(), label.get_as_numpy(), (size.z, size.y, size.x)
+
+
+def zarrita_sums(path, modules):
+    """Return shape, sum and maximum of an array as zarrita reads it under Node.
+
+    `modules` is a `node_modules` folder that holds `zarrita` and `@zarrita/storage`.
+    """
+    script = f"""
+        import * as zarr from "{modules}/zarrita/dist/src/index.js";
+        import FileSystemStore from "{modules}/@zarrita/storage/dist/src/fs.js";
+        const node = await zarr.open(zarr.root(new FileSystemStore("{path}")), {{kind: "array"}});
+        const {{data, shape}} = await zarr.get(node);
+        let sum = 0, most = 0;
+        for (const v of data) {{ sum += Number(v); most = Math.max(most, Number(v)); }}
+        console.log(JSON.stringify([shape, sum, most]));
+    """
+    words = ["node", "--input-type=module", "-e", script]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def voxels(path):

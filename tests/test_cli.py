@@ -79,11 +79,14 @@ def test_label_goes_into_the_image_and_the_table_beside_it(tmp_path, command):
     assert done.stdout.splitlines() == [
         f"labels {image}/labels/anystar: 5 instances",
         f"table  {tmp_path}/embryo.anystar.csv",
+        f"report {tmp_path}/embryo.anystar.html",
     ]
     assert {p.name for p in tmp_path.iterdir()} == {
         "embryo.ome.zarr",
         "embryo.anystar.csv",
+        "embryo.anystar.html",
         "embryo.anystar.run.json",
+        "embryo.anystar.toml",
     }
     assert "network" in done.stderr
 
@@ -132,7 +135,9 @@ def test_output_holds_everything_and_the_image_nothing(tmp_path, command):
     assert small.snapshot(tmp_path / "in") == before
     stems = ["one", "deep.er.two", "three"]
     assert sorted(p.name for p in out.iterdir()) == sorted(
-        f"{stem}.n.{end}" for stem in stems for end in ("ome.zarr", "csv", "run.json")
+        f"{stem}.n.{end}"
+        for stem in stems
+        for end in ("ome.zarr", "csv", "html", "run.json", "toml")
     )
     attributes = json.loads((out / "deep.er.two.n.ome.zarr/zarr.json").read_text())["attributes"]
     source = attributes["ome"]["image-label"]["source"]["image"]
@@ -354,6 +359,16 @@ def test_interrupted_is_exit_130_and_the_same_command_goes_on(tmp_path, command)
     # Two blocks are at work at once: the one that is cut may be the third or the fourth.
     assert re.search(r"\b[23] done before", again.stderr)
     assert small.contents(image) == small.contents(reference)
+
+
+def test_interrupted_before_the_command_has_begun_is_exit_130(monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
 
 
 class Interrupting:

@@ -1,12 +1,10 @@
 """Where results go, and how they are kept apart."""
 
-from pathlib import Path
-
 import pytest
 
 from anystar_batch import places
 from anystar_batch.config import RunConfig, SegmentConfig
-from anystar_batch.errors import ConfigError, ImageError, OutputError
+from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.places import move_atomic, name_images, run_places
 from tests import small
 
@@ -62,16 +60,13 @@ def test_what_is_no_image_is_left_to_whoever_opens_it(tmp_path):
     assert named([tmp_path / "nothing.zarr"])[0][2] == "nothing"
 
 
-def test_a_remote_image_is_refused():
-    with pytest.raises(ImageError, match="remote stores cannot be read yet"):
-        named(["s3://bucket/a.zarr"])
-
-
 def test_places_in_the_image():
     found = run_places(SegmentConfig(image="/d/a.ome.zarr"))
     assert found.label.path == "/d/a.ome.zarr/labels/anystar"
     assert found.stats == "/d/a.anystar.csv"
+    assert found.report == "/d/a.anystar.html"
     assert found.record == "/d/a.anystar.run.json"
+    assert found.config == "/d/a.anystar.toml"
     assert found.work == "/d/a.anystar.work"
     assert found.locks == ("/d/a.anystar.lock",)
     assert not any(f.startswith("/d/a.ome.zarr/") for f in (found.work, found.stats, *found.locks))
@@ -108,6 +103,9 @@ def test_a_file_is_moved_whole_or_not_at_all(tmp_path, monkeypatch):
     assert target.read_text() == "old"
     assert source.read_text() == "new"
     monkeypatch.undo()
+    torn, other = tmp_path / ".t.123.partial", tmp_path / ".tt.123.partial"
+    for left in (torn, other):
+        left.write_text("ne")
     move_atomic(source, target)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, "t"]
     assert target.read_text() == "new"
-    assert [p.name for p in Path(tmp_path).iterdir()] == ["t"]

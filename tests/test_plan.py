@@ -41,7 +41,7 @@ def plan_of(path, config=None, diameter_um=None, model=None):
     model = make_model(diameter=12.0) if model is None else model
     reader = reader_of(path)
     channel = channel_index(reader.source, config.channel)
-    times = plan_module.parse_times(config.time, reader.source.num_times)
+    times = config.segmented_times(reader.source.num_times)
     limits = all_limits(reader, model, channel, times)
     return make_plan(reader, model, config, diameter_um, limits)
 
@@ -417,6 +417,8 @@ OPTIONS = [
     ResultConfig(scales=(1, 2)),
     ResultConfig(scales=(1, 3)),
     ResultConfig(backend="jax"),
+    ResultConfig(reference_time=1),
+    ResultConfig(measure=("feret",)),
 ]
 
 

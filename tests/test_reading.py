@@ -9,7 +9,6 @@ from anystar_batch.archive.store import ImageReader
 from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.reading import (
     Planes,
-    constant_value,
     content_digest,
     tile_content,
     tile_image,
@@ -20,22 +19,6 @@ from tests.test_plan import plan_of
 from tests.test_tasks import MODEL, SHAPE, make_work, truth
 
 __all__ = ["truth"]
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([3, 3, 3], 3.0),
-        ([3, 3, 4], None),
-        ([np.nan, np.nan], np.nan),
-        ([np.nan, 1.0], None),
-        ([1.0, np.nan], None),
-        ([np.inf, np.inf], np.inf),
-    ],
-)
-def test_one_value_alone_is_constant(values, expected):
-    found = constant_value(np.asarray(values).reshape(-1, 1, 1))
-    assert found == expected or (found != found and expected != expected)
 
 
 def test_content_is_a_digest_or_nothing():

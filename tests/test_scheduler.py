@@ -108,6 +108,36 @@ def test_no_scheduler_there(tmp_path, monkeypatch, where, message):
         pass
 
 
+class Dying:
+    """A client of two workers, the second of which dies when it is asked; `info` lists `known`."""
+
+    def __init__(self, known):
+        self.workers = {"nthreads": 2, "memory_limit": 10**9, "host": "h"}
+        self.known = known
+
+    def wait_for_workers(self, *_, **__):
+        pass
+
+    def scheduler_info(self, **_):
+        return {"workers": dict.fromkeys(self.known, self.workers)}
+
+    def run(self, function, *arguments, on_error="raise"):
+        if on_error == "raise":
+            raise OSError("Address removed.")
+        dead = {"b": OSError("Address removed.")} if on_error == "return" else {}
+        return {"a": function(*arguments)} | dead
+
+
+def test_a_worker_that_dies_while_it_is_asked_stops_nobody(tmp_path):
+    client = Dying(("a", "b"))
+    scheduler.check_paths(client, (str(tmp_path),))
+    with pytest.raises(ConfigError, match="1 of 1 workers do not see"):
+        scheduler.check_paths(client, (str(tmp_path / "gone"),))
+    assert scheduler.survey(client, "here").slots == 2
+    with pytest.raises(ConfigError, match="here lost its workers while they were asked"):
+        scheduler.survey(Dying(("b",)), "here")
+
+
 def test_workers_and_scheduler_contradict_each_other():
     with pytest.raises(ConfigError, match="contradict each other"):
         RunConfig(workers=2, scheduler="tcp://127.0.0.1:1")

@@ -485,12 +485,13 @@ def test_who_lost_the_lock_tidies_nothing_up(tmp_path, asked):
     places = run_places(SegmentConfig(str(tmp_path / "a.zarr")))
     work = Path(places.work)
     work.mkdir()
-    for name in (publication.PENDING_TABLE, "more"):
+    table = publication.pending_table(places).name
+    for name in (table, "more"):
         (work / name).write_text("")
     with pytest.raises(LostLockError):
         publication.finish(small.config(tmp_path / "a.zarr"), places, Losing(asked))
     assert (work / "more").exists()
-    assert (work / publication.PENDING_TABLE).exists() == (asked == 1)
+    assert (work / table).exists() == (asked == 1)
 
 
 def state(pid):

@@ -151,9 +151,13 @@ def test_a_container_is_segmented_series_by_series(tmp_path, command):
     assert [line["label"] for line in lines] == [f"{root}/{n}/labels/anystar" for n in "01"]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "scan.0.anystar.csv",
+        "scan.0.anystar.html",
         "scan.0.anystar.run.json",
+        "scan.0.anystar.toml",
         "scan.1.anystar.csv",
+        "scan.1.anystar.html",
         "scan.1.anystar.run.json",
+        "scan.1.anystar.toml",
         "scan.zarr",
     ]
     info = command("info", root, "--json")

@@ -1,5 +1,6 @@
 """What the whole pipeline publishes, judged by validators and readers that are not ours."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,16 @@ import pytest
 import zarr
 
 from tests import small
-from tests.readers import napari_layers, ome_zarr_nodes, validate, voxels
+from tests.readers import (
+    bioio_image,
+    napari_layers,
+    ngio_label,
+    ome_zarr_nodes,
+    tensorstore_voxels,
+    validate,
+    voxels,
+    zarrita_sums,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     # napari 0.9 defines its models in the way of pydantic 1 (2026-11-22).
@@ -77,3 +87,48 @@ def test_ome_zarr_and_napari_show_the_label(made):
     assert len(labels) == 1
     assert np.array_equal(np.asarray(labels[0][0][0]).squeeze(), ours.squeeze())
     assert tuple(labels[0][1]["scale"][-3:]) == (0.5, 0.5, 0.5)
+
+
+def test_tensorstore_reads_every_level(made):
+    pytest.importorskip("tensorstore")
+    label = zarr.open_group(made[-1].label, mode="r")
+    for level in (name for name in label.array_keys() if name.isdigit()):
+        assert np.array_equal(tensorstore_voxels(f"{made[-1].label}/{level}"), label[level][...])
+
+
+def test_bioio_reads_voxels_and_their_size(made):
+    pytest.importorskip("bioio_ome_zarr")
+    ours = zarr.open_array(f"{made[-1].label}/0", mode="r")[...]
+    found, size = bioio_image(made[-1].label)
+    assert np.array_equal(found.squeeze(), ours.squeeze())
+    assert size == (0.5, 0.5, 0.5)
+
+
+def test_ngio_finds_the_label_in_its_image(made):
+    pytest.importorskip("ngio")
+    image, _, _, is_standalone, summary = made
+    if is_standalone:
+        pytest.skip("ngio looks for labels in their image")
+    ours = zarr.open_array(f"{summary.label}/0", mode="r")[...]
+    names, found, size = ngio_label(image, "anystar")
+    assert names == ["anystar"]
+    assert np.array_equal(found.squeeze(), ours.squeeze())
+    assert size == (0.5, 0.5, 0.5)
+
+
+def test_zarrita_reads_every_level(made):
+    modules = os.environ.get("ANYSTAR_BATCH_NODE_MODULES")
+    if not modules:
+        pytest.skip("needs Node: set ANYSTAR_BATCH_NODE_MODULES to a folder with zarrita")
+    label = zarr.open_group(made[-1].label, mode="r")
+    for level in (name for name in label.array_keys() if name.isdigit()):
+        ours = label[level][...]
+        expected = [list(ours.shape), int(ours.sum()), int(ours.max())]
+        assert zarrita_sums(f"{made[-1].label}/{level}", modules) == expected
+
+
+def test_few_labels_have_a_colour_each(made):
+    attributes = zarr.open_group(made[-1].label, mode="r").attrs.asdict()
+    colours = attributes.get("ome", attributes)["image-label"]["colors"]
+    assert [c["label-value"] for c in colours] == list(range(1, made[-1].instances + 1))
+    assert len({tuple(c["rgba"]) for c in colours}) == len(colours)

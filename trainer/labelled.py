@@ -22,7 +22,7 @@ from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.store import ImageReader
 from anystar_batch.errors import ImageError
 from anystar_batch.geometry import Box, ZYXFloat, as_zyx
-from anystar_batch.network.intensity import normalise
+from anystar_batch.network.intensity import normalise, raised
 from anystar_batch.network.resample import resample, source_box, tile_taps, working_shape
 from anystar_batch.network.scale import LevelMap, WorkingScale
 
@@ -122,10 +122,8 @@ class LabelledVolume:
         axes = tile_taps(window, self.working.shape, self.image.shape_zyx(level), self.working.zoom)
         box = source_box(axes)
         crop = _reader(self.image).read_box(level, self.time, self.channel, box)
-        # As `tasks.tile_image`: the low limit goes first, in float64.
-        raised = (crop.astype(np.float64) - low).astype(np.float32)
-        raised[np.isnan(raised)] = 0.0
-        return normalise(resample(raised, box.start, axes), 0.0, self.limits[1] - low)
+        above, _ = raised(crop, low)
+        return normalise(resample(above, box.start, axes), 0.0, self.limits[1] - low)
 
     def read_labels(self, window: Box) -> NDArray[np.int64]:
         """Return the labels at the working voxels of a window; beyond the volume the nearest."""

@@ -12,6 +12,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from anystar_batch.address import is_remote
+from anystar_batch.archive import remote
 from anystar_batch.errors import LostLockError
 
 
@@ -22,9 +24,10 @@ class Signature:
     Parameters
     ----------
     inode : (device, number)
-        The file: a lock that is taken over is another file.
+        The file: a lock that is taken over is another file. Zeros for an object.
     beat : int
-        Time of the last sign of life, nanoseconds, by the clock of the file system.
+        Time of the last sign of life, nanoseconds, by the clock of the file system; of an object,
+        the number of signs.
     holder : dict
         `host`, `boot`, `pid`, `since`, `nonce`, `interval`, `limit`; empty if its maker died before
         signing.
@@ -48,18 +51,29 @@ class Signature:
         return float(value) if isinstance(value, int | float) else None
 
 
-def read_signature(path: Path) -> Signature | None:
-    """Read a lock file, None if there is none.
+def read_signature(path: str | Path) -> Signature | None:
+    """Read a lock, None if there is none.
 
     The file is opened anew, so that a network file system shows what is there now.
 
     Parameters
     ----------
-    path : Path
-        The lock file.
+    path : path
+        The lock file, or the address of the object.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
     """
+    if is_remote(path):
+        content = remote.read(str(path))
+        holder = {} if content is None else _parse(content)
+        beat = holder.get("beat")
+        found = Signature((0, 0), beat if isinstance(beat, int) else 0, holder)
+        return None if content is None else found
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             status = os.fstat(file.fileno())
             return Signature(
                 (status.st_dev, status.st_ino), status.st_mtime_ns, _parse(file.read(65536))
@@ -83,7 +97,7 @@ class Fence:
     Parameters
     ----------
     marks : tuple of (path, nonce)
-        Lock files, and what we signed them with. Without any, nothing is asked.
+        Locks, and what we signed them with. Without any, nothing is asked.
     """
 
     marks: tuple[tuple[str, str], ...] = ()
@@ -98,7 +112,7 @@ class Fence:
         """
         for path, nonce in self.marks:
             try:
-                found = read_signature(Path(path))
+                found = read_signature(path)
             except OSError as error:
                 message = (
                     f"{path}: lost the lock (it cannot be read: {error.strerror}); this run writes "

@@ -12,18 +12,16 @@ What a path may be, and what is taken:
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from anystar_batch.address import absolute, normal, parent
 from anystar_batch.archive.labels import existing_labels
 from anystar_batch.archive.ngff import Axis, ImageSource, Level
 from anystar_batch.archive.nodes import (
     Node,
     find_images,
-    local_path,
     read_object,
     read_root,
 )
@@ -69,7 +67,7 @@ def read_label_source(path: str) -> LabelSource:
         If there is no image or array, there are several labels or series, or the values are no
         integers.
     """
-    path = local_path(path)
+    path = normal(path)
     node = read_root(path)
     if node.kind == "array":
         found = _bare(path, node)
@@ -108,9 +106,10 @@ def _chosen(path: str) -> str:
 def _bare(path: str, node: Node) -> LabelSource:
     """Describe an array without OME metadata."""
     # The working directory itself, or `a/..`, has no name to read it by.
-    above, name = os.path.split(os.path.abspath(path))  # noqa: PTH100  (a link keeps its name)
+    whole = absolute(path)
+    above, name = parent(whole), whole.rpartition("/")[2]
     info = array_info(above, name, node.zarr_format)
-    document = read_object(Path(path) / "zarr.json") or {}
+    document = read_object(f"{path}/zarr.json") or {}
     names = document.get("dimension_names") or list("zyx")
     if len(info.shape) != 3 or sorted(map(str, names)) != list("xyz"):
         axes = ", ".join(map(str, names)) if len(names) == len(info.shape) else "without names"

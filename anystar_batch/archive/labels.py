@@ -3,29 +3,38 @@
 A label is made and filled under a hidden name, described, renamed, and only then listed::
 
     labels/.anystar.<token>      create_label, LabelWriter: no attributes, in no list
-    labels/.anystar.old          the label that is being replaced, for a moment
+    labels/.anystar.old          the label that was replaced, for a moment
     labels/.anystar.trash        the same, on its way out
     labels/anystar               publish: complete, then listed in `labels`
 
-Killed at any point, `recover` finishes or undoes the exchange: `anystar` is then the old label or
-the new one, whole. With `--output` the label is a root group of its own, exchanged alike and listed
-nowhere.
+The old label and the new one change places in one step: `anystar` is one of them, whole, at every
+moment. Where the file system cannot do that (NFS) it takes two steps, and killed between them
+`anystar` is missing until the next run, when `recover` undoes the first. With `--output` the label
+is a root group of its own, exchanged alike and listed nowhere. In object stores, which cannot
+rename, `copying` does the exchange.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from anystar_batch.archive import documents, store
-from anystar_batch.archive.lock import hold_directory
+from anystar_batch.address import is_remote, joined, relative_path
+from anystar_batch.archive import copying, files, remote, store
+from anystar_batch.archive.colours import colours
+from anystar_batch.archive.label_list import (
+    existing_labels,
+    list_label,
+    listed,
+    refresh_consolidated,
+    sweep_lists,
+)
+from anystar_batch.archive.label_place import KEY, LabelPlace, in_image, standalone
+from anystar_batch.archive.lease import hold_list
 from anystar_batch.archive.mirror import LabelSpec, LabelWriter, label_spec
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.errors import OutputError
@@ -43,117 +52,10 @@ __all__ = [
     "publish",
     "published_attributes",
     "recover",
+    "source_of",
     "standalone",
     "sweep_partials",
 ]
-
-KEY = "anystar-batch"
-"""Attribute that holds the provenance of a label."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelPlace:
-    """Where a label goes: into an image, or into a directory as a root group of its own.
-
-    Use `in_image` and `standalone`.
-
-    Parameters
-    ----------
-    parent : str
-        Directory that holds the label's group.
-    name : str
-        Name of that group once published.
-    label : str
-        Name of the label.
-    image : str
-        The image it belongs to.
-    is_standalone : bool
-        Whether the group is a root of its own.
-    """
-
-    parent: str
-    name: str
-    label: str
-    image: str
-    is_standalone: bool
-
-    @property
-    def path(self) -> str:
-        """The group once published."""
-        return f"{self.parent}/{self.name}"
-
-    def hidden_path(self, token: str) -> str:
-        """Return the group while it is being made.
-
-        Parameters
-        ----------
-        token : str
-            Tells runs apart; letters, digits, `_` and `-`. A run that continues uses its own again.
-
-        Raises
-        ------
-        OutputError
-            If the token is none of these, or one that `publish` uses itself.
-        """
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", token) or token in {"old", "trash"}:
-            message = f"{token!r} cannot name a hidden label; expected letters and digits"
-            raise OutputError(message)
-        return f"{self.parent}/.{self.name}.{token}"
-
-
-def in_image(image: str, label: str) -> LabelPlace:
-    """Return the place `IMAGE/labels/LABEL`.
-
-    Parameters
-    ----------
-    image : str
-        Local path of the image.
-    label : str
-        Name of the label.
-
-    Raises
-    ------
-    OutputError
-        If the name cannot be that of a Zarr group.
-    """
-    _check_name(label)
-    image = store.local_path(image)
-    return LabelPlace(f"{image}/labels", label, label, image, is_standalone=False)
-
-
-def standalone(directory: str, stem: str, label: str, image: str) -> LabelPlace:
-    """Return the place `DIRECTORY/STEM.LABEL.ome.zarr`.
-
-    Parameters
-    ----------
-    directory : str
-        Local directory of results.
-    stem : str
-        What tells the images of a run apart.
-    label : str
-        Name of the label.
-    image : str
-        Local path of the image.
-
-    Raises
-    ------
-    OutputError
-        If the name cannot be that of a Zarr group.
-    """
-    _check_name(label)
-    name = f"{stem}.{label}.ome.zarr"
-    _check_name(name)
-    directory, image = store.local_path(directory), store.local_path(image)
-    return LabelPlace(directory, name, label, image, is_standalone=True)
-
-
-def _check_name(name: str) -> None:
-    if not name or name.startswith((".", "__")) or re.search(r"[/\\\x00-\x1f]", name):
-        message = (
-            f"{name!r} cannot name a label; expected a name without slashes that does not begin "
-            "with a dot or two underscores"
-        )
-        raise OutputError(message)
 
 
 def create_label(place: LabelPlace, spec: LabelSpec, token: str) -> str:
@@ -186,66 +88,54 @@ def create_label(place: LabelPlace, spec: LabelSpec, token: str) -> str:
         for above in list(Path(relative).parents)[-2::-1]:
             if store.read_node(f"{path}/{above}") is None:
                 store.write_attributes(f"{path}/{above}", spec.zarr_format, {})
-        if store.read_node(f"{path}/{relative}") is None:
+        node = store.read_node(f"{path}/{relative}")
+        # zarr writes an array's two files of format 2 in any order: a kill may leave either alone.
+        if node is None or node.kind != "array":
             store.create_array(f"{path}/{relative}", spec.zarr_format, info, names)
         elif (found := store.array_info(path, relative, spec.zarr_format)) != info:
             message = f"{path}/{relative}: found {found}, expected {info}; delete the hidden label"
             raise OutputError(message)
-        attributes = Path(path, relative, ".zattrs")
-        if spec.zarr_format == 2 and not attributes.exists():
+        attributes = f"{path}/{relative}/.zattrs"
+        if spec.zarr_format == 2 and not files.exists(attributes):
             # The second file that zarr writes for an array: a kill may have come between.
             store.write_bytes_atomic(attributes, b"{}")
     return path
 
 
-def existing_labels(root: str) -> dict[str, JSON]:
-    """Return the labels of an image: those listed, and groups under `labels` that are not.
-
-    Parameters
-    ----------
-    root : str
-        Local path of the image.
-
-    Returns
-    -------
-    dict
-        Name to attributes of the label's group; empty attributes if it is listed but missing.
-        Hidden groups of unfinished runs are left out.
-    """
-    root = store.local_path(root)
-    names = _listed(root)
-    labels = Path(root, "labels")
-    names += [
-        entry.name
-        for entry in (sorted(labels.iterdir()) if labels.is_dir() else [])
-        if not entry.name.startswith(".")
-        and entry.name not in names
-        and store.read_node(str(entry)) is not None
-    ]
-    found = {}
-    for name in names:
-        node = store.read_node(f"{root}/labels/{name}")
-        found[name] = {} if node is None else node.attributes
-    return found
-
-
-def _listed(root: str) -> list[str]:
-    """Return the names in the list of labels of an image."""
-    node = store.read_node(f"{root}/labels")
-    if node is None:
-        return []
-    listed = documents.ome_attributes(node.attributes, node.zarr_format).get("labels")
-    return list(map(str, listed)) if isinstance(listed, list) else []
-
-
 def published_attributes(place: LabelPlace) -> JSON | None:
-    """Return the attributes of whatever has the label's final name, None if the name is free."""
-    if not Path(place.path).exists() and (
-        place.is_standalone or place.name not in _listed(place.image)
+    """Return the attributes of whatever has the label's final name, None if the name is free.
+
+    A label that is on its way to the name, as `recover` will bring it there, has it.
+    """
+    begun = copying.begun(place) if is_remote(place.parent) else None
+    if begun is not None and not begun["is_copied"]:
+        node = store.read_node(place.hidden_path(str(begun["token"])))
+        return {} if node is None else node.attributes
+    if not files.exists(place.path) and (
+        place.is_standalone or place.name not in listed(place.image)
     ):
         return None
     node = store.read_node(place.path)
     return {} if node is None else node.attributes
+
+
+def source_of(place: LabelPlace, attributes: JSON | None) -> str | None:
+    """Return the image that a label of a directory of results was made of, None if it is unknown.
+
+    Parameters
+    ----------
+    place : LabelPlace
+        Where the label is.
+    attributes : dict or None
+        Its attributes. A label inside an image belongs to that image, whatever it says.
+    """
+    if not place.is_standalone or attributes is None:
+        return None
+    holder = attributes.get("ome") or attributes
+    label = holder.get("image-label") if isinstance(holder, dict) else None
+    source = label.get("source") if isinstance(label, dict) else None
+    image = source.get("image") if isinstance(source, dict) else None
+    return joined(place.path, image) if isinstance(image, str) else None
 
 
 def publish(
@@ -290,26 +180,29 @@ def publish(
     sweep_partials(hidden)
     attributes = _attributes(place, spec, provenance)
     store.write_attributes(hidden, spec.zarr_format, attributes)
-    with hold_directory(place.parent):
+    if is_remote(place.parent):
+        check()
+        copying.begin(place, spec.zarr_format, token)
+        copying.finish(place, check)
+        return place.path
+    with hold_list(place.parent):
         check()
         _exchange(place, hidden)
         if not place.is_standalone:
-            _list_label(place, spec.zarr_format)
+            list_label(place, spec.zarr_format)
         _remove(place, "old")
-        _refresh_consolidated(place)
+        refresh_consolidated(place)
     return place.path
 
 
 def _attributes(place: LabelPlace, spec: LabelSpec, provenance: JSON) -> JSON:
     """Return the attributes of the label's group."""
-    image = "../../"
-    if place.is_standalone:
-        try:
-            image = os.path.relpath(Path(place.image).resolve(), Path(place.path).resolve())
-        except ValueError:  # another drive: no relative path leads there
-            image = str(Path(place.image).resolve())
+    image = relative_path(place.image, place.path) if place.is_standalone else "../../"
     entry = {"name": place.label, **copy.deepcopy(spec.multiscales)}
-    label = {"source": {"image": image}}
+    label: JSON = {"source": {"image": image}}
+    shown = colours(int(provenance.get("instances", 0)))
+    if shown:  # an empty list is against the specification
+        label["colors"] = shown
     if spec.version == "0.4":
         return {
             "multiscales": [{"version": "0.4", **entry}],
@@ -328,10 +221,14 @@ def _exchange(place: LabelPlace, hidden: str) -> None:
         # Before the old one moves: another run may have published this very label meanwhile.
         message = f"{hidden} is gone; nothing is published, run again"
         raise OutputError(message)
+    final, old = Path(place.path), _aside(place, "old")
     try:
-        if Path(place.path).exists():
-            Path(place.path).rename(_aside(place, "old"))
-        Path(hidden).rename(place.path)
+        if final.exists() and files.exchange(hidden, final):
+            Path(hidden).rename(old)
+        else:
+            if final.exists():
+                final.rename(old)
+            Path(hidden).rename(final)
         store.sync_directory(place.parent)
     except OSError as error:
         raise store.output_error(place.path, error) from error
@@ -352,41 +249,30 @@ def _remove(place: LabelPlace, what: str) -> None:
         shutil.rmtree(trash)
 
 
-def _list_label(place: LabelPlace, zarr_format: Literal[2, 3]) -> None:
-    """Add the label's name to those of the image, if it is not there."""
-    labels = place.parent
-    node = store.read_node(labels)
-    attributes = {} if node is None else node.attributes
-    names = list(dict.fromkeys([*_listed(place.image), place.name]))
-    if zarr_format == 2:
-        wanted = {**attributes, "labels": names}
-    else:
-        ome = attributes.get("ome")
-        ome = ome if isinstance(ome, dict) else {}
-        wanted = {**attributes, "ome": {**ome, "version": "0.5", "labels": names}}
-    if node is None or wanted != attributes:
-        store.write_attributes(labels, zarr_format, wanted)
-
-
-def recover(place: LabelPlace) -> None:
+def recover(place: LabelPlace, check: Callable[[], None] = lambda: None) -> None:
     """Finish or undo what a killed `publish` left; without one, change nothing.
 
     Parameters
     ----------
     place : LabelPlace
         Where a label goes. Nobody else publishes there: the caller holds the run's lock.
+    check : callable, optional
+        Called before a copy goes on; raises if it may not.
 
     Raises
     ------
     OutputError
         If the place cannot be written.
     """
+    if is_remote(place.parent):
+        copying.recover(place, check)
+        return
     if not Path(place.parent).is_dir():
         return
-    with hold_directory(place.parent):
+    with hold_list(place.parent):
         final, old = Path(place.path), _aside(place, "old")
         if not place.is_standalone:
-            _sweep_lists(place)
+            sweep_lists(place)
         try:
             if old.exists() and not final.exists():
                 old.rename(final)
@@ -395,12 +281,12 @@ def recover(place: LabelPlace) -> None:
             if node is not None and KEY in node.attributes:
                 sweep_partials(place.path)
                 if not place.is_standalone:
-                    _list_label(place, node.zarr_format)
+                    list_label(place, node.zarr_format)
             _remove(place, "old")
         except OSError as error:
             raise store.output_error(place.path, error) from error
         if node is not None:
-            _refresh_consolidated(place)
+            refresh_consolidated(place)
 
 
 def discard(place: LabelPlace, token: str) -> None:
@@ -413,6 +299,9 @@ def discard(place: LabelPlace, token: str) -> None:
     token : str
         That of `create_label`.
     """
+    if is_remote(place.parent):
+        remote.remove_tree(place.hidden_path(token))
+        return
     shutil.rmtree(place.hidden_path(token), ignore_errors=True)
     if not place.is_standalone:
         with suppress(OSError):  # not empty, or never made
@@ -420,28 +309,13 @@ def discard(place: LabelPlace, token: str) -> None:
 
 
 def sweep_partials(path: str) -> None:
-    """Delete the temporary files that killed writers left in a label of ours."""
+    """Delete the temporary files that killed writers left in a label of ours.
+
+    In object stores nobody leaves any.
+    """
+    if is_remote(path):
+        return
     for folder, _, names in os.walk(path):
         for name in names:
             if name.endswith(store.PARTIAL):
                 Path(folder, name).unlink(missing_ok=True)
-
-
-def _sweep_lists(place: LabelPlace) -> None:
-    """Delete what a killed `_list_label` left; whoever writes a list holds the directory's lock."""
-    for name in (".zgroup", ".zattrs", "zarr.json"):
-        for torn in Path(place.parent).glob(f".{name}.*-*{store.PARTIAL}"):
-            torn.unlink(missing_ok=True)
-
-
-def _refresh_consolidated(place: LabelPlace) -> None:
-    """Rewrite consolidated metadata above the label that does not describe it as it is."""
-    if place.is_standalone:
-        return
-    below = place.name
-    root = Path(place.parent).absolute()
-    while (node := store.read_node(str(root))) is not None:
-        if node.was_consolidated and not store.is_consolidated(str(root), below):
-            store.consolidate(str(root), node.zarr_format)
-        below = f"{root.name}/{below}"
-        root = root.parent

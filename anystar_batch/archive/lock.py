@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from anystar_batch.archive.fence import Fence, Signature, read_signature
-from anystar_batch.archive.files import PARTIAL
+from anystar_batch.archive.files import PARTIAL, stamp
 from anystar_batch.errors import LockedError, OutputError
 
 logger = logging.getLogger(__name__)
@@ -174,11 +174,11 @@ def _is_surely_dead(path: Path, found: Signature) -> bool:
     holder = found.holder
     if not holder:
         return True
-    if holder.get("host") != socket.gethostname() or holder.get("boot", _boot()) != _boot():
+    if holder.get("host") != socket.gethostname() or holder.get("boot", boot()) != boot():
         return False
     pid = holder.get("pid")
     # Where flock works it has already told that the holder is gone, and its number may be reused.
-    return _flock_excludes(path) or not (isinstance(pid, int) and _is_alive(pid))
+    return _flock_excludes(path) or not (isinstance(pid, int) and is_alive(pid))
 
 
 def _is_silent(path: Path, found: Signature) -> bool:
@@ -205,12 +205,7 @@ def file_system_now(folder: str | Path) -> float:
     folder : path
         A directory that can be written.
     """
-    probe = Path(folder) / f".anystar-batch.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
-    with probe.open("xb") as file:
-        try:
-            return os.fstat(file.fileno()).st_mtime_ns / 1e9
-        finally:
-            probe.unlink()
+    return stamp(folder) / 1e9
 
 
 def _try_flock(handle: int) -> bool:
@@ -244,7 +239,8 @@ def _flock_excludes(path: Path) -> bool:
         os.close(second)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Return whether there is a process of this number on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -254,8 +250,8 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _boot() -> str | None:
-    """What tells this machine since it was started from others of its name, where Linux says it."""
+def boot() -> str | None:
+    """Return what tells this machine since it was started from others, where Linux says it."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -266,7 +262,7 @@ def _sign(handle: int, interval: float) -> str:
     nonce = secrets.token_hex(16)
     document = {
         "host": socket.gethostname(),
-        "boot": _boot(),
+        "boot": boot(),
         "pid": os.getpid(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "nonce": nonce,

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive import store
+from anystar_batch.archive import files, store
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Version
-from anystar_batch.errors import LostLockError
+from anystar_batch.errors import DataError, LostLockError, shorten
 from anystar_batch.geometry import ZYX, Box
 
 MIN_CHUNK, MAX_CHUNK = 64, 128
@@ -227,11 +226,25 @@ class LabelWriter:
         -------
         (z, y, x)
             C-contiguous.
+
+        Raises
+        ------
+        DataError
+            If what was written cannot be read back.
         """
         spec = self.spec
         index = store.axis_index(spec.axes, spec.space_axes, t, 0, box)
-        values = store.to_zyx(np.asarray(self._array(level)[index]), spec.space_axes)
-        return np.ascontiguousarray(values, dtype=np.uint32)
+        array = self._array(level)
+        try:
+            values = np.asarray(array[index])
+        except Exception as error:
+            message = (
+                f"{self.path}: level {spec.paths[level]}, t {t}, {box}: the labels cannot be read "
+                f"back ({type(error).__name__}: {shorten(error)}); run again; if that does not "
+                "help, give --restart"
+            )
+            raise DataError(message) from error
+        return np.ascontiguousarray(store.to_zyx(values, spec.space_axes), dtype=np.uint32)
 
     def write_box(self, level: int, t: int, box: Box, labels: NDArray[np.uint32]) -> None:
         """Write the labels of a box of whole write units.
@@ -268,7 +281,7 @@ class LabelWriter:
             message = f"got {labels.dtype} of shape {labels.shape}, expected uint32 of {box.shape}"
             raise ValueError(message)
         index = store.axis_index(spec.axes, spec.space_axes, t, 0, box)
-        if not Path(self.path, "zarr.json" if spec.zarr_format == 3 else ".zgroup").exists():
+        if not files.exists(f"{self.path}/{'zarr.json' if spec.zarr_format == 3 else '.zgroup'}"):
             message = f"{self.path}: gone; another run has published or deleted it meanwhile"
             raise LostLockError(message)
         array = self._array(level)

@@ -6,35 +6,37 @@ consolidated copy of them, and costs no import.
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from anystar_batch.archive import documents
+from anystar_batch.address import is_remote, normal, parent
+from anystar_batch.archive import documents, files, remote
 from anystar_batch.archive.files import output_error, write_json_atomic
+from anystar_batch.archive.foreign import WRITE, what_else
 from anystar_batch.archive.ngff import JSON
-from anystar_batch.errors import ImageError, shorten
+from anystar_batch.errors import DataError, ImageError, did_you_mean, shorten
 
 
 def local_path(path: str) -> str:
     """Return a path of the local file system, without `file://` and trailing slashes.
-
-    zarr-python opens `file://` through fsspec, which writes in place: a killed writer would leave
-    half a chunk.
 
     Raises
     ------
     ImageError
         If the path is the address of a remote store.
     """
-    if path.startswith("file://"):
-        path = path.removeprefix("file://")
-    if "://" in path:
-        message = f"{path}: remote stores cannot be read yet; copy the image to a local disk"
+    if is_remote(path):
+        message = (
+            f"{normal(path)}: only directories of this machine can be searched; name the images of "
+            "object stores one by one: anystar-batch segment"
+        )
         raise ImageError(message)
-    return path.rstrip("/") or "/"
+    return normal(path)
 
 
 MOST_BYTES = 256 * 2**20
@@ -69,20 +71,19 @@ def read_node(path: str) -> Node | None:
     Parameters
     ----------
     path : str
-        Local directory.
+        Directory or address.
 
     Returns
     -------
     Node or None
-        None if the directory is no Zarr node.
+        None if there is no Zarr node.
 
     Raises
     ------
     ImageError
         If a metadata file is truncated or no JSON object.
     """
-    root = Path(path)
-    document = read_object(root / "zarr.json")
+    document = read_object(f"{path}/zarr.json")
     if document is not None:
         attributes = document.get("attributes")
         return Node(
@@ -91,36 +92,56 @@ def read_node(path: str) -> Node | None:
             attributes=attributes if isinstance(attributes, dict) else {},
             was_consolidated=document.get("consolidated_metadata") is not None,
         )
-    attributes = read_object(root / ".zattrs")
-    is_array = (root / ".zarray").exists()
-    group = read_object(root / ".zgroup")
+    attributes = read_object(f"{path}/.zattrs")
+    is_array = files.exists(f"{path}/.zarray")
+    group = read_object(f"{path}/.zgroup")
     if attributes is None and group is None and not is_array:
         return None
     return Node(
         zarr_format=2,
         kind="array" if is_array else "group",
         attributes=attributes or {},
-        was_consolidated=(root / ".zmetadata").exists(),
+        was_consolidated=files.exists(f"{path}/.zmetadata"),
     )
 
 
-def read_object(path: Path) -> JSON | None:
+_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+"""What a store says in a weak moment."""
+
+
+def kind_of(error: BaseException) -> type[ImageError]:
+    """Return which error says that something of an image could not be read.
+
+    Parameters
+    ----------
+    error : BaseException
+        What the store or a decoder has said.
+
+    Returns
+    -------
+    type
+        `DataError` for what may pass, so that the same command may be repeated; else `ImageError`.
+    """
+    is_passing = isinstance(error, OSError) and error.errno in _PASSING
+    return DataError if is_passing else ImageError
+
+
+def read_object(path: str | Path) -> JSON | None:
     """Read a JSON object, None if there is no such file."""
     try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            message = f"{path}: {size} bytes of metadata; expected at most {MOST_BYTES}"
-            raise ImageError(message)
-        document = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        data = files.read_bytes(path, MOST_BYTES)
+        document = None if data is None else json.loads(data)
     except OSError as error:
         message = f"{path}: the metadata cannot be read: {error.strerror}"
-        raise ImageError(message) from error
+        if isinstance(error, remote.CredentialsError):
+            message += "; give them by the environment (docs/storage.md)"
+        raise kind_of(error)(message) from error
     except (ValueError, RecursionError) as error:
         why = shorten(error)
         message = f"{path}: truncated or invalid JSON ({why}); restore the file from the source"
         raise ImageError(message) from error
+    if data is None:
+        return None
     if not isinstance(document, dict):
         message = f"{path}: invalid metadata: expected a JSON object"
         raise ImageError(message)
@@ -133,7 +154,7 @@ def find_images(path: str) -> list[str]:
     Parameters
     ----------
     path : str
-        Local path of an OME-Zarr group.
+        Local path or address of an OME-Zarr group.
 
     Returns
     -------
@@ -145,11 +166,14 @@ def find_images(path: str) -> list[str]:
     ImageError
         If there is no image at the path; the message names what is there and the way out.
     """
-    path = local_path(path)
+    path = normal(path)
     node = read_root(path)
     keys = {**node.attributes, **documents.ome_attributes(node.attributes, node.zarr_format)}
     if node.kind == "array":
-        message = f"{path}: a bare Zarr array without OME metadata; give the group that holds it"
+        message = (
+            f"{path}: a bare Zarr array without OME metadata; give the group that holds it, or "
+            f"{WRITE}"
+        )
         raise ImageError(message)
     if "multiscales" in keys:
         return [path]
@@ -167,30 +191,68 @@ def find_images(path: str) -> list[str]:
             f"e.g. {path}/{(keys['labels'] or ['NAME'])[0]}"
         )
         raise ImageError(message)
-    message = f"{path}: a Zarr group without OME-Zarr `multiscales`; give the path of an image"
+    message = (
+        f"{path}: a Zarr group without OME-Zarr `multiscales`; give the path of an image, or "
+        f"{WRITE}"
+    )
     raise ImageError(message)
 
 
 def read_root(path: str) -> Node:
     """Read the node at a path the user named, or say what is there instead."""
+    if is_remote(path):
+        return _read_remote_root(path)
     place = Path(path)
     if not place.exists():
-        message = f"{path}: no such file or directory"
+        message = f"{path}: no such file or directory{did_you_mean(place.name, _beside(place))}"
         raise ImageError(message)
     if place.is_file():
         if place.suffix in {".zip", ".ozx"} or zipfile.is_zipfile(place):
             message = f"{path}: a zipped OME-Zarr cannot hold new labels; unzip it first"
         else:
-            message = f"{path}: not a Zarr: expected a directory; convert it with bioformats2raw"
+            cure = what_else(path) or "not a Zarr: expected a directory; convert it: bioformats2raw"
+            message = f"{path}: {cure}"
         raise ImageError(message)
     node = read_node(path)
     if node is None:
-        message = (
-            f"{path}: not a Zarr: no zarr.json, .zgroup, .zattrs or .zarray in the directory; "
-            "give the path of an OME-Zarr image"
+        cure = what_else(path) or (
+            "not a Zarr: no zarr.json, .zgroup, .zattrs or .zarray in the directory; give the path "
+            "of an OME-Zarr image"
         )
+        message = f"{path}: {cure}"
         raise ImageError(message)
     return node
+
+
+def _read_remote_root(path: str) -> Node:
+    """Read the node at an address the user named, or say what speaks against it."""
+    node = read_node(path)
+    if node is not None:
+        return node
+    why = remote.bucket_error(path)
+    if why is None and remote.hides_missing(parent(path)):
+        why = "access denied, or nothing there: the store answers 403 to both"
+    if why is not None:
+        message = (
+            f"{path}: {why}; check the address, and the credentials in the environment "
+            "(docs/storage.md)"
+        )
+        raise ImageError(message)
+    cure = what_else(path) or (
+        "no Zarr there: no zarr.json, .zgroup, .zattrs or .zarray; give the address of an OME-Zarr "
+        "image"
+    )
+    message = f"{path}: {cure}"
+    raise ImageError(message)
+
+
+def _beside(place: Path) -> list[str]:
+    """The names that lie where a path leads, a thousand at most; so of labels those of an image."""
+    try:
+        names = (path.name for path in place.parent.iterdir())
+        return [name for name in itertools.islice(names, 1000) if not name.startswith(".")]
+    except OSError:
+        return []
 
 
 def _series(path: str, layout: object) -> list[str]:
@@ -210,7 +272,7 @@ def _series(path: str, layout: object) -> list[str]:
             raise ImageError(message)
     else:
         names = []
-        while (Path(path) / str(len(names))).is_dir():
+        while _is_group(f"{path}/{len(names)}"):
             names.append(str(len(names)))
     if not names:
         message = f"{path}: the bioformats2raw container holds no series; expected {path}/0"
@@ -218,20 +280,24 @@ def _series(path: str, layout: object) -> list[str]:
     return [f"{path}/{name}" for name in names]
 
 
+def _is_group(path: str) -> bool:
+    """Return whether there is a directory, or at an address a node."""
+    return read_node(path) is not None if is_remote(path) else Path(path).is_dir()
+
+
 def write_attributes(path: str, zarr_format: Literal[2, 3], attributes: JSON) -> None:
     """Create a group with these attributes, or replace those of an existing one, atomically."""
-    root = Path(path)
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path)
     except OSError as error:
-        raise output_error(root, error) from error
+        raise output_error(path, error) from error
     if zarr_format == 2:
-        if not (root / ".zgroup").exists():
-            write_json_atomic(root / ".zgroup", {"zarr_format": 2})
-        write_json_atomic(root / ".zattrs", attributes)
+        if not files.exists(f"{path}/.zgroup"):
+            write_json_atomic(f"{path}/.zgroup", {"zarr_format": 2})
+        write_json_atomic(f"{path}/.zattrs", attributes)
         return
-    document = read_object(root / "zarr.json") or {"zarr_format": 3, "node_type": "group"}
-    write_json_atomic(root / "zarr.json", {**document, "attributes": attributes})
+    document = read_object(f"{path}/zarr.json") or {"zarr_format": 3, "node_type": "group"}
+    write_json_atomic(f"{path}/zarr.json", {**document, "attributes": attributes})
 
 
 def is_consolidated(path: str, below: str) -> bool:
@@ -242,9 +308,9 @@ def is_consolidated(path: str, below: str) -> bool:
     path, below : str
         A consolidated group, and another group's path below it; those between are compared too.
     """
-    document = read_object(Path(path) / "zarr.json")
+    document = read_object(f"{path}/zarr.json")
     if document is None:
-        document = read_object(Path(path) / ".zmetadata") or {}
+        document = read_object(f"{path}/.zmetadata") or {}
         known = {k.removesuffix("/.zattrs"): v for k, v in (document.get("metadata") or {}).items()}
     else:
         metadata = (document.get("consolidated_metadata") or {}).get("metadata") or {}

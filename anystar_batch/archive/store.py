@@ -6,8 +6,10 @@ documents are read as files, in `nodes`; whole-or-absent writing is in `files`.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
-import os
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +20,10 @@ import numpy as np
 import zarr
 import zarr.codecs
 from numpy.typing import NDArray
+from zarr.abc.store import Store
 
-from anystar_batch.archive import documents
+from anystar_batch.address import is_read_only, is_remote, normal
+from anystar_batch.archive import documents, files, remote
 from anystar_batch.archive.files import (
     PARTIAL,
     check_writable,
@@ -33,6 +37,7 @@ from anystar_batch.archive.nodes import (
     Node,
     find_images,
     is_consolidated,
+    kind_of,
     local_path,
     read_node,
     read_object,
@@ -67,6 +72,12 @@ __all__ = [
     "write_json_atomic",
 ]
 
+PIECE = 1 << 18
+"""Bytes that Blosc compresses together; left to itself it takes smaller pieces."""
+
+MOST_ASKED = 20_000
+"""Most chunks of a level that a web server is asked for one by one."""
+
 # Blosc splits its blocks by the number of threads: without this, bytes depend on the machine.
 numcodecs.blosc.use_threads = False
 
@@ -77,7 +88,7 @@ def read_image(path: str) -> ImageSource:
     Parameters
     ----------
     path : str
-        Local path of an image: one of `find_images`.
+        Path or address of an image: one of `find_images`.
 
     Returns
     -------
@@ -88,7 +99,7 @@ def read_image(path: str) -> ImageSource:
     ImageError
         If it is not an image that can be segmented.
     """
-    path = local_path(path)
+    path = normal(path)
     node = read_root(path)
     _, multiscales = documents.multiscales_of(path, node.attributes, node.zarr_format)
     arrays = [
@@ -121,10 +132,10 @@ def array_info(path: str, relative: str, zarr_format: Literal[2, 3]) -> ArrayInf
     Raises
     ------
     ImageError
-        If the array is missing or cannot be opened.
+        If the array is missing or cannot be opened; DataError if it may be possible later.
     """
     name = ".zarray" if zarr_format == 2 else "zarr.json"
-    document = read_object(Path(path) / relative / name)
+    document = read_object(f"{path}/{relative}/{name}")
     if document is None or document.get("node_type", "array") != "array":
         message = f"{path}: dataset {relative} is listed but its array is missing"
         raise ImageError(message)
@@ -138,13 +149,37 @@ def array_info(path: str, relative: str, zarr_format: Literal[2, 3]) -> ArrayInf
             dtype=str(np.dtype(array.dtype)),
         )
     except Exception as error:
-        message = f"{path}: the array of dataset {relative} cannot be opened: {shorten(error)}"
-        raise ImageError(message) from error
+        cause = error.__cause__ if isinstance(error, DataError) and error.__cause__ else error
+        message = f"{path}: the array of dataset {relative} cannot be opened: {shorten(cause)}"
+        raise kind_of(cause)(message) from error
 
 
 def open_array(path: str, zarr_format: Literal[2, 3], mode: Literal["r", "r+"]) -> zarr.Array[Any]:
-    """Open one array of a local store."""
-    return zarr.open_array(path, mode=mode, zarr_format=zarr_format)
+    """Open one array of a store.
+
+    Raises
+    ------
+    DataError
+        If it cannot be opened: it was there when its image, or its label, was looked at.
+    """
+    store = _store(path, read_only=mode == "r")
+    try:
+        return zarr.open_array(store, mode=mode, zarr_format=zarr_format)
+    except Exception as error:
+        message = (
+            f"{path}: the array cannot be opened ({type(error).__name__}: {shorten(error)}); it "
+            "was there before; see that its files are, and run again"
+        )
+        raise DataError(message) from error
+
+
+def _store(path: str, *, read_only: bool) -> str | Store:
+    """Return what zarr opens: the path itself, or the store of an address."""
+    if not is_remote(path):
+        return path
+    from anystar_batch.archive.objects import object_store  # noqa: PLC0415  (fsspec)
+
+    return object_store(path, read_only=read_only)
 
 
 class ImageReader:
@@ -202,10 +237,16 @@ class ImageReader:
             message = f"{source.path}: {box} is not inside level {level} of shape {shape}"
             raise ValueError(message)
         index = axis_index(source.axes, source.space_axes, t, c, box)
+        array = self._array(level)
         try:
-            values = np.asarray(self._array(level)[index])
+            values = np.asarray(array[index])
         except Exception as error:
-            why = f"{type(error).__name__}: {shorten(error)}"
+            # The number of an error of a store says nothing to a user.
+            why = (
+                error.strerror
+                if is_remote(source.path) and isinstance(error, OSError)
+                else f"{type(error).__name__}: {shorten(error)}"
+            )
             message = (
                 f"{source.path}: level {source.levels[level].path}, t {t}, channel {c}, {box}: "
                 f"the stored data cannot be read ({why}); restore it from its source and run again"
@@ -224,13 +265,16 @@ class ImageReader:
         index : (z, y, x)
             Index on the lattice of `source.storage_zyx(level)`.
         """
-        return (Path(self.source.path) / self._key(level, t, c, index)).exists()
+        path = f"{self.source.path}/{self._key(level, t, c, index)}"
+        with _named(self.source.path):
+            return files.exists(path)
 
     def existing_chunks(self, level: int, t: int, c: int) -> Iterator[tuple[ZYX, Box]]:
         """Yield index and box of every stored storage object of one time and channel.
 
         The directories are listed, so the cost goes with what is stored, not with what the
-        metadata claims. Order: by index, in the order of the image's own axes.
+        metadata claims. Order: by index, in the order of the image's own axes. A web server cannot
+        list: it is asked for every object, of few.
 
         Parameters
         ----------
@@ -243,19 +287,48 @@ class ImageReader:
             On the lattice of `source.storage_zyx(level)`.
         box : Box
             Its voxels, clipped to the level.
+
+        Raises
+        ------
+        DataError
+            If the storage does not say what is stored.
         """
         source = self.source
         shape, step = source.shape_zyx(level), source.storage_zyx(level)
         counts = grid_shape(shape, step)
         wanted = self._coordinates(level, t, c, (0, 0, 0))
         fixed = {i: wanted[i] for i in range(len(source.axes)) if i not in set(source.space_axes)}
+        if is_read_only(source.path):
+            yield from self._asked_chunks(level, t, c)
+            return
         folder, separator, prefix = self._key_parts(level)
-        for coordinates in _stored_coordinates(folder, prefix, separator, len(wanted), fixed):
-            z, y, x = (coordinates[i] for i in source.space_axes)
-            if z < counts[0] and y < counts[1] and x < counts[2]:
-                yield (z, y, x), grid_box((z, y, x), step, shape)
+        with _named(source.path):
+            for coordinates in _stored_coordinates(folder, prefix, separator, len(wanted), fixed):
+                z, y, x = (coordinates[i] for i in source.space_axes)
+                if z < counts[0] and y < counts[1] and x < counts[2]:
+                    yield (z, y, x), grid_box((z, y, x), step, shape)
 
-    def identities(self, level: int, t: int, c: int, box: Box) -> list[tuple[str, int, int]]:
+    def _asked_chunks(self, level: int, t: int, c: int) -> Iterator[tuple[ZYX, Box]]:
+        """Yield what `existing_chunks` does, in the same order, asking for one object each."""
+        source = self.source
+        shape, step = source.shape_zyx(level), source.storage_zyx(level)
+        counts = grid_shape(shape, step)
+        if math.prod(counts) > MOST_ASKED:
+            message = (
+                f"{source.path}: few of the chunks of level {source.levels[level].path} that were "
+                f"asked for are stored, and a web server cannot list the others of "
+                f"{math.prod(counts)} (expected at most {MOST_ASKED}); give the s3:// or gs:// "
+                "address, or copy the image"
+            )
+            raise DataError(message)
+        order = np.argsort(source.space_axes)
+        for ordered in itertools.product(*(range(counts[i]) for i in order)):
+            by_axis = dict(zip(order, ordered, strict=True))
+            index = (by_axis[0], by_axis[1], by_axis[2])
+            if self.chunk_exists(level, t, c, index):
+                yield index, grid_box(index, step, shape)
+
+    def identities(self, level: int, t: int, c: int, box: Box) -> list[tuple[str, int, int | str]]:
         """Return what tells the stored content under a box from an edited one.
 
         Parameters
@@ -267,18 +340,23 @@ class ImageReader:
 
         Returns
         -------
-        list of (key, size, time)
+        list of (key, size, time or tag)
             One for every stored shard (or chunk) that shares a voxel with the box: key below the
-            image's root, bytes, time of the last change in nanoseconds. What is not stored is not
-            listed, so a chunk that comes or goes changes the list.
+            image's root, bytes, time of the last change in nanoseconds or what the store has
+            instead. What is not stored is not listed, so a chunk that comes or goes changes the
+            list.
         """
         step = self.source.storage_zyx(level)
         counts = grid_shape(self.source.shape_zyx(level), step)
-        found = []
-        for index in grid_range(box, step, counts):
-            key = self._key(level, t, c, index)
+        keys = [self._key(level, t, c, index) for index in grid_range(box, step, counts)]
+        found: list[tuple[str, int, int | str]] = []
+        if is_remote(self.source.path):
+            with _named(self.source.path):
+                stored = remote.statuses([f"{self.source.path}/{key}" for key in keys])
+            return [(key, *at) for key, at in zip(keys, stored, strict=True) if at is not None]
+        for key in keys:
             try:
-                status = (Path(self.source.path) / key).stat()
+                status = Path(self.source.path, key).stat()
             except (FileNotFoundError, NotADirectoryError):
                 continue
             found.append((key, status.st_size, status.st_mtime_ns))
@@ -303,27 +381,27 @@ class ImageReader:
         key = self._array(level).metadata.encode_chunk_key(coordinates)
         return f"{self.source.levels[level].path}/{key}"
 
-    def _key_parts(self, level: int) -> tuple[Path, str, str]:
+    def _key_parts(self, level: int) -> tuple[str, str, str]:
         """Return folder, separator and the prefix of the first part of the chunk keys."""
-        folder = Path(self.source.path) / self.source.levels[level].path
+        folder = f"{self.source.path}/{self.source.levels[level].path}"
         # Encoded keys of two dimensions show both: `c/7/8`, `c.7.8`, `7.8` or `7/8`.
         ndim = len(self.source.axes)
         key = self._array(level).metadata.encode_chunk_key((7,) * ndim)
         separator = "/" if "/7" in key.removeprefix("c/7") else "."
         if not key.startswith("c"):
             return folder, separator, ""
-        return (folder / "c", separator, "") if separator == "/" else (folder, separator, "c.")
+        return (f"{folder}/c", separator, "") if separator == "/" else (folder, separator, "c.")
 
 
 def _stored_coordinates(
-    folder: Path, prefix: str, separator: str, ndim: int, fixed: dict[int, int]
+    folder: str, prefix: str, separator: str, ndim: int, fixed: dict[int, int]
 ) -> Iterator[tuple[int, ...]]:
     """Yield the lattice index of every chunk file, sorted; `fixed` axes at one index only."""
     if separator == "/":
         yield from _walk_chunks(folder, (), ndim, fixed)
         return
     found = []
-    for name in _names(folder):
+    for name in files.names(folder):
         parts = name.removeprefix(prefix).split(".") if name.startswith(prefix) else []
         if len(parts) == ndim and all(p.isdecimal() for p in parts):
             index = tuple(map(int, parts))
@@ -333,7 +411,7 @@ def _stored_coordinates(
 
 
 def _walk_chunks(
-    folder: Path, above: tuple[int, ...], ndim: int, fixed: dict[int, int]
+    folder: str, above: tuple[int, ...], ndim: int, fixed: dict[int, int]
 ) -> Iterator[tuple[int, ...]]:
     """Descend one axis of a nested chunk layout."""
     axis = len(above)
@@ -341,18 +419,21 @@ def _walk_chunks(
         yield above
         return
     if axis in fixed:
-        found = [fixed[axis]] if (folder / str(fixed[axis])).exists() else []
+        found = [fixed[axis]] if files.exists(f"{folder}/{fixed[axis]}") else []
     else:
-        found = sorted(int(name) for name in _names(folder) if name.isdecimal())
+        found = sorted(int(name) for name in files.names(folder) if name.isdecimal())
     for i in found:
-        yield from _walk_chunks(folder / str(i), (*above, i), ndim, fixed)
+        yield from _walk_chunks(f"{folder}/{i}", (*above, i), ndim, fixed)
 
 
-def _names(folder: Path) -> list[str]:
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Turn what a store says while it is asked for chunks into an error that names the image."""
     try:
-        return [entry.name for entry in os.scandir(folder)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+        yield
+    except OSError as error:
+        message = f"{path}: the storage does not say what is stored ({error.strerror}); run again"
+        raise DataError(message) from error
 
 
 def axis_index(
@@ -433,24 +514,25 @@ def create_array(
 
     Notes
     -----
-    Compression is Zstandard at level 1 without shuffling: labels are runs of equal numbers, which
-    shuffling takes apart (measured in `docs/performance.md`).
+    Compression is Zstandard at level 1 without shuffling, in large pieces: labels are runs of equal
+    numbers, which shuffling takes apart (measured in `docs/performance.md`).
     """
+    store = _store(path, read_only=False)
     try:
         if zarr_format == 2:
             zarr.create_array(
-                path,
+                store,
                 shape=info.shape,
                 dtype=info.dtype,
                 chunks=info.chunks,
                 fill_value=0,
                 zarr_format=2,
                 chunk_key_encoding={"name": "v2", "separator": "/"},
-                compressors=numcodecs.Blosc("zstd", 1, numcodecs.Blosc.NOSHUFFLE),
+                compressors=numcodecs.Blosc("zstd", 1, numcodecs.Blosc.NOSHUFFLE, PIECE),
             )
         else:
             zarr.create_array(
-                path,
+                store,
                 shape=info.shape,
                 dtype=info.dtype,
                 chunks=info.chunks,
@@ -458,7 +540,9 @@ def create_array(
                 fill_value=0,
                 zarr_format=3,
                 dimension_names=dimension_names,
-                compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="noshuffle"),
+                compressors=zarr.codecs.BloscCodec(
+                    cname="zstd", clevel=1, shuffle="noshuffle", blocksize=PIECE
+                ),
             )
     except OSError as error:
         raise output_error(path, error) from error
@@ -479,9 +563,9 @@ def consolidate(path: str, zarr_format: Literal[2, 3]) -> None:
     with warnings.catch_warnings():
         # Consolidated metadata is outside the v3 specification; here it was there already.
         warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(path, zarr_format=zarr_format)
-    file = Path(path, ".zmetadata" if zarr_format == 2 else "zarr.json")
-    document = json.loads(file.read_bytes())
+        zarr.consolidate_metadata(_store(path, read_only=False), zarr_format=zarr_format)
+    file = f"{path}/{'.zmetadata' if zarr_format == 2 else 'zarr.json'}"
+    document = json.loads(files.read_bytes(file) or b"{}")
     holder = document if zarr_format == 2 else document["consolidated_metadata"]
     shown = {
         key: value

@@ -11,13 +11,14 @@ resumes); 2 wrong usage or input; 3 published, with warnings made fatal; 75 lock
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
 
 from anystar_batch import __version__
 from anystar_batch.cli.looking import demo, evaluate, info, models, selftest
-from anystar_batch.cli.screen import exit_code
+from anystar_batch.cli.screen import INTERRUPTED, exit_code
 from anystar_batch.cli.segmenting import segment
 from anystar_batch.cli.sweeping import sweep
 
@@ -55,4 +56,7 @@ for _command in (segment, sweep, info, evaluate, models, demo, selftest):
 def main() -> None:
     """Run the command."""
     arguments: Any = app
-    arguments()
+    try:
+        arguments()
+    except KeyboardInterrupt:  # before a command has begun
+        sys.exit(INTERRUPTED)

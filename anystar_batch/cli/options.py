@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +16,11 @@ Output = Annotated[
 ]
 Channel = Annotated[str, typer.Option(help="Channel to segment: index or name.")]
 Time = Annotated[str, typer.Option(help="Times to segment: all, 3, or 0,2,5-8.")]
+ReferenceTime = Annotated[
+    int | None,
+    typer.Option(metavar="T", help="Segment this time only; measure its objects at every --time."),
+]
+Measure = Annotated[str, typer.Option(help="Further columns: solidity,sphericity,surface,feret.")]
 Diameter = Annotated[
     str | None,
     typer.Option(help="Typical object: 12um, or 9px in the plane. Default: probed."),
@@ -79,7 +83,22 @@ WorkDir = Annotated[
     str | None, typer.Option(metavar="DIR", help="Place for ledger and intermediate files.")
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a published label once done.")
+    bool, typer.Option("--overwrite/--no-overwrite", help="Replace a published label once done.")
+]
+Table = Annotated[
+    bool,
+    typer.Option(
+        "--table/--no-table", help="Put the table into the image too, for ngio and Fractal."
+    ),
+]
+NoReport = Annotated[
+    bool, typer.Option("--no-report/--report", help="Leave out the page that shows the result.")
+]
+FailOnWarning = Annotated[
+    bool,
+    typer.Option(
+        "--fail-on-warning/--no-fail-on-warning", help="Exit 3 if published with warnings."
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object an image.")]
@@ -119,7 +138,11 @@ class Chosen:
     scheduler: str | None
     work_dir: str | None
     overwrite: bool
+    no_report: bool
     restart: bool = False
+    reference_time: int | None = None
+    measure: str = ""
+    table: bool = False
 
     def segment_config(self, image: str) -> SegmentConfig:
         """Return what is wanted of an image.
@@ -134,12 +157,13 @@ class Chosen:
         ConfigError
             If an option has a value that cannot be used.
         """
+        from anystar_batch.address import absolute  # noqa: PLC0415
         from anystar_batch.config import SegmentConfig  # noqa: PLC0415
 
         return SegmentConfig(
             image=image,
             label=self.label,
-            output=None if self.output is None else os.path.abspath(self.output),  # noqa: PTH100
+            output=None if self.output is None else absolute(self.output),
             model=self.model,
             result=self._result(),
             run=self._run(),
@@ -161,6 +185,8 @@ class Chosen:
             scales=c.parse_scales(self.scales),
             precision=self.precision,
             backend=self.backend,
+            reference_time=self.reference_time,
+            measure=c.parse_measures(self.measure),
             filters=Filters(
                 min_volume=None if least is None else parse_volume("--min-volume", least),
                 max_volume=None if most is None else parse_volume("--max-volume", most),
@@ -172,13 +198,16 @@ class Chosen:
 
     def _run(self) -> RunConfig:
         from anystar_batch import config as c  # noqa: PLC0415
+        from anystar_batch.address import absolute  # noqa: PLC0415
 
         return c.RunConfig(
             block_shape=self.block_shape,
             memory=None if self.memory is None else c.parse_memory(self.memory),
             workers=self.workers,
             scheduler=self.scheduler,
-            work_dir=self.work_dir,
+            work_dir=None if self.work_dir is None else absolute(self.work_dir),
             overwrite=self.overwrite,
             restart=self.restart,
+            table=self.table,
+            report=not self.no_report,
         )

@@ -61,6 +61,8 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
     done = "" if summary.status == "done" else f" ({summary.status})"
     typer.echo(f"labels {summary.label}: {summary.instances} instances{done}")
     typer.echo(f"table  {summary.stats}")
+    if summary.report is not None:
+        typer.echo(f"report {summary.report}")
 
 
 def listener(*, quiet: bool, verbose: bool) -> Listener:

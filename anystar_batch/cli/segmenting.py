@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anystar_batch.cli import options as o
+from anystar_batch.cli.config_file import ConfigFile
 from anystar_batch.cli.screen import (
     DONE,
     SEVERITY,
@@ -34,10 +34,12 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="OME-Zarr images, 0.4 or 0.5.")
     ],
+    config: ConfigFile = None,
     label: o.Label = "anystar",
     output: o.Output = None,
     channel: o.Channel = "0",
     time: o.Time = "all",
+    reference_time: o.ReferenceTime = None,
     diameter: o.Diameter = None,
     scales: o.Scales = "1",
     voxel_size: o.VoxelSize = None,
@@ -48,6 +50,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     min_prob: o.MinProb = None,
     min_contrast: o.MinContrast = None,
     min_regularity: o.MinRegularity = None,
+    measure: o.Measure = "",
     model: o.Model = "anystar-mix",
     tile: o.Tile = None,
     precision: o.Precision = "auto",
@@ -58,15 +61,16 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     scheduler: o.Scheduler = None,
     work_dir: o.WorkDir = None,
     stats: Annotated[
-        str | None, typer.Option(metavar="FILE.csv", help="Table, for a single image.")
+        str | None,
+        typer.Option(metavar="FILE", help="Table of a single image: .csv or .parquet."),
     ] = None,
+    table: o.Table = False,
     overwrite: o.Overwrite = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away what an unfinished run left.")
+        bool, typer.Option("--restart/--no-restart", help="Throw away what an unfinished run left.")
     ] = False,
-    fail_on_warning: Annotated[
-        bool, typer.Option("--fail-on-warning", help="Exit 3 if published with warnings.")
-    ] = False,
+    no_report: o.NoReport = False,
+    fail_on_warning: o.FailOnWarning = False,
     dry_run: o.DryRun = False,
     as_json: o.AsJson = False,
     log_file: o.LogFile = None,
@@ -74,6 +78,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     verbose: o.Verbose = False,
 ) -> None:
     """Find every star-convex object in IMAGE and write labels and statistics."""
+    del config  # its values are among the others
     if quiet and verbose:
         raise typer.Exit(report(ConfigError("-q and -v contradict each other; give one of them")))
     start_log(log_file)
@@ -82,6 +87,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
         output=output,
         channel=channel,
         time=time,
+        reference_time=reference_time,
         diameter=diameter,
         scales=scales,
         voxel_size=voxel_size,
@@ -92,6 +98,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
         min_prob=min_prob,
         min_contrast=min_contrast,
         min_regularity=min_regularity,
+        measure=measure,
         model=model,
         tile=tile,
         precision=precision,
@@ -101,11 +108,13 @@ def segment(  # noqa: PLR0913  (one parameter an option)
         workers=workers,
         scheduler=scheduler,
         work_dir=work_dir,
+        table=table,
         overwrite=overwrite,
+        no_report=no_report,
         restart=restart,
     )
     try:
-        todo = _configs(chosen, images, stats)
+        todo = image_configs(chosen, images, stats)
     except AnyStarBatchError as error:
         raise typer.Exit(report(error)) from None
     if dry_run:
@@ -117,8 +126,24 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     raise typer.Exit(code)
 
 
-def _configs(chosen: o.Chosen, images: list[str], stats: str | None) -> list[SegmentConfig]:
-    """What is wanted of every image."""
+def image_configs(chosen: o.Chosen, images: list[str], stats: str | None) -> list[SegmentConfig]:
+    """Return what is wanted of every image; of a container one item a series.
+
+    Parameters
+    ----------
+    chosen : Chosen
+        The options.
+    images : list of str
+        Paths.
+    stats : str or None
+        Table of a single image.
+
+    Raises
+    ------
+    ConfigError
+        If an option has a value that cannot be used, or two images would write the same files.
+    """
+    from anystar_batch.address import absolute  # noqa: PLC0415
     from anystar_batch.places import name_images  # noqa: PLC0415
 
     wanted = chosen.segment_config(images[0])
@@ -126,7 +151,7 @@ def _configs(chosen: o.Chosen, images: list[str], stats: str | None) -> list[Seg
     if stats is not None and len(named) > 1:
         message = f"--stats names one table, but there are {len(named)} images; leave it out"
         raise ConfigError(message)
-    table = None if stats is None else os.path.abspath(stats)  # noqa: PTH100
+    table = None if stats is None else absolute(stats)
     return [
         replace(wanted, image=one.path, home=one.home, stem=one.stem, stats=table) for one in named
     ]

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anystar_batch.cli import options as o
+from anystar_batch.cli.config_file import ConfigFile
 from anystar_batch.cli.screen import (
     DONE,
     FAILED,
     LATER,
+    WARNED,
     interruptible,
     listener,
     report,
@@ -44,10 +46,12 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
         str,
         typer.Option(metavar="TIME", help="Leave images with a file younger than this: 90s, 2h."),
     ] = "15min",
+    config: ConfigFile = None,
     label: o.Label = "anystar",
     output: o.Output = None,
     channel: o.Channel = "0",
     time: o.Time = "all",
+    reference_time: o.ReferenceTime = None,
     diameter: o.Diameter = None,
     scales: o.Scales = "1",
     voxel_size: o.VoxelSize = None,
@@ -58,6 +62,7 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
     min_prob: o.MinProb = None,
     min_contrast: o.MinContrast = None,
     min_regularity: o.MinRegularity = None,
+    measure: o.Measure = "",
     model: o.Model = "anystar-mix",
     tile: o.Tile = None,
     precision: o.Precision = "auto",
@@ -67,7 +72,10 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
     workers: o.Workers = None,
     scheduler: o.Scheduler = None,
     work_dir: o.WorkDir = None,
+    table: o.Table = False,
     overwrite: o.Overwrite = False,
+    no_report: o.NoReport = False,
+    fail_on_warning: o.FailOnWarning = False,
     dry_run: o.DryRun = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object an image, and one of the sweep.")
@@ -78,10 +86,11 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
 ) -> None:
     """Segment every image below ROOT that is complete and has no current label, oldest first.
 
-    Exit codes: 0 all is well; 1 an image failed; 2 wrong usage.
+    Exit codes: 0 all is well; 1 an image failed; 2 wrong usage; 3 --fail-on-warning found one.
 
     75 out of time, SIGTERM, or another sweep holds ROOT; the next one continues.
     """
+    del config  # its values are among the others
     if quiet and verbose:
         raise typer.Exit(report(ConfigError("-q and -v contradict each other; give one of them")))
     start_log(log_file)
@@ -90,6 +99,7 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
         output=output,
         channel=channel,
         time=time,
+        reference_time=reference_time,
         diameter=diameter,
         scales=scales,
         voxel_size=voxel_size,
@@ -100,6 +110,7 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
         min_prob=min_prob,
         min_contrast=min_contrast,
         min_regularity=min_regularity,
+        measure=measure,
         model=model,
         tile=tile,
         precision=precision,
@@ -109,16 +120,18 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
         workers=workers,
         scheduler=scheduler,
         work_dir=work_dir,
+        table=table,
         overwrite=overwrite,
+        no_report=no_report,
     )
     progress = listener(quiet=quiet, verbose=verbose)
     try:
-        config = _config(chosen, root, pattern, settle)
+        wanted = _config(chosen, root, pattern, settle)
         with interruptible(progress.close):
             swept = (
-                _preview(config, as_json=as_json)
+                _preview(wanted, as_json=as_json)
                 if dry_run
-                else _sweep(config, _stop(max_hours), progress, as_json=as_json)
+                else _sweep(wanted, _stop(max_hours), progress, as_json=as_json)
             )
     except AnyStarBatchError as error:
         progress.close()
@@ -127,6 +140,8 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
             typer.echo(json.dumps({"root": root, "error": str(error), "exit": code}))
         raise typer.Exit(code) from None
     code = FAILED if swept.has_failed else DONE if swept.stopped is None else LATER
+    if code == DONE and fail_on_warning and swept.has_warned:
+        code = WARNED
     typer.echo(json.dumps(swept.to_json() | {"exit": code}) if as_json else _swept_text(swept))
     raise typer.Exit(code)
 

@@ -138,6 +138,51 @@ def partials(
     ValueError
         If an image has another shape than the labels, or the images differ in type.
     """
+    labels = np.ascontiguousarray(labels, dtype=np.uint32)
+    flat = labels.reshape(-1)
+    # Runs along x are long, so few numbers are sorted.
+    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    found = np.unique(flat[np.concatenate([np.zeros(min(1, flat.size), np.intp), starts])])
+    found = found[found != 0]
+    shape = np.zeros(len(found), SHAPE)
+    if len(found) == 0:
+        return Partials(shape, _intensities(labels, found, images))
+    shape["label"], shape["chunk"] = found, chunk
+    counts = np.zeros(len(found), np.int64)
+    sums, moments = np.zeros((len(found), 3), np.uint64), np.zeros((len(found), 6), np.uint64)
+    low, high = np.full((len(found), 3), 2**62), np.full((len(found), 3), -1)
+    _sum_shapes(labels, found, np.array(origin, np.int64), counts, sums, moments, low, high)
+    shape["num_voxels"], shape["sums"], shape["moments"] = counts, sums, moments
+    shape["low"], shape["high"] = low, high
+    return Partials(shape, _intensities(labels, found, images))
+
+
+def widened(part: Partials, labels: NDArray[np.uint32], images: Sequence[NDArray[Any]]) -> Partials:
+    """Return the sums of one chunk with those of further images of the same voxels.
+
+    Parameters
+    ----------
+    part : Partials
+        Of these labels, from `partials`.
+    labels : (z, y, x)
+        The chunk.
+    images : sequence of (z, y, x)
+        Further intensities, of the type of the first ones.
+
+    Returns
+    -------
+    Partials
+        The same rows, with further columns of intensities.
+    """
+    labels = np.ascontiguousarray(labels, dtype=np.uint32)
+    more = _intensities(labels, part.shape["label"].copy(), images)
+    return Partials(part.shape, np.concatenate([part.intensity, more], axis=1))
+
+
+def _intensities(
+    labels: NDArray[np.uint32], found: NDArray[np.uint32], images: Sequence[NDArray[Any]]
+) -> NDArray[Any]:
+    """Sum up the intensities of labels, one column an image."""
     for image in images:
         if image.shape != labels.shape or image.dtype != images[0].dtype:
             message = (
@@ -146,23 +191,9 @@ def partials(
             )
             raise ValueError(message)
     kind = intensity_dtype(images[0].dtype) if images else INTEGER
-    labels = np.ascontiguousarray(labels, dtype=np.uint32)
-    flat = labels.reshape(-1)
-    # Runs along x are long, so few numbers are sorted.
-    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    found = np.unique(flat[np.concatenate([np.zeros(min(1, flat.size), np.intp), starts])])
-    found = found[found != 0]
-    shape = np.zeros(len(found), SHAPE)
     intensity = np.zeros((len(found), len(images)), kind)
     if len(found) == 0:
-        return Partials(shape, intensity)
-    shape["label"], shape["chunk"] = found, chunk
-    counts = np.zeros(len(found), np.int64)
-    sums, moments = np.zeros((len(found), 3), np.uint64), np.zeros((len(found), 6), np.uint64)
-    low, high = np.full((len(found), 3), 2**62), np.full((len(found), 3), -1)
-    _sum_shapes(labels, found, np.array(origin, np.int64), counts, sums, moments, low, high)
-    shape["num_voxels"], shape["sums"], shape["moments"] = counts, sums, moments
-    shape["low"], shape["high"] = low, high
+        return intensity
     for channel, image in enumerate(images):
         column = intensity[:, channel]
         if kind == INTEGER:
@@ -179,7 +210,7 @@ def partials(
             column["count"] = count
             for i, name in enumerate(("mean", "m2", "min", "max")):
                 column[name] = moving[:, i]
-    return Partials(shape, intensity)
+    return intensity
 
 
 def concatenate(parts: Sequence[Partials]) -> Partials:

@@ -1,4 +1,4 @@
-"""Finished measurements: sums become columns, columns become one CSV file with fixed bytes.
+"""Finished measurements: sums become columns, batches of rows for a file.
 
 Columns named `_um`, `_um2`, `_um3` are physical; all others are in voxels of level 0. A voxel's
 centre has the integer coordinate, as in scikit-image, whose definitions the columns follow.
@@ -6,23 +6,24 @@ centre has the integer coordinate, as in scikit-image, whose definitions the col
 
 from __future__ import annotations
 
-import csv
-import os
-import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.errors import OutputError
 from anystar_batch.geometry import ZYX, ZYXFloat
 from anystar_batch.measure.partials import INTEGER, Statistics
 
 ROWS = 65536
-"""Rows made into text at a time: bounds the memory, changes no byte."""
+"""Rows of a batch: bounds the memory, changes no byte."""
+
+INTENSITIES = ("mean", "std", "min", "max", "sum")
+"""What is told of a channel's intensities within an object."""
+
+Batch = dict[str, NDArray[Any]]
+"""Columns by name, in order, as long as each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +86,12 @@ def column_names(
         "equivalent_diameter_um",
         *(f"axis_{a}_um" for a in ("major", "middle", "minor")),
         "touches_border",
-        *(
-            f"intensity_{what}_{channel}"
-            for channel in channels
-            for what in ("mean", "std", "min", "max", "sum")
-        ),
+        *_intensity_names(channels),
     ]
+
+
+def _intensity_names(channels: Sequence[str]) -> list[str]:
+    return [f"intensity_{what}_{channel}" for channel in channels for what in INTENSITIES]
 
 
 def columns(statistics: Statistics, frame: Frame) -> dict[str, NDArray[Any]]:
@@ -139,11 +140,16 @@ def columns(statistics: Statistics, frame: Frame) -> dict[str, NDArray[Any]]:
     for i, name in enumerate(("minor", "middle", "major")):
         found[f"axis_{name}_um"] = lengths[:, i]
     found["touches_border"] = ((low == 0) | (high == np.array(frame.shape))).any(axis=1)
-    for i, channel in enumerate(frame.channels):
-        rows = statistics.intensity[:, i]
+    return found | _intensities(statistics, frame.channels, 0)
+
+
+def _intensities(statistics: Statistics, channels: Sequence[str], first: int) -> Batch:
+    """Finish the intensities of some channels, the first of which is in column `first`."""
+    found: Batch = {}
+    for i, channel in enumerate(channels, start=first):
+        rows, count = statistics.intensity[:, i], statistics.shape["num_voxels"]
         finished = _integers(rows, count) if rows.dtype == INTEGER else _floats(rows)
-        for what, values in finished.items():
-            found[f"intensity_{what}_{channel}"] = values
+        found |= {f"intensity_{what}_{channel}": values for what, values in finished.items()}
     return found
 
 
@@ -214,22 +220,19 @@ def _floats(rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
     }
 
 
-def lines(
-    pieces: Iterable[Statistics],
+def batches(
+    statistics: Statistics,
     frame: Frame,
     prob: NDArray[np.floating[Any]],
     times: NDArray[np.integer[Any]] | None,
     scores: Mapping[str, NDArray[np.floating[Any]]] | None = None,
-) -> Iterator[str]:
-    """Yield the lines of the table, in the order given, without the header.
-
-    Integers are exact; measurements have nine significant digits (a nanometre in a metre), scores
-    seven; `touches_border` is 0 or 1.
+) -> Iterator[Batch]:
+    """Yield the rows of some labels, one a label, in the order given.
 
     Parameters
     ----------
-    pieces : iterable of Statistics
-        Sums of whole labels, a part of the labels each.
+    statistics : Statistics
+        Sums of whole labels; the first intensities are those of the frame's channels.
     frame : Frame
         Voxel size, position and names.
     prob : [n]
@@ -241,86 +244,53 @@ def lines(
 
     Yields
     ------
-    str
-        One a label, with its end of line.
+    Batch
+        `ROWS` rows at most; one without rows if there are no labels, for the columns' sake.
     """
     scores = {} if scores is None else scores
     names = column_names(frame.channels, has_time=times is not None, scores=tuple(scores))
-    for piece in pieces:
-        for start in range(0, len(piece.shape), ROWS):
-            found = columns(piece.select(slice(start, start + ROWS)), frame)
-            index = found["label"].astype(np.intp) - 1
-            found["prob"] = prob[index]
-            found |= {name: values[index] for name, values in scores.items()}
-            if times is not None:
-                found["t"] = times[index]
-            values = [found[name] for name in names]
-            # One call a line: a call a number took most of the time of the whole table.
-            form = ",".join(_format(column.dtype) for column in values) + "\n"
-            for line in zip(*(column.tolist() for column in values), strict=True):
-                yield form % line
+    for start in range(0, max(1, len(statistics.shape)), ROWS):
+        piece = statistics.select(slice(start, start + ROWS))
+        found = columns(piece, frame)
+        index = found["label"].astype(np.intp) - 1
+        found["prob"] = prob[index]
+        found |= {name: values[index] for name, values in scores.items()}
+        if times is not None:
+            found["t"] = times[index]
+        yield {name: found[name] for name in names}
 
 
-def _format(dtype: np.dtype[Any]) -> str:
-    """Return how a column's numbers are written."""
-    if dtype.kind in "biu":
-        return "%d"
-    return "%.7g" if dtype == np.float32 else "%.9g"
-
-
-def write_csv(
-    path: str | Path,
-    pieces: Iterable[Statistics],
-    frame: Frame,
-    prob: NDArray[np.floating[Any]],
-    times: NDArray[np.integer[Any]] | None,
-    scores: Mapping[str, NDArray[np.floating[Any]]] | None = None,
-) -> int:
-    """Write the table so that the file is whole or absent.
+def courses(
+    statistics: Statistics, channels: Sequence[str], times: Sequence[int]
+) -> Iterator[Batch]:
+    """Yield the intensities of some labels over time, one row a label and time, label by label.
 
     Parameters
     ----------
-    path : path
-        The CSV file; its directory exists. An older file is replaced.
-    pieces : iterable of Statistics
-        Sums of whole labels, a part of the labels each, in the order of the rows.
-    frame : Frame
-        Voxel size, position and names.
-    prob : [n]
-        Object probability of label i + 1.
-    times : [n] or None
-        Time index of label i + 1; None for an image without a time axis.
-    scores : dict, optional
-        Further columns after `prob`, [n] each.
+    statistics : Statistics
+        Sums of whole labels; intensities of all channels where the label was found, then at the
+        first of `times`, at the second...
+    channels : sequence of str
+        Names of the channels.
+    times : sequence of int
+        Time indices.
 
-    Returns
-    -------
-    int
-        Number of rows.
-
-    Raises
+    Yields
     ------
-    OutputError
-        If the place cannot be written or is full; an older file is untouched.
+    Batch
+        `label`, `t` and the intensities; one without rows if there are no labels.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
-    num_rows = 0
-    try:
-        with partial.open("x", encoding="utf-8", newline="") as file:
-            names = column_names(
-                frame.channels, has_time=times is not None, scores=tuple(scores or ())
-            )
-            csv.writer(file, lineterminator="\n").writerow(names)
-            for line in lines(pieces, frame, prob, times, scores):
-                file.write(line)
-                num_rows += 1
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        message = f"{path}: the table cannot be written ({error.strerror}); name another --stats"
-        raise OutputError(error.errno, message) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return num_rows
+    step = max(1, ROWS // len(times))
+    for start in range(0, max(1, len(statistics.shape)), step):
+        piece = statistics.select(slice(start, start + step))
+        count = len(piece.shape)
+        found: Batch = {
+            "label": np.repeat(piece.shape["label"], len(times)),
+            "t": np.tile(np.asarray(times, np.int64), count),
+        }
+        at_times = [
+            _intensities(piece, channels, (k + 1) * len(channels)) for k in range(len(times))
+        ]
+        for name in _intensity_names(channels):
+            found[name] = np.stack([at[name] for at in at_times], axis=1).reshape(-1)
+        yield found

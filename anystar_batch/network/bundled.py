@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anystar_batch.errors import AnyStarBatchError, ModelError
+from anystar_batch.errors import AnyStarBatchError, ModelError, did_you_mean
 from anystar_batch.geometry import ZYX
 from anystar_batch.network.intensity import HIGH_PERCENTILE, LOW_PERCENTILE
 from anystar_batch.network.unet import UNetConfig
@@ -114,7 +114,7 @@ def load_model(name: str) -> Model:
         known = ", ".join(bundled) or "none"
         message = (
             f"model: no bundled model and no folder {name!r}; bundled here: {known}; expected one "
-            "of these names or the path of a StarDist-3D model folder"
+            f"of these names or the path of a StarDist-3D model folder{did_you_mean(name, bundled)}"
         )
         raise ModelError(message)
     weights = folder / WEIGHTS

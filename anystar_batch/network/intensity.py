@@ -77,6 +77,46 @@ def limits(
     raise ImageError(message)
 
 
+def raised(crop: NDArray[np.number], low: float) -> tuple[NDArray[np.float32], float | None]:
+    """Return intensities above a limit, and the one value that all voxels have, if they have one.
+
+    Parameters
+    ----------
+    crop : any shape
+        Intensities, any number type.
+    low : float
+        What becomes 0. It is taken off in float64: large integers with little contrast keep it.
+
+    Returns
+    -------
+    same shape, float32
+        NaN becomes 0.
+    float or None
+        The value of all voxels, NaN if none has any; None if they differ.
+    """
+    native = crop.dtype.isnative and (crop.dtype.kind in "iu" or crop.dtype in (np.float32, float))
+    values = np.ascontiguousarray(crop if native else crop.astype(np.float64))
+    above = np.empty(values.shape, np.float32)
+    if _raise(values.ravel(), low, above.ravel()):
+        return above, float(values.flat[0])
+    return above, None
+
+
+@njit(cache=True, nogil=True)
+def _raise(values: NDArray[Any], low: float, out: NDArray[np.float32]) -> bool:
+    """Fill `out`; return whether all values are one, or all NaN."""
+    first = values[0]
+    same = missing = True
+    for i in range(len(values)):
+        value = values[i]
+        same &= value == first
+        above = np.float64(value) - low
+        known = above == above
+        missing &= not known
+        out[i] = np.float32(above) if known else np.float32(0.0)
+    return same or missing
+
+
 def normalise(image: NDArray[np.number], low: float, high: float) -> NDArray[np.float32]:
     """Map intensities linearly so that `low` becomes 0 and `high` becomes 1, and clip.
 

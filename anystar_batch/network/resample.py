@@ -182,7 +182,8 @@ def resample(
         weights = axes[axis].weights
         first = axes[axis].first - axes[axis].span[0]
         if weights.shape[1] == 1:
-            result = np.take(result, first, axis=axis)
+            if len(first) != result.shape[axis] or (np.diff(first) != 1).any():
+                result = np.take(result, first, axis=axis)
         else:
             moved = np.ascontiguousarray(np.moveaxis(result, axis, 0))
             flat = _weigh(moved.reshape(moved.shape[0], -1), first, weights)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch.archive import labels, store
+from anystar_batch.archive import files, labels, store
 from anystar_batch.archive.labels import LabelWriter
 from anystar_batch.archive.ngff import ArrayInfo, ImageSource
-from anystar_batch.errors import LostLockError, OutputError
+from anystar_batch.errors import DataError, LostLockError, OutputError
 from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
 
 
@@ -256,6 +256,16 @@ def test_full_disk_is_one_clear_message(make_image, monkeypatch):
         writer.write_box(0, 0, Box.of_shape((20, 24, 9)), np.ones((20, 24, 9), np.uint32))
 
 
+@pytest.mark.parametrize("lost", [".zarray", ".zattrs"])
+def test_an_array_of_which_a_kill_left_one_file_is_made(make_image, lost):
+    source = image(make_image, version="0.4")
+    spec, place = labels.label_spec(source), labels.in_image(source.path, "n")
+    before = tree(path := labels.create_label(place, spec, "a"))
+    Path(path, "1", lost).unlink()
+    assert labels.create_label(place, spec, "a") == path
+    assert tree(path) == before
+
+
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_making_a_label_again_keeps_what_is_there(make_image, version):
     source = image(make_image, version=version)
@@ -346,7 +356,7 @@ def test_other_labels_keep_their_place_in_the_list(make_image, version):
     for name in ("b", "a", "c"):
         publish_one(source, labels.in_image(source.path, name))
     publish_one(source, labels.in_image(source.path, "a"), seed=4)
-    assert labels._listed(source.path) == ["b", "a", "c"]
+    assert labels.listed(source.path) == ["b", "a", "c"]
     node = store.read_node(f"{source.path}/labels")
     store.write_attributes(f"{source.path}/labels", node.zarr_format, {"other": 1})
     assert list(labels.existing_labels(source.path)) == ["a", "b", "c"]
@@ -513,6 +523,7 @@ def kill_at(monkeypatch, step: int) -> list[str]:
     guard(Path, "rename")
     guard(Path, "replace")
     guard(store, "consolidate")
+    guard(files, "exchange")
     return done
 
 
@@ -522,7 +533,7 @@ def state(source: ImageSource, place) -> tuple[str, dict[str, bytes]]:
     assert attributes is not None
     model = attributes["anystar-batch"]["model"]
     if not place.is_standalone:
-        assert labels._listed(source.path).count(place.name) == 1
+        assert labels.listed(source.path).count(place.name) == 1
         if source.was_consolidated:
             group = zarr.open_group(source.path, mode="r", use_consolidated=True)
             assert group[f"labels/{place.name}"].attrs["anystar-batch"]["model"] == model
@@ -531,7 +542,19 @@ def state(source: ImageSource, place) -> tuple[str, dict[str, bytes]]:
     return model, tree(place.path)
 
 
-def kill_everywhere(place, spec, scene: Path, template: Path):
+def exchanges(folder: Path) -> bool:
+    """Return whether this file system knows the exchange in one step."""
+    (folder / "first").mkdir()
+    (folder / "second").mkdir()
+    return files.exchange(folder / "first", folder / "second")
+
+
+def cannot_exchange(monkeypatch) -> None:
+    """Be a file system that does not know the exchange in one step."""
+    monkeypatch.setattr(files, "exchange", lambda *_: False)
+
+
+def kill_everywhere(place, spec, scene: Path, template: Path, killed=lambda: None):
     """Publish again and again from the same start, killed one change later each time; recover."""
     for step in range(200):
         shutil.rmtree(scene)
@@ -544,6 +567,7 @@ def kill_everywhere(place, spec, scene: Path, template: Path):
                 finished = True
             except Killed:
                 finished = False
+        killed()
         labels.recover(place)
         yield step
         if finished:
@@ -551,8 +575,10 @@ def kill_everywhere(place, spec, scene: Path, template: Path):
     pytest.fail("publishing never came to its end")
 
 
-@pytest.mark.parametrize("kind", ["0.4", "0.5", "consolidated", "standalone"])
-def test_overwriting_killed_anywhere_leaves_the_old_or_the_new_label(make_image, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["0.4", "0.5", "consolidated", "standalone", "two steps"])
+def test_overwriting_killed_anywhere_leaves_the_old_or_the_new_label(
+    make_image, tmp_path, monkeypatch, kind
+):
     version = "0.4" if kind == "0.4" else "0.5"
     source = image(make_image, version=version, is_consolidated=kind == "consolidated")
     place = labels.in_image(source.path, "anystar")
@@ -567,8 +593,17 @@ def test_overwriting_killed_anywhere_leaves_the_old_or_the_new_label(make_image,
     fill(LabelWriter(labels.create_label(place, spec, "n1"), spec), 7)
     scene = Path(place.parent if kind == "standalone" else source.path)
     shutil.copytree(scene, template := tmp_path / "template")
-    seen = []
-    for step in kill_everywhere(place, spec, scene, template):
+    if kind == "two steps":
+        cannot_exchange(monkeypatch)
+    seen, gaps = [], []
+
+    def look() -> None:
+        """Without any recovery, whoever reads finds the old label or the new one."""
+        is_there = Path(place.path).exists()
+        gaps.extend([] if is_there else [len(seen)])
+        assert not is_there or tree(place.path) in whole.values()
+
+    for step in kill_everywhere(place, spec, scene, template, look):
         model, found = state(source, place)
         assert found == whole[model], step
         seen.append(model)
@@ -576,6 +611,7 @@ def test_overwriting_killed_anywhere_leaves_the_old_or_the_new_label(make_image,
     assert seen[-1] == "new"
     assert seen == sorted(seen, reverse=True)
     assert len(seen) > 8
+    assert bool(gaps) == (kind == "two steps" or not exchanges(tmp_path))
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -589,7 +625,7 @@ def test_first_publishing_killed_anywhere_leaves_nothing_or_all(make_image, tmp_
     for _ in kill_everywhere(place, spec, Path(source.path), template):
         if labels.published_attributes(place) is None:
             seen.append("none")
-            assert "anystar" not in labels._listed(source.path)
+            assert "anystar" not in labels.listed(source.path)
         else:
             seen.append(state(source, place)[0])
     assert seen[-1] == "new"
@@ -597,7 +633,8 @@ def test_first_publishing_killed_anywhere_leaves_nothing_or_all(make_image, tmp_
 
 
 @pytest.mark.parametrize("step", range(1, 12))
-def test_recovery_killed_anywhere_is_recovered_by_the_next(make_image, step):
+def test_recovery_killed_anywhere_is_recovered_by_the_next(make_image, monkeypatch, step):
+    cannot_exchange(monkeypatch)
     source = image(make_image)
     place = labels.in_image(source.path, "anystar")
     old = tree(publish_one(source, place, model="old"))
@@ -652,6 +689,18 @@ def test_failing_exchange_names_the_place(make_image, monkeypatch):
     nowhere = labels.standalone("/proc/none", "a", "n", source.path)
     with pytest.raises(OutputError, match="--output DIR"):
         labels.create_label(nowhere, spec, "a")
+
+
+def test_labels_that_cannot_be_read_back_are_named(make_image):
+    source = image(make_image)
+    place = labels.in_image(source.path, "n")
+    spec = labels.label_spec(source)
+    writer = LabelWriter(labels.create_label(place, spec, "a"), spec)
+    fill(writer)
+    chunk = next(p for p in sorted(Path(writer.path, "0", "c").rglob("*")) if p.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:9])
+    with pytest.raises(DataError, match=r"level 0, t 0, .* cannot be read back .*--restart"):
+        LabelWriter(writer.path, spec).read_box(0, 0, Box.of_shape(spec.shape_zyx(0)))
 
 
 def test_label_without_all_its_levels_replaces_nothing(make_image):

@@ -147,7 +147,7 @@ def test_a_process_of_another_user_counts_as_living(monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", refuse)
-    assert lock._is_alive(1)
+    assert lock.is_alive(1)
 
 
 def test_other_errors_of_flock_are_not_hidden(tmp_path, monkeypatch):
@@ -258,7 +258,7 @@ def test_lock_of_this_machine_before_it_was_started_anew_may_be_anothers(tmp_pat
     silent(path, 0.0, host=socket.gethostname(), pid=DEAD, boot="another")
     with pytest.raises(LockedError, match=f"process {DEAD} on"), lock.hold(path):
         pass
-    silent(path, 0.0, host=socket.gethostname(), pid=DEAD, boot=lock._boot())
+    silent(path, 0.0, host=socket.gethostname(), pid=DEAD, boot=lock.boot())
     with lock.hold(path):
         pass
 

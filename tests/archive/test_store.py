@@ -81,7 +81,11 @@ def test_container_that_names_images_outside_is_refused(tmp_path):
 
 def test_places_that_are_no_zarr_are_named(tmp_path):
     (tmp_path / "dir").mkdir()
-    (tmp_path / "file.tif").write_bytes(b"II*")
+    for name in ("file.tif", "file.xyz", "file.h5"):
+        (tmp_path / name).write_bytes(b"II*")
+    for name in ("old.n5", "named.otherwise"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "named.otherwise/attributes.json").write_text('{"n5": "4.0.0"}')
     with zipfile.ZipFile(tmp_path / "image.zip", "w") as archive:
         archive.writestr(".zattrs", "{}")
     shutil.copy(tmp_path / "image.zip", tmp_path / "hidden.zarr")
@@ -90,16 +94,18 @@ def test_places_that_are_no_zarr_are_named(tmp_path):
     for name, message in {
         "gone": "no such file or directory",
         "dir": "not a Zarr: no zarr.json",
-        "file.tif": "not a Zarr: expected a directory.*bioformats2raw",
+        "file.tif": r"TIFF, not OME-Zarr; convert it: bioformats2raw file.tif file.ome.zarr",
+        "file.xyz": "not a Zarr: expected a directory; convert it: bioformats2raw",
+        "file.h5": r"HDF5, not OME-Zarr; write the array as OME-Zarr.*ome_zarr.writer.write_image",
+        "old.n5": "N5, not OME-Zarr; write the array",
+        "named.otherwise": "N5, not OME-Zarr; write the array",
         "image.zip": "a zipped OME-Zarr cannot hold new labels; unzip it first",
         "image.ozx": "unzip it first",
         "hidden.zarr": "unzip it first",
-        "array.zarr": "a bare Zarr array without OME metadata",
+        "array.zarr": "a bare Zarr array without OME metadata.*ome_zarr.writer.write_image",
     }.items():
         with pytest.raises(ImageError, match=message):
             store.find_images(str(tmp_path / name))
-    with pytest.raises(ImageError, match="remote stores cannot be read yet"):
-        store.find_images("s3://bucket/image.zarr")
 
 
 # --- read_image ----------------------------------------------------------------------------------
@@ -143,6 +149,31 @@ def test_array_that_zarr_refuses_is_named(make_image):
     file.write_text(json.dumps(document))
     with pytest.raises(ImageError, match="the array of dataset 0 cannot be opened"):
         store.read_image(path)
+
+
+def failing(number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize(("number", "is_passing"), [(errno.EIO, True), (errno.EACCES, False)])
+def test_a_weak_moment_of_the_store_is_no_wrong_image(make_image, monkeypatch, number, is_passing):
+    path = make_image(noise(4, 5, 6))
+    source = store.read_image(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing(number))
+        with pytest.raises(ImageError, match="metadata cannot be read") as caught:
+            store.read_image(path)
+        assert isinstance(caught.value, DataError) == is_passing
+    monkeypatch.setattr(store.zarr, "open_array", failing(number))
+    with pytest.raises(ImageError, match=r"of dataset 0 cannot be opened: \[Errno") as caught:
+        store.read_image(path)
+    assert isinstance(caught.value, DataError) == is_passing
+    with pytest.raises(DataError, match=r"0: the array cannot be opened .*run again") as caught:
+        store.ImageReader(source).chunk_exists(0, 0, 0, (0, 0, 0))
+    assert isinstance(caught.value.__cause__, OSError)
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "datetime64[s]"])

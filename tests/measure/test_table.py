@@ -10,8 +10,9 @@ from skimage.measure import regionprops_table
 
 from anystar_batch.errors import OutputError
 from anystar_batch.measure import table
+from anystar_batch.measure.files import open_table
 from anystar_batch.measure.partials import Partials, merge, partials
-from anystar_batch.measure.table import Frame, column_names, columns, write_csv
+from anystar_batch.measure.table import Frame, batches, column_names, columns
 
 SCALE = (2.0, 0.5, 0.25)
 MOVED = (100.0, -3.0, 7.5)
@@ -39,6 +40,12 @@ def measured(labels, images, origin=(0, 0, 0), step=16):
         first = (origin[0] + start, origin[1], origin[2])
         parts.append(partials(labels[cut], [i[cut] for i in images], first, n))
     return merge(parts)
+
+
+def write(path, statistics, frame, prob, times, scores=None):
+    with open_table(path) as table:
+        for batch in batches(statistics, frame, prob, times, scores):
+            table.write(batch)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
@@ -181,7 +188,7 @@ def test_file_reads_back_to_nine_digits_and_has_fixed_bytes(tmp_path, monkeypatc
     prob = np.linspace(0.1, 0.95, count, dtype=np.float32)
     times = np.arange(count) % 3
     path = tmp_path / "a.csv"
-    assert write_csv(path, [statistics], frame, prob, times) == count
+    write(path, statistics, frame, prob, times)
     content = path.read_bytes()
     assert b"\r" not in content
     with path.open(newline="") as file:
@@ -200,7 +207,7 @@ def test_file_reads_back_to_nine_digits_and_has_fixed_bytes(tmp_path, monkeypatc
     written = {number.partition("e")[0] for r in found for number in r.values()}
     assert max(len(number.lstrip("-0.").replace(".", "")) for number in written) == 9
     monkeypatch.setattr(table, "ROWS", 3)
-    write_csv(path, [statistics], frame, prob, times)
+    write(path, statistics, frame, prob, times)
     assert path.read_bytes() == content
     assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
 
@@ -214,7 +221,7 @@ def test_further_scores_stand_beside_prob(tmp_path, monkeypatch):
     frame = Frame((4, 4, 4), SCALE, MOVED, ("0",))
     scores = {"contrast": np.array([np.nan, 0.25], np.float32)}
     prob = np.array([0.5, 0.75], np.float32)
-    assert write_csv(path, [statistics], frame, prob, None, scores) == 2
+    write(path, statistics, frame, prob, None, scores)
     header, *found = [line.split(",")[:4] for line in path.read_text().splitlines()]
     assert header == ["label", "prob", "contrast", "centroid_z"]
     assert [row[:3] for row in found] == [["1", "0.5", "nan"], ["2", "0.75", "0.25"]]
@@ -224,7 +231,7 @@ def test_table_of_nothing_is_a_header(tmp_path):
     statistics = measured(np.zeros((4, 4, 4), np.uint32), [np.zeros((4, 4, 4), "u1")])
     path = tmp_path / "a.csv"
     frame = Frame((4, 4, 4), SCALE, MOVED, ("0",))
-    assert write_csv(path, [statistics], frame, np.empty(0, np.float32), None) == 0
+    write(path, statistics, frame, np.empty(0, np.float32), None)
     assert path.read_text() == ",".join(column_names(("0",), has_time=False)) + "\n"
     assert len(columns(statistics, frame)["label"]) == 0
 
@@ -235,7 +242,7 @@ def test_rows_take_prob_and_time_by_their_label(tmp_path):
     statistics = measured(labels, [])
     frame = Frame((4, 4, 4), SCALE, MOVED, ())
     path = tmp_path / "a.csv"
-    write_csv(path, [statistics], frame, np.array([0.1, 0.2, 0.3]), np.array([5, 6, 7]))
+    write(path, statistics, frame, np.array([0.1, 0.2, 0.3]), np.array([5, 6, 7]))
     lines = path.read_text().splitlines()[1:]
     assert [line.split(",")[:3] for line in lines] == [["1", "5", "0.1"], ["3", "7", "0.3"]]
 
@@ -251,6 +258,6 @@ def test_full_disk_leaves_the_older_table(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\)"):
-        write_csv(path, [statistics], frame, np.ones(1), None)
+        write(path, statistics, frame, np.ones(1), None)
     assert path.read_text() == "older"
     assert len(list(tmp_path.iterdir())) == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.errors import ImageError
-from anystar_batch.network.intensity import limits, normalise
+from anystar_batch.network.intensity import limits, normalise, raised
 
 
 def test_limits_are_percentiles_of_the_finite_values():
@@ -57,3 +57,37 @@ def test_normalise_gives_a_block_what_the_whole_image_gets():
 def test_normalise_refuses_limits_that_do_not_rise(low, high):
     with pytest.raises(ImageError, match="expected high above low"):
         normalise(np.zeros(3), low, high)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([3, 3, 3], 3.0),
+        ([3, 3, 4], None),
+        ([4, 3, 3], None),
+        ([np.nan, np.nan], np.nan),
+        ([np.nan, 1.0], None),
+        ([1.0, np.nan], None),
+        ([np.inf, np.inf], np.inf),
+    ],
+)
+def test_one_value_alone_is_constant(values, expected):
+    _, found = raised(np.asarray(values).reshape(-1, 1, 1), 0.0)
+    assert found == expected or (found != found and expected != expected)
+
+
+@pytest.mark.parametrize("kind", ["u1", "i2", ">u2", "u8", "i8", "f2", "f4", ">f4", "f8", "?"])
+def test_the_low_limit_goes_in_float64(kind):
+    values = np.random.default_rng(2).normal(100.0, 60.0, (5, 6, 7)).astype(kind)
+    expected = (values.astype(np.float64) - 33.3).astype(np.float32)
+    assert raised(values, 33.3)[0].tobytes() == expected.tobytes()
+    assert raised(values[:, ::2], 33.3)[0].tobytes() == expected[:, ::2].tobytes()
+
+
+def test_large_integers_keep_what_little_contrast_they_have():
+    values = (1 << 40) + np.arange(27).reshape(3, 3, 3)
+    assert raised(values, float(1 << 40))[0].ravel().tolist() == list(range(27))
+
+
+def test_a_missing_intensity_is_nothing():
+    assert raised(np.array([np.nan, 9.0]), 4.0)[0].tolist() == [0.0, 5.0]

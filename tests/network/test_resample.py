@@ -84,6 +84,16 @@ def test_beyond_the_border_the_volume_is_mirrored(shape, zoom):
     assert seen.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("zoom", [1.0, 2.0])
+def test_a_window_beyond_the_border_is_a_mirror_image(zoom):
+    image = np.random.default_rng(1).normal(size=(8, 6, 4)).astype(np.float32)
+    full = whole(image, (zoom, 1.0, 1.0))
+    axes = tile_taps(Box((-4, 0, 0), (0, 6, 4)), full.shape, image.shape, (zoom, 1.0, 1.0))
+    box = source_box(axes)
+    seen = resample(image[box.slices], box.start, axes)
+    assert seen.tobytes() == np.ascontiguousarray(full[3::-1]).tobytes()
+
+
 def test_index_minus_one_shows_index_zero_however_far_beyond():
     index = np.arange(-7, 8, dtype=np.int64)
     assert reflected(index, 3).tolist() == [0, 0, 1, 2, 2, 1, 0, 0, 1, 2, 2, 1, 0, 0, 1]

@@ -1,0 +1,156 @@
+"""Publishing where nothing can be renamed: the finished label is copied to its name.
+
+::
+
+    labels/.anystar.publish      says of which hidden label the copy was begun: {"token": ...}
+    labels/.anystar.<token>      the finished label; it stays until its copy is whole and listed
+    labels/anystar               unlisted, deleted, copied, its own metadata last, listed again
+
+From the first object on, the hidden label is whole and named; so whoever finds `.anystar.publish`
+can finish what was begun, on any machine. Once the copy is whole, `.anystar.publish` says so before
+the hidden label is deleted: half of one is never copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from anystar_batch.archive import files, remote, store
+from anystar_batch.archive.label_list import list_label, refresh_consolidated, unlist_label
+from anystar_batch.archive.label_place import LabelPlace
+from anystar_batch.archive.lease import hold_list
+from anystar_batch.archive.ngff import JSON
+from anystar_batch.archive.nodes import read_object
+from anystar_batch.errors import OutputError
+
+AT_ONCE = 1000
+"""Objects that are copied between two looks at the lock."""
+
+OWN = (".zattrs", ".zgroup", "zarr.json")
+"""Metadata of the label's group itself: deleted first, copied last in the reverse order."""
+
+
+def begun(place: LabelPlace) -> JSON | None:
+    """Return what is known of a copy that was begun and is not over; None if there is none."""
+    return read_object(_mark(place))
+
+
+def begin(place: LabelPlace, zarr_format: Literal[2, 3], token: str) -> None:
+    """Note that a finished hidden label shall take the name.
+
+    Parameters
+    ----------
+    place : LabelPlace
+        Its name.
+    zarr_format : {2, 3}
+        Its format.
+    token : str
+        That of the hidden label, which is whole and described.
+
+    Raises
+    ------
+    OutputError
+        If the place cannot be written.
+    """
+    note = {"token": token, "zarr_format": zarr_format, "is_copied": False}
+    store.write_json_atomic(_mark(place), note)
+
+
+def finish(place: LabelPlace, check: Callable[[], None]) -> None:
+    """Finish a copy that was begun; without one, do nothing.
+
+    Parameters
+    ----------
+    place : LabelPlace
+        Where the label goes. Nobody else publishes there: the caller holds the run's lock.
+    check : callable
+        Called before anything is changed; raises if nothing may be.
+
+    Raises
+    ------
+    OutputError
+        If the place cannot be written, or the hidden label is gone.
+    """
+    note = begun(place)
+    if note is None:
+        return
+    hidden = place.hidden_path(str(note["token"]))
+    try:
+        if not note["is_copied"]:
+            if store.read_node(hidden) is None:
+                message = (
+                    f"{hidden} is gone, of which {place.path} was being made; restore it, or "
+                    f"delete {_mark(place)} and give --overwrite to make the label anew"
+                )
+                raise OutputError(message)
+            _clear(place, note["zarr_format"], check)
+            _copy(place, hidden, check)
+            _list(place, note["zarr_format"], check)
+            check()
+            store.write_json_atomic(_mark(place), {**note, "is_copied": True})
+        check()
+        remote.remove_tree(hidden)
+        remote.remove(_mark(place))
+    except OutputError:
+        raise
+    except OSError as error:
+        raise store.output_error(place.path, error) from error
+
+
+def _mark(place: LabelPlace) -> str:
+    return f"{place.parent}/.{place.name}.publish"
+
+
+def _clear(place: LabelPlace, zarr_format: Literal[2, 3], check: Callable[[], None]) -> None:
+    """Take the old label off the list, then delete it."""
+    check()
+    if files.exists(place.path):
+        with hold_list(place.parent):
+            check()
+            if not place.is_standalone:
+                unlist_label(place, zarr_format)
+            for name in OWN:
+                remote.remove(f"{place.path}/{name}")
+            refresh_consolidated(place)
+        check()
+        remote.remove_tree(place.path)
+
+
+def _copy(place: LabelPlace, hidden: str, check: Callable[[], None]) -> None:
+    """Copy everything, the group's own metadata last."""
+    own = [f"{hidden}/{name}" for name in reversed(OWN)]
+    found = remote.keys(hidden)
+    rest = [path for path in found if path not in own]
+
+    def copy_one(path: str) -> None:
+        remote.copy(path, f"{place.path}/{path.removeprefix(f'{hidden}/')}")
+
+    for start in range(0, len(rest), AT_ONCE):
+        check()
+        remote.at_once(copy_one, rest[start : start + AT_ONCE])
+    check()
+    for path in own:
+        if path in found:
+            copy_one(path)
+
+
+def _list(place: LabelPlace, zarr_format: Literal[2, 3], check: Callable[[], None]) -> None:
+    """Put the label on the list of its image."""
+    if place.is_standalone:
+        return
+    with hold_list(place.parent):
+        check()
+        list_label(place, zarr_format)
+        refresh_consolidated(place)
+
+
+def recover(place: LabelPlace, check: Callable[[], None]) -> None:
+    """Finish a copy that was begun; see to it that a label of ours is listed.
+
+    Parameters and errors are those of `finish`.
+    """
+    finish(place, check)
+    node = store.read_node(place.path)
+    if node is not None and not place.is_standalone:
+        _list(place, node.zarr_format, check)

@@ -1,0 +1,113 @@
+"""The list of labels of an image, and consolidated metadata that speak of it.
+
+Whoever changes them holds `lease.hold_list` of the directory of labels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from anystar_batch.address import absolute, is_remote, normal, parent
+from anystar_batch.archive import documents, files, store
+from anystar_batch.archive.label_place import LabelPlace
+from anystar_batch.archive.ngff import JSON
+
+
+def existing_labels(root: str) -> dict[str, JSON]:
+    """Return the labels of an image: those listed, and groups under `labels` that are not.
+
+    Parameters
+    ----------
+    root : str
+        Path or address of the image.
+
+    Returns
+    -------
+    dict
+        Name to attributes of the label's group; empty attributes if it is listed but missing.
+        Hidden groups of unfinished runs are left out.
+    """
+    root = normal(root)
+    names = listed(root)
+    names += [
+        name
+        for name in _names_below(f"{root}/labels")
+        if not name.startswith(".")
+        and name not in names
+        and store.read_node(f"{root}/labels/{name}") is not None
+    ]
+    found = {}
+    for name in names:
+        node = store.read_node(f"{root}/labels/{name}")
+        found[name] = {} if node is None else node.attributes
+    return found
+
+
+def _names_below(path: str) -> list[str]:
+    """Return the names in a directory; none where the storage may not be listed."""
+    try:
+        return files.names(path)
+    except OSError:
+        if is_remote(path):
+            return []
+        raise
+
+
+def listed(root: str) -> list[str]:
+    """Return the names in the list of labels of an image."""
+    node = store.read_node(f"{root}/labels")
+    if node is None:
+        return []
+    found = documents.ome_attributes(node.attributes, node.zarr_format).get("labels")
+    return list(map(str, found)) if isinstance(found, list) else []
+
+
+def list_label(place: LabelPlace, zarr_format: Literal[2, 3]) -> None:
+    """Add the label's name to those of the image, if it is not there."""
+    names = list(dict.fromkeys([*listed(place.image), place.name]))
+    _write_names(place.parent, zarr_format, names)
+
+
+def unlist_label(place: LabelPlace, zarr_format: Literal[2, 3]) -> None:
+    """Take the label's name off those of the image, if it is there."""
+    names = listed(place.image)
+    if place.name in names:
+        names.remove(place.name)
+        _write_names(place.parent, zarr_format, names)
+
+
+def _write_names(labels: str, zarr_format: Literal[2, 3], names: list[str]) -> None:
+    """Write the list of labels, if it is another than what is there."""
+    node = store.read_node(labels)
+    attributes = {} if node is None else node.attributes
+    if zarr_format == 2:
+        wanted = {**attributes, "labels": names}
+    else:
+        ome = attributes.get("ome")
+        ome = ome if isinstance(ome, dict) else {}
+        wanted = {**attributes, "ome": {**ome, "version": "0.5", "labels": names}}
+    if node is None or wanted != attributes:
+        store.write_attributes(labels, zarr_format, wanted)
+
+
+def sweep_lists(place: LabelPlace) -> None:
+    """Delete what a killed `list_label` left; whoever writes a list holds the directory's lock."""
+    for name in (".zgroup", ".zattrs", "zarr.json"):
+        for torn in Path(place.parent).glob(f".{name}.*-*{store.PARTIAL}"):
+            torn.unlink(missing_ok=True)
+
+
+def refresh_consolidated(place: LabelPlace) -> None:
+    """Rewrite consolidated metadata above the label that does not describe it as it is."""
+    if place.is_standalone:
+        return
+    below = place.name
+    root = absolute(place.parent)
+    while (node := store.read_node(root)) is not None:
+        if node.was_consolidated and not store.is_consolidated(root, below):
+            store.consolidate(root, node.zarr_format)
+        below = f"{root.rpartition('/')[2]}/{below}"
+        if parent(root) == root:
+            break
+        root = parent(root)

@@ -1,0 +1,117 @@
+"""Where a label goes, and the hidden names beside it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from anystar_batch.address import normal
+from anystar_batch.errors import OutputError
+
+KEY = "anystar-batch"
+"""Attribute that holds the provenance of a label."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPlace:
+    """Where a label goes: into an image, or into a directory as a root group of its own.
+
+    Use `in_image` and `standalone`.
+
+    Parameters
+    ----------
+    parent : str
+        Directory that holds the label's group.
+    name : str
+        Name of that group once published.
+    label : str
+        Name of the label.
+    image : str
+        The image it belongs to.
+    is_standalone : bool
+        Whether the group is a root of its own.
+    """
+
+    parent: str
+    name: str
+    label: str
+    image: str
+    is_standalone: bool
+
+    @property
+    def path(self) -> str:
+        """The group once published."""
+        return f"{self.parent}/{self.name}"
+
+    def hidden_path(self, token: str) -> str:
+        """Return the group while it is being made.
+
+        Parameters
+        ----------
+        token : str
+            Tells runs apart; letters, digits, `_` and `-`. A run that continues uses its own again.
+
+        Raises
+        ------
+        OutputError
+            If the token is none of these, or one that `publish` uses itself.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", token) or token in {"old", "trash", "publish"}:
+            message = f"{token!r} cannot name a hidden label; expected letters and digits"
+            raise OutputError(message)
+        return f"{self.parent}/.{self.name}.{token}"
+
+
+def in_image(image: str, label: str) -> LabelPlace:
+    """Return the place `IMAGE/labels/LABEL`.
+
+    Parameters
+    ----------
+    image : str
+        Path or address of the image.
+    label : str
+        Name of the label.
+
+    Raises
+    ------
+    OutputError
+        If the name cannot be that of a Zarr group.
+    """
+    _check_name(label)
+    image = normal(image)
+    return LabelPlace(f"{image}/labels", label, label, image, is_standalone=False)
+
+
+def standalone(directory: str, stem: str, label: str, image: str) -> LabelPlace:
+    """Return the place `DIRECTORY/STEM.LABEL.ome.zarr`.
+
+    Parameters
+    ----------
+    directory : str
+        Directory or address of results.
+    stem : str
+        What tells the images of a run apart.
+    label : str
+        Name of the label.
+    image : str
+        Path or address of the image.
+
+    Raises
+    ------
+    OutputError
+        If the name cannot be that of a Zarr group.
+    """
+    _check_name(label)
+    name = f"{stem}.{label}.ome.zarr"
+    _check_name(name)
+    directory, image = normal(directory), normal(image)
+    return LabelPlace(directory, name, label, image, is_standalone=True)
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith((".", "__")) or re.search(r"[/\\\x00-\x1f]", name):
+        message = (
+            f"{name!r} cannot name a label; expected a name without slashes that does not begin "
+            "with a dot or two underscores"
+        )
+        raise OutputError(message)

@@ -1,0 +1,288 @@
+"""The page: what it shows, that it needs nothing else, and what happens where it fails."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anystar_batch import pipeline, reporting
+from anystar_batch.archive.store import read_image, write_json_atomic
+from anystar_batch.config import Diameter
+from anystar_batch.errors import LostLockError
+from anystar_batch.events import Note
+from anystar_batch.report import findings
+from anystar_batch.report.page import page
+from anystar_batch.report.seams import BorderGrid, SeamTest
+from tests import small
+from tests.fakes import TruthPredictor
+from tests.report.browser import measured
+
+SIZE = ["--diameter", "5um"]
+
+
+def with_page(image, listen=lambda _: None, **options):
+    """Segment with a page; return it."""
+    run = {"report": True, "block_shape": None} | options.pop("run", {})
+    summary = small.segment(image, listen, run=run, **options)
+    return Path(summary.report).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A page of a name that would be markup."""
+    folder = tmp_path_factory.mktemp("page")
+    return with_page(small.small_image(folder / "<b>a&'\"b.zarr", levels=3))
+
+
+def without_times(text):
+    text = re.sub(r"<time .*?</time>", "", text)
+    return re.sub(r'<section id="times">.*?</section>', "", text, flags=re.DOTALL)
+
+
+def test_it_has_all_its_parts(shown):
+    ids = re.findall(r'<section id="(\w+)"', shown)
+    assert ids == ["looks", "gallery", "sizes", "space", "seams", "run", "times"]
+    assert shown.count('class="ortho"') == 2
+    kinds = re.findall(r"<h3>(Typical|Least certain|Smallest|Largest)</h3>", shown)
+    assert kinds == ["Typical", "Least certain", "Smallest", "Largest"]
+    assert shown.count('class="crop"') >= 15
+    assert "Too few instances, 5, to judge more than the image and the scale." in shown
+    for said in ("Objects of 5 µm, as given", "numpy 2.", "fake 1", "painting labels"):
+        assert said in shown, said
+
+
+def test_it_needs_nothing_but_itself(shown):
+    assert "<script" not in shown
+    written = re.sub(r"base64,[\w+/=]+", "", shown)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", written)
+    assert set(re.findall(r'(?:src|href)="(\w+):', shown)) == {"data"}
+    assert "default-src 'none'" in shown
+
+
+def test_names_are_text_and_never_markup(shown):
+    assert "<b>a" not in shown
+    assert "&lt;b&gt;a&amp;&#x27;&quot;b" in shown
+
+
+def test_an_image_without_objects_has_a_page(tmp_path):
+    class Nothing:
+        def __call__(self, *_):
+            return self
+
+        def find(self, *_):
+            return np.empty((0, 3), np.int32), np.empty(0, np.float32), np.empty((0, 96), "f4")
+
+    text = with_page(small.small_image(tmp_path / "a.zarr"), factory=Nothing())
+    assert '<dd class="value">0</dd>' in text
+    assert "Nothing to show for volume, µm³." in text
+    assert 'id="gallery"' not in text
+
+
+def test_a_series_has_a_page_of_its_fullest_time(tmp_path):
+    text = with_page(small.small_series(tmp_path / "a.zarr"), channel="1")
+    assert "time 0, which has most instances; channel 1" in text
+    assert "Over time" in text
+    assert "in 3 time points" in text
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A page with all that a page can have: warnings, seams, a probe."""
+    image = small.small_image(tmp_path_factory.mktemp("full") / "a.zarr")
+    summary = small.segment(image, run={"report": False, "block_shape": None})
+    record = json.loads(Path(summary.stats).with_suffix(".run.json").read_text())
+    trials = [
+        {"voxel_um": 0.5 * 2**k, "diameter_um": 5.0, "evidence": 0.001 * k, "objects": 9 * k}
+        for k in range(5)
+    ]
+    record["probe"] = {"diameter_um": 5.0, "is_certain": True, "trials": trials}
+    record["summary"]["warnings"] = ["the borders left a trace; see /a/very/long/" + "path" * 30]
+    found = findings.gather(record, Path(summary.stats))
+    grid = BorderGrid("blocks of the label", (10.0, 20.0, 22.0), (10.0, 20.0, 22.0))
+    seams = (
+        SeamTest(grid.name, 12, 0.0001, 0.0001, "cuts", {}, 1.31, 0.52, 14.8),
+        SeamTest("tiles", 0, None, 1.0, "", {}, np.nan, np.nan, np.nan, "only 5 instances"),
+    )
+    return page(replace(found, grids=(grid,), seams=seams))
+
+
+def test_a_trace_is_said_in_words_and_numbers(full):
+    assert "The borders of blocks of the label left a trace in the labels." in full
+    assert "≤ 0.0001, trace" in full
+    assert "tiles: only 5 instances" in full
+    assert "Density near borders" in full
+    assert "proposed by the probe" in full
+
+
+def test_the_browser_shows_it_at_both_widths_without_a_word(full):
+    found, logged = measured(full)
+    assert logged == []
+    for width, one in found.items():
+        assert one["spread"] <= width
+        assert one["texts"] == 0
+        assert len(one["pictures"]) == full.count("<img ")
+        assert all(natural > 0 and wide > 20 for natural, wide in one["pictures"])
+        assert len(one["charts"]) == full.count('class="chart"') >= 8
+        assert min(one["charts"]) > 90
+        # A column of single letters is as wide as one.
+        assert min(one["columns"]) > 20
+
+
+def test_the_command_writes_it_and_says_where(tmp_path, command):
+    image = small.small_image(tmp_path / "a.zarr")
+    done = command("segment", image, *SIZE)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"report {tmp_path}/a.anystar.html"
+    assert (tmp_path / "a.anystar.html").read_text().startswith("<!doctype html>")
+    record = json.loads((tmp_path / "a.anystar.run.json").read_text())
+    assert record["checks"]["warnings"] == []
+    assert record["checks"]["touching_border"] <= 5
+
+
+def test_runs_differ_in_times_only_and_no_report_takes_the_page_away(tmp_path, command):
+    image, page = small.small_image(tmp_path / "a.zarr"), tmp_path / "a.anystar.html"
+    found = []
+    for options in ([], ["--overwrite"], ["--overwrite", "--no-report"]):
+        done = command("segment", image, *SIZE, *options)
+        assert done.exit_code == 0, done.stderr
+        result = small.contents(f"{image}/labels"), (tmp_path / "a.anystar.csv").read_bytes()
+        found.append((result, page.read_text() if page.exists() else None))
+    (first, second, third), pages = zip(*found, strict=True)
+    assert first == second == third
+    assert without_times(pages[0]) == without_times(pages[1])
+    assert pages[2] is None
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["labels", "table"]
+
+
+def test_it_lies_beside_the_table_and_is_named_like_it(tmp_path, command):
+    image = small.small_image(tmp_path / "a.zarr")
+    (tmp_path / "t").mkdir()
+    done = command("segment", image, *SIZE, "--stats", tmp_path / "t" / "mine.csv", "--json")
+    assert json.loads(done.stdout)["report"] == f"{tmp_path}/t/mine.html"
+    assert (tmp_path / "t" / "mine.html").exists()
+
+
+def test_a_page_that_is_missing_is_written_by_the_next_command(tmp_path, command):
+    image = small.small_image(tmp_path / "a.zarr")
+    command("segment", image, *SIZE)
+    (tmp_path / "a.anystar.html").unlink()
+    before = small.contents(f"{image}/labels")
+    again = command("segment", image, *SIZE)
+    assert "nothing to do" in again.stdout
+    assert (tmp_path / "a.anystar.html").exists()
+    kept = (tmp_path / "a.anystar.html").stat().st_mtime_ns
+    command("segment", image, *SIZE)
+    assert (tmp_path / "a.anystar.html").stat().st_mtime_ns == kept
+    assert small.contents(f"{image}/labels") == before
+
+
+def broken(_):
+    message = "no paint left"
+    raise OSError(message)
+
+
+def test_a_page_that_fails_spoils_nothing(tmp_path, command, monkeypatch):
+    image = small.small_image(tmp_path / "a.zarr")
+    monkeypatch.setattr(reporting, "page", broken)
+    done = command("segment", image, *SIZE)
+    assert done.exit_code == 0
+    assert "the report could not be made (OSError: no paint left); label and table" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.splitlines() == [
+        f"labels {image}/labels/anystar: 5 instances",
+        f"table  {tmp_path}/a.anystar.csv",
+    ]
+    assert not list(tmp_path.glob("*.work"))
+    assert (tmp_path / "a.anystar.run.json").exists()
+    again = command("segment", image, *SIZE, "--overwrite", "--fail-on-warning")
+    assert again.exit_code == 3
+    assert Path(image, "labels", "anystar").is_dir()
+    monkeypatch.undo()
+
+
+def test_a_lost_lock_keeps_the_report_from_writing(tmp_path, monkeypatch):
+    image = small.small_image(tmp_path / "a.zarr")
+    summary = small.segment(image, run={"report": True, "block_shape": None})
+    Path(summary.report).unlink()
+    record = tmp_path / "a.anystar.run.json"
+    before, notes = record.stat().st_mtime_ns, []
+
+    class Lost:
+        def check(self):
+            message = "somebody else's"
+            raise LostLockError(message)
+
+    config = small.config(image, run={"report": True, "block_shape": None})
+    places = pipeline.settle(config, small.model(), TruthPredictor(small.truth())).places
+    reporting.report(config, places, Lost(), notes.append)
+    assert "LostLockError" in next(n.text for n in notes if isinstance(n, Note))
+    assert record.stat().st_mtime_ns == before
+    assert not Path(summary.report).exists()
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    """Make every result look doubtful."""
+    monkeypatch.setattr(findings, "warnings_of", lambda *_: ["look <twice>"])
+
+
+def test_warnings_come_first_in_words(tmp_path, warned):
+    notes = []
+    text = with_page(small.small_image(tmp_path / "a.zarr"), notes.append)
+    assert "<strong>⚠ One warning</strong><ul><li>Look &lt;twice&gt;.</li></ul>" in text
+    assert text.index("One warning") < text.index("<section")
+    assert [n.text for n in notes if isinstance(n, Note) and n.is_warning] == ["look <twice>"]
+
+
+def test_fail_on_warning_publishes_and_exits_3(tmp_path, command, warned):
+    image = small.small_image(tmp_path / "a.zarr")
+    done = command("segment", image, *SIZE, "--fail-on-warning", "--no-report", "-q")
+    assert done.exit_code == 3
+    assert done.stderr == "warning: look <twice>\n"
+    assert Path(image, "labels", "anystar").is_dir()
+    record = json.loads((tmp_path / "a.anystar.run.json").read_text())
+    assert record["summary"]["warnings"] == record["checks"]["warnings"] == ["look <twice>"]
+
+
+def test_what_was_judged_before_is_judged_anew(tmp_path, warned):
+    image = small.small_image(tmp_path / "a.zarr")
+    small.segment(image, run={"report": True, "block_shape": None})
+    path = tmp_path / "a.anystar.run.json"
+    record = json.loads(path.read_text())
+    record["checks"]["warnings"] = ["old"]
+    record["summary"]["warnings"] = ["of the run", "old"]
+    write_json_atomic(path, record)
+    (tmp_path / "a.anystar.html").unlink()
+    small.segment(image, run={"report": True, "block_shape": None})
+    assert json.loads(path.read_text())["summary"]["warnings"] == ["of the run", "look <twice>"]
+
+
+def test_a_sweep_fails_on_warnings_too(tmp_path, command, warned):
+    small.small_image(tmp_path / "x" / "a.ome.zarr", levels=1)
+    options = ["sweep", tmp_path / "x", *SIZE, "--settle", "0", "--fail-on-warning", "--json"]
+    done = command(*options, "--no-report")
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (done.exit_code, last["exit"]) == (3, 3)
+    assert not list((tmp_path / "x").glob("*.html"))
+    assert command(*options).exit_code == 0, "nothing was published"
+
+
+@pytest.mark.parametrize(("diameter", "scale"), [(5.0, (1, 1, 1)), (10.0, (2, 2, 2))])
+def test_the_record_says_where_work_was_cut(tmp_path, diameter, scale):
+    image = small.small_image(tmp_path / "a.zarr", chunks=(8, 16, 20))
+    run = {"report": False, "block_shape": (8, 16, 20)}
+    small.segment(image, run=run, diameter=Diameter(diameter, "um"))
+    record = json.loads((tmp_path / "a.anystar.run.json").read_text())
+    tiles = next(g for g in record["borders"]["grids"] if g["name"] == "tiles")
+    # The edges of tiles are edges of level-0 voxels, from the very first.
+    tile = record["plan"]["tile"]
+    assert tiles["step"] == pytest.approx([n * s for n, s in zip(tile, scale, strict=True)])
+    assert tiles["first"] == pytest.approx(tiles["step"])
+    assert record["borders"]["period"] == pytest.approx([2 * s for s in scale])
+    label = next(g for g in record["borders"]["grids"] if g["name"] == "blocks of the label")
+    assert label["first"] == label["step"]
+    shards = read_image(image + "/labels/anystar").chunks_zyx(0)
+    assert all(step % n == 0 for step, n in zip(label["step"], shards, strict=True))
