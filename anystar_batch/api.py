@@ -116,10 +116,13 @@ def _config(image: str, asked: dict[str, Any]) -> SegmentConfig:
     chosen = Chosen(
         **{f.name: options.get(f.name, default[f.name].default) for f in fields(Chosen)}
     )
-    configs = image_configs(chosen, [image], options.get("stats"))
-    if len(configs) > 1:
-        message = (
-            f"{image}: a container of {len(configs)} series; give one of them: {configs[0].image}"
+    configs, plates = image_configs(chosen, [image], options.get("stats"))
+    if plates or len(configs) > 1:
+        what = (
+            f"a plate of {len(configs)} fields"
+            if plates
+            else f"a container of {len(configs)} series"
         )
+        message = f"{image}: {what}; give one of them: {configs[0].image}"
         raise ImageError(message)
     return configs[0]

@@ -9,8 +9,8 @@ from anystar_batch.archive.labels import KEY, existing_labels
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.archive.store import find_images, read_image
+from anystar_batch.naming import name_images
 from anystar_batch.origin import Origin, label_origin
-from anystar_batch.places import name_images
 
 
 def describe(path: str) -> list[dict[str, Any]]:

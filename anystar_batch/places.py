@@ -13,9 +13,6 @@ Without `--output` everything lies in and beside the image; with it, in that dir
 Where the results go to an object store, the work directory lies on a file system all the same: the
 current directory, unless `--work-dir` says otherwise. Files are mapped, appended to and locked
 there, which no object store can do; what waits for the label to be published waits in the store.
-
-An image inside another Zarr hierarchy (a series of a container, a field of a plate) is named by its
-path from the outermost one, and its files lie beside that.
 """
 
 from __future__ import annotations
@@ -24,36 +21,15 @@ import glob
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from anystar_batch.address import absolute, is_read_only, is_remote, normal, parent
+from anystar_batch.address import is_read_only, is_remote, normal, parent
 from anystar_batch.archive import files
 from anystar_batch.archive.labels import LabelPlace, in_image, standalone
-from anystar_batch.archive.nodes import read_node
-from anystar_batch.archive.store import PARTIAL, find_images, output_error, sync_directory
-from anystar_batch.config import SegmentConfig, image_stem
-from anystar_batch.errors import ConfigError, ImageError, OutputError
-
-
-@dataclass(frozen=True, slots=True)
-class NamedImage:
-    """One image of a command line.
-
-    Parameters
-    ----------
-    path : str
-        The image: a series, not its container.
-    home : str
-        Directory beside which results lie: the parent of what the user named.
-    stem : str
-        Name for files.
-    """
-
-    path: str
-    home: str
-    stem: str
+from anystar_batch.archive.store import PARTIAL, output_error, sync_directory
+from anystar_batch.config import SegmentConfig
+from anystar_batch.errors import ConfigError, OutputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,97 +196,3 @@ def _move_local(source: Path, target: Path) -> None:
         partial.unlink(missing_ok=True)
         raise output_error(target, error) from error
     source.unlink()
-
-
-def name_images(
-    paths: Sequence[str], *, with_output: bool, root: str | None = None
-) -> list[NamedImage]:
-    """Find the images a command names, and name their results apart.
-
-    Parameters
-    ----------
-    paths : sequence of str
-        Images, or bioformats2raw containers of several series.
-    with_output : bool
-        Whether all results go into one directory; stems then begin below `root`.
-    root : str, optional
-        A directory that holds all the images and is no Zarr; None is what they have in common.
-
-    Returns
-    -------
-    list of NamedImage
-        A path without an image is among them as it is: whoever opens it says what is wrong, and the
-        other images are segmented all the same.
-
-    Raises
-    ------
-    ConfigError
-        If two images would write files of the same name, or a path is an address that cannot be
-        used.
-    """
-    places = [absolute(p) for p in paths]
-    outermost = [_outermost(p, root) for p in places]
-    if root is None:
-        root = os.path.commonpath([str(Path(_rooted(p)).parent) for p in outermost])
-    named: list[NamedImage] = []
-    for path, top in zip(places, outermost, strict=True):
-        home = parent(top)
-        above = root if with_output else str(Path(_rooted(top)).parent)
-        stem = image_stem(os.path.relpath(_rooted(top), above).replace("/", "."))
-        for image in _images(path):
-            below = os.path.relpath(_rooted(image), _rooted(top))
-            name = stem if below == "." else f"{stem}.{below.replace('/', '.')}"
-            named.append(NamedImage(image, home, name))
-    taken: dict[tuple[str, str], str] = {}
-    for one in named:
-        key = ("" if with_output else one.home, one.stem)
-        if key in taken:
-            message = (
-                f"{taken[key]} and {one.path} would both write files named {one.stem}.*; "
-                "segment them in two runs with different --output"
-                if taken[key] != one.path
-                else f"{one.path} is named twice; name every image once"
-            )
-            raise ConfigError(message)
-        taken[key] = one.path
-    return named
-
-
-def _outermost(path: str, root: str | None) -> str:
-    """The outermost Zarr group that holds a path; the path itself without one.
-
-    Below a root, the rows of a plate need not be groups, as the specification demands.
-    """
-    found = path
-    if is_remote(path):
-        while (outer := parent(found)) != found and _is_group(outer):
-            found = outer
-        return found
-    for above in Path(path).parents:
-        if str(above) == root:
-            break
-        if any((above / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
-            found = str(above)
-        elif root is None:
-            break
-    return found
-
-
-def _is_group(path: str) -> bool:
-    """Whether there is a Zarr group at an address; of one that says nothing, no."""
-    try:
-        return read_node(path) is not None
-    except ImageError:
-        return False
-
-
-def _rooted(path: str) -> str:
-    """A path as one of a single tree in which addresses lie beside local paths."""
-    return f"/{path.replace('://', '/', 1)}" if is_remote(path) else path
-
-
-def _images(path: str) -> list[str]:
-    try:
-        return find_images(path)
-    except ImageError:
-        return [path]

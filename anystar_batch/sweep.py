@@ -5,6 +5,7 @@
     find      below ROOT, by name            archive.survey
     judge     current, other, being written  ahead.standing, archive.settle
     segment   the rest, oldest first         pipeline.segment, one engine, one network
+    gather    a table of every plate         plates.gather
 
 One image is one outcome, whatever becomes of it; the next one is begun all the same, unless it is
 time to stop. Two sweeps never work on one root at once, and runs on one image never do.
@@ -16,13 +17,14 @@ import contextlib
 import logging
 import os
 import time as clock
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anystar_batch import pipeline
 from anystar_batch.ahead import Standing
 from anystar_batch.ahead import standing as standing_of
+from anystar_batch.archive import files
 from anystar_batch.archive.fence import Fence
 from anystar_batch.archive.lock import file_system_now, hold
 from anystar_batch.archive.settle import Settling, is_any_young, newest_file
@@ -42,9 +44,10 @@ from anystar_batch.errors import (
     OutputError,
 )
 from anystar_batch.events import Listener, Note, ignore
+from anystar_batch.naming import name_images
 from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.predictor import PredictorFactory
-from anystar_batch.places import name_images
+from anystar_batch.plates import Plate, gather, plates_of
 from anystar_batch.record import DONE
 from anystar_batch.sweep_config import SweepConfig
 from anystar_batch.swept import Outcome, Status, Swept
@@ -126,7 +129,7 @@ def sweep(
         shared = _Sweeping(
             config, Settling(config.settle, offset), model, factory, engine, on_event
         )
-        todo = _judged(shared, tell)
+        todo, plates = _judged(shared, tell)
         for number, one in enumerate(todo):
             stopped = _why_stop(fence, engine)
             if stopped is not None:
@@ -137,6 +140,9 @@ def sweep(
             tell(_segmented(shared, one))
         if stopped is None and any(one.status is Status.STOPPED for one in told):
             stopped = f"stopped {engine.stop.why}"
+        done = {one.image for one in told if one.status is Status.DONE}
+        for plate in plates:
+            _gather(shared, plate, done, tell)
     return Swept(config.root, tuple(told), clock.monotonic() - started, stopped)
 
 
@@ -163,7 +169,7 @@ def preview(
         on_outcome(outcome)
 
     shared = _Sweeping(config, Settling(config.settle), model, None, InlineEngine(), ignore)
-    for one in _judged(shared, tell):
+    for one in _judged(shared, tell)[0]:
         tell(Outcome(one.config.image, Status.WANTED))
     return Swept(config.root, tuple(told), clock.monotonic() - started, None)
 
@@ -194,19 +200,25 @@ def _why_stop(fence: Fence, engine: Engine) -> str | None:
     return None
 
 
-def _judged(shared: _Sweeping, tell: Callable[[Outcome], None]) -> list[_Todo]:
-    """Find every image; tell of those with which nothing is to be done, and return the others."""
+def _judged(shared: _Sweeping, tell: Callable[[Outcome], None]) -> tuple[list[_Todo], list[str]]:
+    """Find every image; tell of those with which nothing is to be done, and return the others.
+
+    The paths returned besides hold more images than one: plates may be among them.
+    """
     found, unreadable = find_zarrs(shared.config.root, shared.config.pattern)
     for path, error in unreadable:
         tell(Outcome(path, Status.FAILED, f"{path}: cannot be listed: {error.strerror}"))
     taken: dict[tuple[str, str], str] = {}
     todo: list[_Todo] = []
+    several: list[str] = []
     for top in found:
         try:
             images = images_in(top)
         except Exception as error:  # noqa: BLE001  (one broken image never stops the others)
             tell(_failure(shared, error, top, top))
             continue
+        if images and images != [top]:
+            several.append(top)
         for image in images:
             try:
                 judged = _judge(shared, _config_of(shared.config, image, taken), top)
@@ -218,7 +230,7 @@ def _judged(shared: _Sweeping, tell: Callable[[Outcome], None]) -> list[_Todo]:
                 tell(judged)
             else:
                 todo.append(judged)
-    return sorted(todo, key=lambda one: (one.written, one.config.image))
+    return sorted(todo, key=lambda one: (one.written, one.config.image)), several
 
 
 def _config_of(config: SweepConfig, image: str, taken: dict[tuple[str, str], str]) -> SegmentConfig:
@@ -285,6 +297,30 @@ def _segment(shared: _Sweeping, config: SegmentConfig) -> Outcome:
     )
     status = Status.DONE if summary.status == DONE else Status.CURRENT
     return Outcome(config.image, status, "; ".join(summary.warnings), summary)
+
+
+def _gather(shared: _Sweeping, top: str, done: Set[str], tell: Callable[[Outcome], None]) -> None:
+    """Make the table of a plate of which a field is new, or that has fields and no table."""
+    plate = None
+    try:
+        plate = _plate(shared.config, top)
+        if plate is None:
+            return
+        if not done.isdisjoint(plate.images) or not files.exists(plate.stats):
+            gather(plate)
+    except Exception as error:  # noqa: BLE001  (one broken plate never stops the others)
+        if plate is not None:
+            tell(_failure(shared, error, plate.stats, top))
+
+
+def _plate(config: SweepConfig, top: str) -> Plate | None:
+    """The plate at a path, None if it is none."""
+    wanted = config.wanted
+    named = name_images([top], with_output=wanted.output is not None, root=config.root)
+    if named[0].of is None:
+        return None
+    configs = [replace(wanted, image=n.path, home=n.home, stem=n.stem) for n in named]
+    return plates_of(named, configs)[1][0]
 
 
 def _failure(shared: _Sweeping, error: Exception, image: str, top: str) -> Outcome:

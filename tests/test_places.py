@@ -5,7 +5,8 @@ import pytest
 from anystar_batch import places
 from anystar_batch.config import RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, OutputError
-from anystar_batch.places import move_atomic, name_images, run_places
+from anystar_batch.naming import name_images
+from anystar_batch.places import move_atomic, run_places
 from tests import small
 
 

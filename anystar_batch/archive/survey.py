@@ -7,13 +7,35 @@ and labels that are being made would show the same images twice.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from anystar_batch.address import normal
 from anystar_batch.archive import documents
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.nodes import find_images, read_node, read_root
 from anystar_batch.errors import ImageError, shorten
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One image of a plate.
+
+    Parameters
+    ----------
+    path : str
+        The image.
+    well : str
+        Path of its well in the plate, such as `B/03`.
+    name : str
+        Path of the image in its well, such as `0`.
+    """
+
+    path: str
+    well: str
+    name: str
+
 
 _METADATA = {"zarr.json", ".zgroup", ".zattrs", ".zarray"}
 
@@ -85,18 +107,48 @@ def images_in(path: str) -> list[str]:
     keys = {**node.attributes, **documents.ome_attributes(node.attributes, node.zarr_format)}
     if "image-label" in keys:
         return []
-    if "plate" not in keys:
-        return find_images(path)
-    images = []
-    for well in _paths(path, keys["plate"], "wells"):
-        place = f"{path}/{well}"
+    fields = plate_fields(path)
+    return find_images(path) if fields is None else [field.path for field in fields]
+
+
+def plate_fields(path: str) -> list[Field] | None:
+    """Return the fields of a plate (HCS), or of one of its wells, as their metadata list them.
+
+    Parameters
+    ----------
+    path : str
+        Local path or address of an OME-Zarr group.
+
+    Returns
+    -------
+    list of Field or None
+        None if it is neither plate nor well. A listed well that is missing is one field, with the
+        path of the well and an empty name: whoever opens it says that it is not there.
+
+    Raises
+    ------
+    ImageError
+        If there is no Zarr at the path, or what it lists lies elsewhere.
+    """
+    path = normal(path)
+    node = read_root(path)
+    keys = {**node.attributes, **documents.ome_attributes(node.attributes, node.zarr_format)}
+    if "plate" in keys:
+        wells = [(f"{path}/{well}", well) for well in _paths(path, keys["plate"], "wells")]
+    elif "well" in keys:
+        wells = [(path, "/".join(path.rsplit("/", 2)[-2:]))]
+    else:
+        return None
+    fields = []
+    for place, well in wells:
         found = read_node(place)
         if found is None:
-            images.append(place)
+            fields.append(Field(place, well, ""))
             continue
-        inner = documents.ome_attributes(found.attributes, found.zarr_format)
-        images += [f"{place}/{field}" for field in _paths(place, inner.get("well"), "images")]
-    return images
+        ome = documents.ome_attributes(found.attributes, found.zarr_format)
+        names = _paths(place, ome.get("well", found.attributes.get("well")), "images")
+        fields += [Field(f"{place}/{name}", well, name) for name in names]
+    return fields
 
 
 def _paths(path: str, holder: JSON | None, key: str) -> list[str]:

@@ -24,6 +24,7 @@ from anystar_batch.errors import (
 )
 
 if TYPE_CHECKING:
+    from anystar_batch.plates import Gathered
     from anystar_batch.progress import Listener
     from anystar_batch.record import Summary
 
@@ -63,6 +64,19 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
     typer.echo(f"table  {summary.stats}")
     if summary.report is not None:
         typer.echo(f"report {summary.report}")
+
+
+def print_gathered(found: Gathered, *, as_json: bool) -> None:
+    """Print what has become of a plate's table; fields that are not in it are a warning."""
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+    elif found.fields:
+        held = f"{found.rows} instances of {found.fields} fields"
+        typer.echo(f"plate  {found.stats}: {held}")
+    if found.missing:
+        names = ", ".join(found.missing[:5]) + (", ..." if len(found.missing) > 5 else "")
+        text = f"warning: {found.stats} lacks {len(found.missing)} fields without a result: {names}"
+        typer.echo(text, err=True)
 
 
 def listener(*, quiet: bool, verbose: bool) -> Listener:

@@ -17,6 +17,7 @@ from anystar_batch.cli.screen import (
     WARNED,
     interruptible,
     listener,
+    print_gathered,
     print_summary,
     report,
     start_log,
@@ -26,13 +27,15 @@ from anystar_batch.errors import AnyStarBatchError, ConfigError
 if TYPE_CHECKING:
     from anystar_batch.config import SegmentConfig
     from anystar_batch.engine import Engine
+    from anystar_batch.plates import Plate
     from anystar_batch.progress import Listener
     from anystar_batch.record import Preview, Summary
 
 
 def segment(  # noqa: PLR0913  (one parameter an option)
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="OME-Zarr images, 0.4 or 0.5.")
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="OME-Zarr images or plates, 0.4 or 0.5."),
     ],
     config: ConfigFile = None,
     label: o.Label = "anystar",
@@ -62,7 +65,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     work_dir: o.WorkDir = None,
     stats: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Table of a single image: .csv or .parquet."),
+        typer.Option(metavar="FILE", help="Table of a single image or plate: .csv or .parquet."),
     ] = None,
     table: o.Table = False,
     overwrite: o.Overwrite = False,
@@ -114,7 +117,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
         restart=restart,
     )
     try:
-        todo = image_configs(chosen, images, stats)
+        todo, plates = image_configs(chosen, images, stats)
     except AnyStarBatchError as error:
         raise typer.Exit(report(error)) from None
     if dry_run:
@@ -123,11 +126,14 @@ def segment(  # noqa: PLR0913  (one parameter an option)
         progress = listener(quiet=quiet, verbose=verbose)
         with interruptible(progress.close):
             code = _segment_all(todo, progress, as_json=as_json, fail_on_warning=fail_on_warning)
+            code = _gather_all(plates, code, as_json=as_json)
     raise typer.Exit(code)
 
 
-def image_configs(chosen: o.Chosen, images: list[str], stats: str | None) -> list[SegmentConfig]:
-    """Return what is wanted of every image; of a container one item a series.
+def image_configs(
+    chosen: o.Chosen, images: list[str], stats: str | None
+) -> tuple[list[SegmentConfig], list[Plate]]:
+    """Return what is wanted of every image; of a container one item a series, of a plate a field.
 
     Parameters
     ----------
@@ -136,25 +142,65 @@ def image_configs(chosen: o.Chosen, images: list[str], stats: str | None) -> lis
     images : list of str
         Paths.
     stats : str or None
-        Table of a single image.
+        Table of a single image, or of a single plate.
+
+    Returns
+    -------
+    configs : list of SegmentConfig
+    plates : list of Plate
+        Whose tables are to be put together afterwards.
 
     Raises
     ------
     ConfigError
         If an option has a value that cannot be used, or two images would write the same files.
+    OutputExistsError
+        If something else has the place of a plate's table.
     """
     from anystar_batch.address import absolute  # noqa: PLC0415
-    from anystar_batch.places import name_images  # noqa: PLC0415
+    from anystar_batch.measure.files import check_kind  # noqa: PLC0415
+    from anystar_batch.naming import name_images  # noqa: PLC0415
+    from anystar_batch.plates import check_table, plates_of  # noqa: PLC0415
 
     wanted = chosen.segment_config(images[0])
     named = name_images(images, with_output=chosen.output is not None)
-    if stats is not None and len(named) > 1:
+    is_plate = len(images) == 1 and named[0].of is not None
+    if stats is not None and len(named) > 1 and not is_plate:
         message = f"--stats names one table, but there are {len(named)} images; leave it out"
         raise ConfigError(message)
     table = None if stats is None else absolute(stats)
-    return [
-        replace(wanted, image=one.path, home=one.home, stem=one.stem, stats=table) for one in named
+    if table is not None:
+        check_kind(table)
+    configs = [
+        replace(
+            wanted,
+            image=one.path,
+            home=one.home,
+            stem=one.stem,
+            stats=None if is_plate else table,
+        )
+        for one in named
     ]
+    configs, plates = plates_of(named, configs, table)
+    for plate in plates:
+        check_table(plate, overwrite=chosen.overwrite)
+    return configs, plates
+
+
+def _gather_all(plates: list[Plate], code: int, *, as_json: bool) -> int:
+    """Put the tables of plates together; return the exit code that counts most."""
+    from anystar_batch.plates import gather  # noqa: PLC0415
+
+    codes = [code]
+    for plate in plates:
+        try:
+            print_gathered(gather(plate), as_json=as_json)
+        except AnyStarBatchError as error:
+            codes.append(report(error))
+            if as_json:
+                document = {"plate": plate.path, "error": str(error), "exit": codes[-1]}
+                typer.echo(json.dumps(document))
+    return min(codes, key=SEVERITY.index)
 
 
 def _segment_all(

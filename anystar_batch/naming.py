@@ -1,0 +1,172 @@
+"""Which images a command names, and how the files of their results are called.
+
+An image inside another Zarr hierarchy (a series of a container, a field of a plate) is named by its
+path from the outermost one, and its files lie beside that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from anystar_batch.address import absolute, is_remote, parent
+from anystar_batch.archive.nodes import read_node
+from anystar_batch.archive.store import find_images
+from anystar_batch.archive.survey import Field, plate_fields
+from anystar_batch.config import image_stem
+from anystar_batch.errors import ConfigError, ImageError
+
+
+@dataclass(frozen=True, slots=True)
+class PlateField:
+    """Where in a plate an image lies.
+
+    Parameters
+    ----------
+    plate : str
+        The plate, or the well alone, that the user named.
+    stem : str
+        Name for its files.
+    image, well, field : str
+        Paths of the image, of the well in the plate, and of the image in the well.
+    """
+
+    plate: str
+    stem: str
+    image: str
+    well: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamedImage:
+    """One image of a command line.
+
+    Parameters
+    ----------
+    path : str
+        The image: a series, not its container.
+    home : str
+        Directory beside which results lie: the parent of what the user named.
+    stem : str
+        Name for files.
+    of : PlateField or None
+        Where in a plate it lies, if a plate or a well was named.
+    """
+
+    path: str
+    home: str
+    stem: str
+    of: PlateField | None = None
+
+
+def name_images(
+    paths: Sequence[str], *, with_output: bool, root: str | None = None
+) -> list[NamedImage]:
+    """Find the images a command names, and name their results apart.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Images, bioformats2raw containers of several series, plates (HCS) or wells of them.
+    with_output : bool
+        Whether all results go into one directory; stems then begin below `root`.
+    root : str, optional
+        A directory that holds all the images and is no Zarr; None is what they have in common.
+
+    Returns
+    -------
+    list of NamedImage
+        A path without an image is among them as it is: whoever opens it says what is wrong, and the
+        other images are segmented all the same.
+
+    Raises
+    ------
+    ConfigError
+        If two images would write files of the same name, or a path is an address that cannot be
+        used.
+    """
+    places = [absolute(p) for p in paths]
+    outermost = [_outermost(p, root) for p in places]
+    if root is None:
+        root = os.path.commonpath([str(Path(_rooted(p)).parent) for p in outermost])
+    named: list[NamedImage] = []
+    for path, top in zip(places, outermost, strict=True):
+        home = parent(top)
+        above = root if with_output else str(Path(_rooted(top)).parent)
+        stem = image_stem(os.path.relpath(_rooted(top), above).replace("/", "."))
+
+        def name_of(inner: str, stem: str = stem, top: str = top) -> str:
+            below = os.path.relpath(_rooted(inner), _rooted(top))
+            return stem if below == "." else f"{stem}.{below.replace('/', '.')}"
+
+        for image in _images(path):
+            of = (
+                PlateField(path, name_of(path), image.path, image.well, image.name)
+                if isinstance(image, Field)
+                else None
+            )
+            inner = image.path if isinstance(image, Field) else image
+            named.append(NamedImage(inner, home, name_of(inner), of))
+    _check_apart(named, with_output=with_output)
+    return named
+
+
+def _check_apart(named: Sequence[NamedImage], *, with_output: bool) -> None:
+    """Check that no two images, nor an image and a plate, write files of the same name."""
+    taken: dict[tuple[str, str], str] = {}
+    held = [(one.of, one.home) for one in named if one.of is not None]
+    plates = {of.plate: NamedImage(of.plate, home, of.stem) for of, home in held}
+    for one in [*named, *plates.values()]:
+        key = ("" if with_output else one.home, one.stem)
+        if key in taken:
+            message = (
+                f"{taken[key]} and {one.path} would both write files named {one.stem}.*; "
+                "segment them in two runs with different --output"
+                if taken[key] != one.path
+                else f"{one.path} is named twice; name every image once"
+            )
+            raise ConfigError(message)
+        taken[key] = one.path
+
+
+def _outermost(path: str, root: str | None) -> str:
+    """The outermost Zarr group that holds a path; the path itself without one.
+
+    Below a root, the rows of a plate need not be groups, as the specification demands.
+    """
+    found = path
+    if is_remote(path):
+        while (outer := parent(found)) != found and _is_group(outer):
+            found = outer
+        return found
+    for above in Path(path).parents:
+        if str(above) == root:
+            break
+        if any((above / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
+            found = str(above)
+        elif root is None:
+            break
+    return found
+
+
+def _is_group(path: str) -> bool:
+    """Whether there is a Zarr group at an address; of one that says nothing, no."""
+    try:
+        return read_node(path) is not None
+    except ImageError:
+        return False
+
+
+def _rooted(path: str) -> str:
+    """A path as one of a single tree in which addresses lie beside local paths."""
+    return f"/{path.replace('://', '/', 1)}" if is_remote(path) else path
+
+
+def _images(path: str) -> Sequence[str | Field]:
+    try:
+        return plate_fields(path) or find_images(path)
+    except ImageError:
+        return [path]
