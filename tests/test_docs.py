@@ -14,6 +14,7 @@ from anystar_batch import cli
 from bench.__main__ import PARTS
 from tests import small
 from tests.small import Spheres
+from tests.test_plates import make_plate
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,6 +75,8 @@ def test_what_the_first_pages_say_works_as_it_stands(words, tmp_path, command, m
     for name in ("embryo", "big", "archive/one", "archive/two", "microscope/three"):
         small.small_image(tmp_path / f"{name}.ome.zarr", levels=1)
     small.small_series(tmp_path / "movie.ome.zarr")
+    if "plate.ome.zarr" in words:
+        make_plate(tmp_path / "plate.ome.zarr", {"A/1": ["0"]})
     if words[0] == "evaluate":
         options = ["--diameter", "5um", "--label", "anystar", "-q"]
         assert command("segment", "embryo.ome.zarr", *options, factory=Spheres()).exit_code == 0

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,11 @@ def test_a_sweep_makes_the_table_and_a_second_one_does_nothing(tmp_path, command
     again = command("sweep", *options)
     assert json.loads(again.stdout.splitlines()[-1])["counts"] == {"current": 3}
     assert table.stat().st_mtime_ns == before
+    shutil.rmtree(tmp_path / "in/scan.ome.zarr/A/1/1/labels")
+    (tmp_path / "in/scan.A.1.1.anystar.csv").unlink()
+    table.write_text("well,field,label\n")
+    assert command("sweep", *options).exit_code == 0
+    assert read(table) == rows, "a field is new"
     table.unlink()
     assert command("sweep", *options).exit_code == 0
     assert read(table) == rows
