@@ -138,23 +138,19 @@ def partials(
     ValueError
         If an image has another shape than the labels, or the images differ in type.
     """
-    labels = np.ascontiguousarray(labels, dtype=np.uint32)
-    flat = labels.reshape(-1)
-    # Runs along x are long, so few numbers are sorted.
-    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    found = np.unique(flat[np.concatenate([np.zeros(min(1, flat.size), np.intp), starts])])
-    found = found[found != 0]
+    found, runs = _find_runs(labels)
     shape = np.zeros(len(found), SHAPE)
     if len(found) == 0:
-        return Partials(shape, _intensities(labels, found, images))
+        return Partials(shape, _intensities(labels.shape, found, runs, images))
     shape["label"], shape["chunk"] = found, chunk
     counts = np.zeros(len(found), np.int64)
     sums, moments = np.zeros((len(found), 3), np.uint64), np.zeros((len(found), 6), np.uint64)
     low, high = np.full((len(found), 3), 2**62), np.full((len(found), 3), -1)
-    _sum_shapes(labels, found, np.array(origin, np.int64), counts, sums, moments, low, high)
+    extent = np.array(labels.shape, np.int64)
+    _sum_shapes(runs, extent, np.array(origin, np.int64), counts, sums, moments, low, high)
     shape["num_voxels"], shape["sums"], shape["moments"] = counts, sums, moments
     shape["low"], shape["high"] = low, high
-    return Partials(shape, _intensities(labels, found, images))
+    return Partials(shape, _intensities(labels.shape, found, runs, images))
 
 
 def widened(part: Partials, labels: NDArray[np.uint32], images: Sequence[NDArray[Any]]) -> Partials:
@@ -174,20 +170,40 @@ def widened(part: Partials, labels: NDArray[np.uint32], images: Sequence[NDArray
     Partials
         The same rows, with further columns of intensities.
     """
-    labels = np.ascontiguousarray(labels, dtype=np.uint32)
-    more = _intensities(labels, part.shape["label"].copy(), images)
+    found, runs = _find_runs(labels)
+    more = _intensities(labels.shape, found, runs, images)
     return Partials(part.shape, np.concatenate([part.intensity, more], axis=1))
 
 
+def _find_runs(labels: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Find the labels of a chunk, sorted, and its runs along x: row of the label, first, stop.
+
+    First and stop count voxels of the chunk in C order; no run goes beyond its line.
+    """
+    flat = np.ascontiguousarray(labels, dtype=np.uint32).reshape(-1)
+    begins = np.ones(len(flat) + 1, np.bool_)
+    np.not_equal(flat[1:], flat[:-1], out=begins[1:-1])
+    begins[:: max(1, labels.shape[2])] = True
+    seen, runs = _name_runs(flat, np.flatnonzero(begins))
+    order = np.argsort(seen)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    runs[:, 0] = rank[runs[:, 0]]
+    return seen[order], runs
+
+
 def _intensities(
-    labels: NDArray[np.uint32], found: NDArray[np.uint32], images: Sequence[NDArray[Any]]
+    shape: tuple[int, ...],
+    found: NDArray[np.uint32],
+    runs: NDArray[np.int64],
+    images: Sequence[NDArray[Any]],
 ) -> NDArray[Any]:
     """Sum up the intensities of labels, one column an image."""
     for image in images:
-        if image.shape != labels.shape or image.dtype != images[0].dtype:
+        if image.shape != shape or image.dtype != images[0].dtype:
             message = (
                 f"got an image {image.dtype} {image.shape}; expected {images[0].dtype} "
-                f"{labels.shape}, as the labels and the first channel"
+                f"{shape}, as the labels and the first channel"
             )
             raise ValueError(message)
     kind = intensity_dtype(images[0].dtype) if images else INTEGER
@@ -199,14 +215,14 @@ def _intensities(
         if kind == INTEGER:
             totals = np.zeros((len(found), 3), np.int64)
             extremes = np.empty((len(found), 2), np.int64)
-            _sum_integers(labels, found, image.astype(np.int64), totals, extremes)
+            _sum_integers(runs, image.astype(np.int64, order="C").reshape(-1), totals, extremes)
             column["sum"] = totals[:, 0]
             column["squares_high"], column["squares_low"] = totals[:, 1], totals[:, 2]
             column["min"], column["max"] = extremes[:, 0], extremes[:, 1]
         else:
             count = np.zeros(len(found), np.int64)
             moving = np.zeros((len(found), 4))
-            _sum_floats(labels, found, image.astype(np.float64), count, moving)
+            _sum_floats(runs, image.astype(np.float64, order="C").reshape(-1), count, moving)
             column["count"] = count
             for i, name in enumerate(("mean", "m2", "min", "max")):
                 column[name] = moving[:, i]
@@ -299,9 +315,62 @@ def merge(parts: Sequence[Partials]) -> Statistics:
 
 
 @njit(cache=True, nogil=True)
+def _slot(label: np.uint32, table: NDArray[np.int64], found: NDArray[np.uint32]) -> int:
+    """Place of a label in a hash table of 2^k places, or the free one where it belongs."""
+    mask = len(table) - 1
+    # Knuth's multiplicative hash: labels of a chunk are near each other, their places are not.
+    at = ((np.int64(label) * 2654435769) >> 16) & mask
+    while table[at] >= 0 and found[table[at]] != label:
+        at = (at + 1) & mask
+    return int(at)
+
+
+@njit(cache=True, nogil=True)
+def _name_runs(
+    flat: NDArray[np.uint32], starts: NDArray[np.int64]
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Find labels in the order in which they appear, and the runs of each; see `_find_runs`.
+
+    A run costs one look into a hash table with open addresses, which is never more than half full.
+    """
+    table = np.full(1024, -1, np.int64)
+    found = np.empty(512, np.uint32)
+    runs = np.empty((len(starts), 3), np.int64)
+    labels = count = 0
+    for at in range(len(starts) - 1):
+        label = flat[starts[at]]
+        if label == 0:
+            continue
+        place = _slot(label, table, found)
+        if table[place] < 0:
+            if labels == len(found):
+                table, found = _roomier(table, found)
+                place = _slot(label, table, found)
+            found[labels] = label
+            table[place] = labels
+            labels += 1
+        runs[count, 0], runs[count, 1], runs[count, 2] = table[place], starts[at], starts[at + 1]
+        count += 1
+    return found[:labels], runs[:count]
+
+
+@njit(cache=True, nogil=True)
+def _roomier(
+    table: NDArray[np.int64], found: NDArray[np.uint32]
+) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Return a hash table, and a list of labels, of twice the size."""
+    larger = np.full(2 * len(table), -1, np.int64)
+    longer = np.empty(2 * len(found), np.uint32)
+    longer[: len(found)] = found
+    for row in range(len(found)):
+        larger[_slot(found[row], larger, longer)] = row
+    return larger, longer
+
+
+@njit(cache=True, nogil=True)
 def _sum_shapes(  # noqa: PLR0913 - arrays in, arrays out: numba has no cheap structures
-    labels: NDArray[np.uint32],
-    found: NDArray[np.uint32],
+    runs: NDArray[np.int64],
+    extent: NDArray[np.int64],
     origin: NDArray[np.int64],
     counts: NDArray[np.int64],
     sums: NDArray[np.uint64],
@@ -310,44 +379,31 @@ def _sum_shapes(  # noqa: PLR0913 - arrays in, arrays out: numba has no cheap st
     high: NDArray[np.int64],
 ) -> None:
     """Count voxels and sum coordinates; a run along x costs a handful of operations."""
-    nz, ny, nx = labels.shape
-    for k in range(nz):
-        for j in range(ny):
-            i = 0
-            while i < nx:
-                label = labels[k, j, i]
-                start = i
-                while i < nx and labels[k, j, i] == label:
-                    i += 1
-                if label == 0:
-                    continue
-                row = np.searchsorted(found, label)
-                z, y, x0, x1 = origin[0] + k, origin[1] + j, origin[2] + start, origin[2] + i
-                n = x1 - x0
-                sx = np.int64(0)
-                sxx = np.int64(0)
-                for x in range(x0, x1):
-                    sx += x
-                    sxx += x * x
-                counts[row] += n
-                sums[row, 0] += np.uint64(n * z)
-                sums[row, 1] += np.uint64(n * y)
-                sums[row, 2] += np.uint64(sx)
-                moments[row, 0] += np.uint64(n * z * z)
-                moments[row, 1] += np.uint64(n * z * y)
-                moments[row, 2] += np.uint64(z * sx)
-                moments[row, 3] += np.uint64(n * y * y)
-                moments[row, 4] += np.uint64(y * sx)
-                moments[row, 5] += np.uint64(sxx)
-                low[row, 0], high[row, 0] = min(low[row, 0], z), max(high[row, 0], z + 1)
-                low[row, 1], high[row, 1] = min(low[row, 1], y), max(high[row, 1], y + 1)
-                low[row, 2], high[row, 2] = min(low[row, 2], x0), max(high[row, 2], x1)
+    for at in range(len(runs)):
+        row, first, n = runs[at, 0], runs[at, 1], runs[at, 2] - runs[at, 1]
+        line = first // extent[2]
+        z, y = origin[0] + line // extent[1], origin[1] + line % extent[1]
+        x0 = origin[2] + first - line * extent[2]
+        sx = n * x0 + n * (n - 1) // 2
+        sxx = n * x0 * x0 + x0 * n * (n - 1) + (n - 1) * n * (2 * n - 1) // 6
+        counts[row] += n
+        sums[row, 0] += np.uint64(n * z)
+        sums[row, 1] += np.uint64(n * y)
+        sums[row, 2] += np.uint64(sx)
+        moments[row, 0] += np.uint64(n * z * z)
+        moments[row, 1] += np.uint64(n * z * y)
+        moments[row, 2] += np.uint64(z * sx)
+        moments[row, 3] += np.uint64(n * y * y)
+        moments[row, 4] += np.uint64(y * sx)
+        moments[row, 5] += np.uint64(sxx)
+        low[row, 0], high[row, 0] = min(low[row, 0], z), max(high[row, 0], z + 1)
+        low[row, 1], high[row, 1] = min(low[row, 1], y), max(high[row, 1], y + 1)
+        low[row, 2], high[row, 2] = min(low[row, 2], x0), max(high[row, 2], x0 + n)
 
 
 @njit(cache=True, nogil=True)
 def _sum_integers(
-    labels: NDArray[np.uint32],
-    found: NDArray[np.uint32],
+    runs: NDArray[np.int64],
     image: NDArray[np.int64],
     totals: NDArray[np.int64],
     extremes: NDArray[np.int64],
@@ -355,30 +411,26 @@ def _sum_integers(
     """Sum values and the two halves of their squares; the largest square is below 2^64."""
     extremes[:, 0] = np.int64(2**62)
     extremes[:, 1] = np.int64(-(2**62))
-    last = np.uint32(0)
-    row = 0
-    for k in range(labels.shape[0]):
-        for j in range(labels.shape[1]):
-            for i in range(labels.shape[2]):
-                label = labels[k, j, i]
-                if label == 0:
-                    continue
-                if label != last:
-                    row = np.searchsorted(found, label)
-                    last = label
-                v = image[k, j, i]
-                square = np.uint64(abs(v)) * np.uint64(abs(v))
-                totals[row, 0] += v
-                totals[row, 1] += np.int64(square >> np.uint64(32))
-                totals[row, 2] += np.int64(square & np.uint64(0xFFFFFFFF))
-                extremes[row, 0] = min(extremes[row, 0], v)
-                extremes[row, 1] = max(extremes[row, 1], v)
+    for at in range(len(runs)):
+        row = runs[at, 0]
+        total = above = below = np.int64(0)
+        least, most = extremes[row, 0], extremes[row, 1]
+        for i in range(runs[at, 1], runs[at, 2]):
+            v = image[i]
+            square = np.uint64(abs(v)) * np.uint64(abs(v))
+            total += v
+            above += np.int64(square >> np.uint64(32))
+            below += np.int64(square & np.uint64(0xFFFFFFFF))
+            least, most = min(least, v), max(most, v)
+        totals[row, 0] += total
+        totals[row, 1] += above
+        totals[row, 2] += below
+        extremes[row, 0], extremes[row, 1] = least, most
 
 
 @njit(cache=True, nogil=True)
-def _sum_floats(  # noqa: C901, PLR0912 - two passes in one loop nest share the order of the voxels
-    labels: NDArray[np.uint32],
-    found: NDArray[np.uint32],
+def _sum_floats(
+    runs: NDArray[np.int64],
     image: NDArray[np.float64],
     count: NDArray[np.int64],
     moving: NDArray[np.float64],
@@ -390,36 +442,29 @@ def _sum_floats(  # noqa: C901, PLR0912 - two passes in one loop nest share the 
     moving[:, 2] = np.inf
     moving[:, 3] = -np.inf
     lost = np.zeros(len(count))
-    for turn in range(2):
-        last = np.uint32(0)
-        row = 0
-        for k in range(labels.shape[0]):
-            for j in range(labels.shape[1]):
-                for i in range(labels.shape[2]):
-                    label = labels[k, j, i]
-                    v = image[k, j, i]
-                    if label == 0 or np.isnan(v):
-                        continue
-                    if label != last:
-                        row = np.searchsorted(found, label)
-                        last = label
-                    if turn == 0:
-                        count[row] += 1
-                        total = moving[row, 0] + v
-                        if abs(moving[row, 0]) >= abs(v):
-                            lost[row] += (moving[row, 0] - total) + v
-                        else:
-                            lost[row] += (v - total) + moving[row, 0]
-                        moving[row, 0] = total
-                        moving[row, 2] = min(moving[row, 2], v)
-                        moving[row, 3] = max(moving[row, 3], v)
-                    else:
-                        moving[row, 1] += (v - moving[row, 0]) ** 2
-        if turn == 0:
-            for row in range(len(count)):
-                if count[row] > 0:
-                    total = moving[row, 0] + lost[row]
-                    moving[row, 0] = (total if np.isfinite(total) else moving[row, 0]) / count[row]
+    for at in range(len(runs)):
+        row = runs[at, 0]
+        for v in image[runs[at, 1] : runs[at, 2]]:
+            if np.isnan(v):
+                continue
+            count[row] += 1
+            total = moving[row, 0] + v
+            if abs(moving[row, 0]) >= abs(v):
+                lost[row] += (moving[row, 0] - total) + v
+            else:
+                lost[row] += (v - total) + moving[row, 0]
+            moving[row, 0] = total
+            moving[row, 2] = min(moving[row, 2], v)
+            moving[row, 3] = max(moving[row, 3], v)
+    for row in range(len(count)):
+        if count[row] > 0:
+            total = moving[row, 0] + lost[row]
+            moving[row, 0] = (total if np.isfinite(total) else moving[row, 0]) / count[row]
+    for at in range(len(runs)):
+        row = runs[at, 0]
+        for v in image[runs[at, 1] : runs[at, 2]]:
+            if not np.isnan(v):
+                moving[row, 1] += (v - moving[row, 0]) ** 2
 
 
 @njit(cache=True, nogil=True)
