@@ -9,6 +9,7 @@ from typing import Self
 
 import psutil
 
+from anystar_batch.blocks import plan_blocks, units_per_block
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYX
 from anystar_batch.network.slabs import SLAB_BYTES
@@ -104,29 +105,39 @@ def default_block_shape(plan: Plan, memory: int, workers: int, unit: ZYX, thread
     """
     share = memory // workers
     # Every block in hand has its tile; one has the network.
-    tiles = 4 * (threads - 1) * max(math.prod(view.tiles.window) for view in plan.views)
-    left = (share - PROCESS_BYTES - network_bytes(plan) - tiles) // threads
+    waiting = 4 * (threads - 1) * max(math.prod(view.tiles.window) for view in plan.views)
+    left = (share - PROCESS_BYTES - network_bytes(plan) - waiting) // threads
     fitting = [edge for edge in BLOCK_EDGES if block_bytes(plan, (edge, edge, edge)) <= left]
     # Nobody shall wait for the last block alone, as far as blocks are worth their overhead.
     wanted = 2 * workers * threads if workers * threads > 1 else 1
     shape = plan.source.shape_zyx(0)
+    tiles_wanted = min(wanted, math.prod(plan.tiles.counts))
     many = [
         edge
         for edge in fitting
-        if edge >= LEAST_EDGE and math.prod(-(-n // edge) for n in shape) >= wanted
+        if edge >= LEAST_EDGE
+        and math.prod(-(-n // edge) for n in shape) >= wanted
+        and _tile_blocks(plan, edge) >= tiles_wanted
     ]
     if fitting:
         edge = (many or fitting)[0]
         return edge, edge, edge
     if block_bytes(plan, unit) <= left:
         return unit
-    needed = PROCESS_BYTES + network_bytes(plan) + tiles + threads * block_bytes(plan, unit)
+    needed = PROCESS_BYTES + network_bytes(plan) + waiting + threads * block_bytes(plan, unit)
     message = (
         f"memory: {share / 1e9:.1f} GB a worker ({memory / 1e9:.1f} GB for {workers}); a tile of "
         f"{plan.tiles.window} voxels and one chunk need about {needed / 1e9:.1f} GB; give a "
         "smaller --tile, fewer --workers or more --memory"
     )
     raise ConfigError(message)
+
+
+def _tile_blocks(plan: Plan, edge: int) -> int:
+    """Blocks of tiles that a block edge makes; a block holds whole tiles, one at least."""
+    core = plan.tiles.core
+    per_block = units_per_block((edge, edge, edge), core, plan.lattice.scale)
+    return len(plan_blocks(plan.tiles.shape, core, per_block))
 
 
 class MemoryMeter:

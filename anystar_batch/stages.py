@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from anystar_batch import finding, render, spool, tasks
 from anystar_batch.archive.labels import LabelSpec
@@ -387,6 +388,11 @@ def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:
         kept.append(candidates.take(status == Status.KEPT))
     doubtful = Candidates.concatenate(undecided, len(rays))
     certain = Candidates.concatenate(kept, len(rays))
+    # Few are in doubt, and few of the others are near enough to matter.
+    distance, _ = cKDTree(doubtful.points).query(
+        certain.points, p=np.inf, distance_upper_bound=2 * reach + 1
+    )
+    certain = certain.take(np.isfinite(distance))
     survives = resolve(certain, doubtful, rays, plan.nms_thresh)
     return np.sort(tasks.position_keys(doubtful.points[survives], plan.working.shape))
 

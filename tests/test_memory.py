@@ -46,11 +46,22 @@ def test_the_largest_block_that_fits_is_taken(plan, workers):
             assert default_block_shape(plan, most, workers, UNIT) == (edge,) * 3
 
 
-def test_there_are_blocks_for_everybody_if_they_are_worth_it(tmp_path):
+def large_plan(tmp_path, edge, core):
+    """A plan of edge^3 voxels in tiles of core^3."""
     path = write_image(tmp_path / "a.ome.zarr", [NOISE])
     small = plan_of(path, diameter_um=12.0)
-    levels = (dataclasses.replace(small.source.levels[0], shape=(400, 400, 400)),)
-    plan = dataclasses.replace(small, source=dataclasses.replace(small.source, levels=levels))
+    levels = (dataclasses.replace(small.source.levels[0], shape=(edge,) * 3),)
+    tiles = dataclasses.replace(small.tiles, shape=(edge,) * 3, core=(core,) * 3)
+    return dataclasses.replace(
+        small,
+        source=dataclasses.replace(small.source, levels=levels),
+        working=dataclasses.replace(small.working, zoom=(1.0,) * 3, shape=(edge,) * 3),
+        views=(View(1, tiles),),
+    )
+
+
+def test_there_are_blocks_for_everybody_if_they_are_worth_it(tmp_path):
+    plan = large_plan(tmp_path, 400, 400)
     plenty = 10**12
     assert default_block_shape(plan, plenty, 1, UNIT) == (512, 512, 512)
     assert default_block_shape(plan, plenty, 1, UNIT, threads=2) == (384, 384, 384)
@@ -62,6 +73,13 @@ def test_there_are_blocks_for_everybody_if_they_are_worth_it(tmp_path):
     needed += 4 * int(np.prod(plan.tiles.window))
     assert default_block_shape(plan, needed, 1, UNIT, threads=2) == (192, 192, 192)
     assert default_block_shape(plan, needed - 2, 1, UNIT, threads=2) == (128, 128, 128)
+
+
+@pytest.mark.parametrize(("core", "edge"), [(512, 384), (256, 256), (128, 384)])
+def test_blocks_of_tiles_are_counted_too(tmp_path, core, edge):
+    # Two tiles of 256 an axis are one block of 384: nothing would hide behind its network.
+    plan = large_plan(tmp_path, 512, core)
+    assert default_block_shape(plan, 10**12, 1, UNIT, threads=2) == (edge,) * 3
 
 
 def test_where_no_cube_fits_a_write_unit_may(plan):
