@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch.archive import store
+from anystar_batch.archive import arrays, store
+from anystar_batch.archive import reader as reader_module
 from anystar_batch.archive.ngff import ArrayInfo
 from anystar_batch.errors import DataError, ImageError, OutputError
 from anystar_batch.geometry import Box
@@ -167,7 +168,7 @@ def test_a_weak_moment_of_the_store_is_no_wrong_image(make_image, monkeypatch, n
         with pytest.raises(ImageError, match="metadata cannot be read") as caught:
             store.read_image(path)
         assert isinstance(caught.value, DataError) == is_passing
-    monkeypatch.setattr(store.zarr, "open_array", failing(number))
+    monkeypatch.setattr(arrays.zarr, "open_array", failing(number))
     with pytest.raises(ImageError, match=r"of dataset 0 cannot be opened: \[Errno") as caught:
         store.read_image(path)
     assert isinstance(caught.value, DataError) == is_passing
@@ -336,7 +337,7 @@ def test_no_chunks_at_all_are_listed_as_none(make_image):
     assert list(reader.existing_chunks(0, 0, 0)) == []
     path = make_image(np.zeros((8, 8, 8), "u1"), version="0.4", separator=".", name="b.zarr")
     shutil.rmtree(Path(path, "0"))
-    assert list(store._stored_coordinates(Path(path, "0"), "", ".", 3, {})) == []
+    assert list(reader_module._stored_coordinates(Path(path, "0"), "", ".", 3, {})) == []
 
 
 def test_an_edited_chunk_changes_its_identity(make_image):
