@@ -65,7 +65,7 @@ from anystar_batch.record import (
     run_record,
 )
 from anystar_batch.report.probe_figure import probe_svg
-from anystar_batch.stages import Run
+from anystar_batch.running import Run, removed_counts
 from anystar_batch.tabulate import table
 from anystar_batch.tasks import Work
 
@@ -160,7 +160,7 @@ def segment(
             seconds={k: round(v, 3) for k, v in (probed | run.seconds).items()},
             peak_memory=meter.peak,
             warnings=tuple(warnings),
-            removed=stages.removed_counts(run),
+            removed=removed_counts(run),
         )
         options = effective_toml(config, parts)
         _leave_record(run_record(config, run, summary), options, places, fence)
@@ -258,7 +258,7 @@ def _segment(run: Run, places: Places, parts: Mapping[str, object]) -> int:
             "missing, give a larger --diameter"
         )
         run.on_event(Note(text))
-    removed = stages.removed_counts(run)
+    removed = removed_counts(run)
     if removed:
         run.on_event(Note(_removed_text(removed)))
     if count == 0:

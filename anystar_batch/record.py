@@ -21,7 +21,7 @@ from anystar_batch.geometry import ZYX
 from anystar_batch.memory import PROCESS_BYTES
 from anystar_batch.places import Places
 from anystar_batch.plan import Plan
-from anystar_batch.stages import Run, instance_count, removed_counts
+from anystar_batch.running import Run, instance_count, removed_counts
 
 DONE = "done"
 """Status of a run that published its label."""

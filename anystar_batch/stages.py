@@ -1,110 +1,49 @@
 """The stages of a run, one function each: which blocks are left, run them, note them.
 
 A stage reads from the ledger what is done, makes tasks of the rest, and hands them to the engine.
-What is done is noted by tile or by write unit, never by block, so a run goes on with other blocks
-or workers than it began with.
 """
 
 from __future__ import annotations
 
-import math
-import time as clock
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from anystar_batch import finding, render, spool, tasks
-from anystar_batch.archive.labels import LabelSpec
-from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.store import ImageReader, write_bytes_atomic
-from anystar_batch.blocks import Block, Blocks, plan_blocks, units_per_block
-from anystar_batch.engine import Engine, Failure
+from anystar_batch.blocks import Block
 from anystar_batch.errors import (
-    BlockError,
     ImageChangedError,
     ImageError,
-    LedgerMismatchError,
-    OutOfTimeError,
 )
-from anystar_batch.events import BlockDone, BlockFailed, Listener, StageDone, StageStarted
-from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box
+from anystar_batch.geometry import ZYX, Box, grid_box
 from anystar_batch.plan import Plan
 from anystar_batch.reading import tile_content
+from anystar_batch.running import (
+    Run,
+    filter_names,
+    first_label,
+    instance_count,
+    longest_ray,
+    make_todo,
+    parse_key,
+    run_tasks,
+    slice_of,
+    slices,
+    tile_blocks,
+    unit_blocks,
+)
 from anystar_batch.sampling import limits_content
-from anystar_batch.spool import Slice
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.suppress import Status, resolve
-from anystar_batch.tasks import Done, Owned, Work, tile_key
+from anystar_batch.tasks import tile_key
 
 MAX_LABEL = 2**32 - 1
 """Largest label that the label image holds."""
-
-
-class BlockTask(Protocol):
-    """What every task says of itself."""
-
-    @property
-    def time(self) -> int:
-        """Time point."""
-        ...
-
-    @property
-    def block(self) -> Block:
-        """The block."""
-        ...
-
-
-Task = TypeVar("Task", bound=BlockTask)
-Result = TypeVar("Result", Done, Owned)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run under way.
-
-    Parameters
-    ----------
-    work : Work
-        What tasks share.
-    ledger : Ledger
-        What is done.
-    engine : Engine
-        How tasks run.
-    on_event : Listener
-        Who is told.
-    block_shape : (z, y, x)
-        Level-0 voxels of a block, before rounding up.
-    seconds : dict
-        Wall time of every stage, filled as they end.
-    """
-
-    work: Work
-    ledger: Ledger
-    engine: Engine
-    on_event: Listener
-    block_shape: ZYX
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def plan(self) -> Plan:
-        """What was decided."""
-        return self.work.plan
-
-    @property
-    def folder(self) -> Path:
-        """Work directory."""
-        return Path(self.work.folder)
-
-    @property
-    def spec(self) -> LabelSpec:
-        """The label image."""
-        return render.spec_of(self.plan.source)
 
 
 def predict(run: Run) -> None:
@@ -117,7 +56,7 @@ def predict(run: Run) -> None:
     def task(time: int, block: Block) -> finding.PredictTask:
         return finding.PredictTask(run.work, time, block, left(time, block))
 
-    _run_tasks(run, "predict", finding.predict, _todo(run, tile_blocks(run), left, task))
+    run_tasks(run, "predict", finding.predict, make_todo(run, tile_blocks(run), left, task))
 
 
 def suppress(run: Run) -> None:
@@ -135,7 +74,7 @@ def suppress(run: Run) -> None:
         near = slices(run, "predict", time, known)
         return tasks.SuppressTask(run.work, time, block, near, known, reach)
 
-    _run_tasks(run, "suppress", tasks.suppress, _todo(run, tile_blocks(run), is_left, task))
+    run_tasks(run, "suppress", tasks.suppress, make_todo(run, tile_blocks(run), is_left, task))
     for time in run.plan.times:
         if run.ledger.entry("resolve", str(time)) is None:
             keys = _resolve(run, time, reach)
@@ -160,9 +99,9 @@ def number(run: Run) -> None:
 
     keys: dict[int, list[NDArray[np.int64]]] = {time: [] for time in times}
     hidden = dict.fromkeys(times, 0)
-    removed = {time: dict.fromkeys(_removing(run), 0) for time in times}
-    todo = _todo(run, tile_blocks(run), is_left, task)
-    for time, owned in _run_tasks(run, "own", tasks.own, replace(todo, already=0)):
+    removed = {time: dict.fromkeys(filter_names(run), 0) for time in times}
+    todo = make_todo(run, tile_blocks(run), is_left, task)
+    for time, owned in run_tasks(run, "own", tasks.own, replace(todo, already=0)):
         keys[time].append(owned.keys)
         hidden[time] += owned.hidden
         for name, count in owned.removed.items():
@@ -194,7 +133,7 @@ def paint(run: Run) -> None:
         near = slices(run, "suppress", time, known)
         return render.PaintTask(run.work, time, block, left(time, block), near, known, first[time])
 
-    _run_tasks(run, "paint", render.paint_block, _todo(run, unit_blocks(run, 0), left, task))
+    run_tasks(run, "paint", render.paint_block, make_todo(run, unit_blocks(run, 0), left, task))
 
 
 def pyramid(run: Run) -> None:
@@ -213,7 +152,7 @@ def _pyramid_level(run: Run, level: int) -> None:
     def task(time: int, block: Block) -> render.PyramidTask:
         return render.PyramidTask(run.work, time, level, block, left(time, block))
 
-    _run_tasks(run, stage, render.pyramid_block, _todo(run, unit_blocks(run, level), left, task))
+    run_tasks(run, stage, render.pyramid_block, make_todo(run, unit_blocks(run, level), left, task))
 
 
 def check_content(run: Run) -> None:
@@ -231,135 +170,14 @@ def check_content(run: Run) -> None:
     if known is not None and known["content"] != limits_content(reader, plan.times, plan.channel):
         raise ImageChangedError(_changed(plan, "where the intensity limits come from"))
     for key, entry in predicted.items():
-        time, tile = _parse_key(key)
+        time, tile = parse_key(key)
         if tile_content(plan, reader, time, tile) != entry["content"]:
             raise ImageChangedError(_changed(plan, f"tile {key}"))
     for key, entry in painted.items():
-        time, index = _parse_key(key)
+        time, index = parse_key(key)
         box = grid_box(index, unit, shape)
         if render.unit_content(plan, reader, time, box) != entry["content"]:
             raise ImageChangedError(_changed(plan, f"{box}, time {time}"))
-
-
-def tile_blocks(run: Run) -> Blocks:
-    """Return the blocks of tiles."""
-    tiles = run.plan.tiles
-    per_block = units_per_block(run.block_shape, tiles.core, run.plan.lattice.scale)
-    return plan_blocks(tiles.shape, tiles.core, per_block)
-
-
-def unit_blocks(run: Run, level: int) -> Blocks:
-    """Return the blocks of write units of a level."""
-    unit = run.spec.write_unit_zyx(level)
-    return plan_blocks(run.spec.shape_zyx(level), unit, units_per_block(run.block_shape, unit))
-
-
-def longest_ray(run: Run) -> int:
-    """Return the bound on every candidate's half extent, working voxels."""
-    entries = run.ledger.entries("predict").values()
-    return max(1, math.ceil(max((float(e["reach"]) for e in entries), default=0.0)))
-
-
-def instance_count(run: Run) -> int:
-    """Return the number of instances over all times."""
-    return sum(int(e["count"]) for e in run.ledger.entries("number").values())
-
-
-def removed_counts(run: Run) -> dict[str, int]:
-    """Return how many survivors each filter has removed over all times; empty without filters."""
-    entries = run.ledger.entries("number").values()
-    return {name: sum(int(e["removed"][name]) for e in entries) for name in _removing(run)}
-
-
-def first_label(run: Run, time: int) -> int:
-    """Return the label of the first instance of a time."""
-    entries = run.ledger.entries("number")
-    return 1 + sum(int(entries[str(t)]["count"]) for t in run.plan.times if t < time)
-
-
-@dataclass(frozen=True, slots=True)
-class Todo(Generic[Task]):
-    """What is left of a stage; tasks are made when their turn comes.
-
-    Parameters
-    ----------
-    tasks : iterator
-        Each is made when it is asked for: a million of them never exist together.
-    count : int
-        How many there are.
-    already : int
-        Blocks that an earlier run has done.
-    """
-
-    tasks: Iterator[Task]
-    count: int
-    already: int
-
-
-def _todo(
-    run: Run,
-    blocks: Blocks,
-    is_left: Callable[[int, Block], object],
-    task: Callable[[int, Block], Task],
-) -> Todo[Task]:
-    """Return tasks for the blocks of which something is left, times slowest."""
-    left = [
-        np.array([n for n, block in enumerate(blocks) if is_left(time, block)], np.int64)
-        for time in run.plan.times
-    ]
-    made = (
-        task(time, blocks[int(n)])
-        for time, numbers in zip(run.plan.times, left, strict=True)
-        for n in numbers
-    )
-    count = sum(len(numbers) for numbers in left)
-    return Todo(made, count, len(blocks) * len(run.plan.times) - count)
-
-
-def _run_tasks(
-    run: Run, stage: str, function: Callable[[Task], Result], todo: Todo[Task]
-) -> list[tuple[int, Result]]:
-    """Run a stage's tasks, note and announce each; raise after the last if any failed.
-
-    Returns
-    -------
-    list of (time, result)
-        Of stage `own`; what other stages return is in the ledger.
-    """
-    started = clock.perf_counter()
-    run.on_event(StageStarted(stage, todo.count, todo.already))
-    results: list[tuple[int, Result]] = []
-    failed: list[tuple[str, Failure]] = []
-    begun = 0
-    for task, result in run.engine.run(function, todo.tasks, needs_network=stage == "predict"):
-        begun += 1
-        name = f"{task.time}/{task.block.name}"
-        if isinstance(result, Failure):
-            run.work.fence.check()
-            failed.append((name, result))
-            run.on_event(BlockFailed(stage, name, result.reason))
-            continue
-        for part, entries in {stage: result.entries, **result.further}.items():
-            run.ledger.done(part, dict(entries))
-        if stage == "own":
-            results.append((task.time, result))
-        run.on_event(BlockDone(stage, name, result.seconds, result.instances))
-    seconds = clock.perf_counter() - started
-    run.seconds[stage] = seconds
-    run.on_event(StageDone(stage, seconds))
-    if failed:
-        names = ", ".join(name for name, _ in failed[:20])
-        more = f" and {len(failed) - 20} more" if len(failed) > 20 else ""
-        all_of = f" ({len(failed)} blocks failed: {names}{more})" if len(failed) > 1 else ""
-        reason = f"{failed[0][1].reason}{all_of}; nothing is published, a rerun does what is left"
-        raise BlockError(stage, failed[0][0], reason)
-    if begun < todo.count:
-        message = (
-            f"stopped {run.engine.stop.why}: stage {stage} has {todo.count - begun} of "
-            f"{todo.count} blocks left; the same command continues"
-        )
-        raise OutOfTimeError(message)
-    return results
 
 
 def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:
@@ -368,9 +186,9 @@ def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:
     rays = tasks.model_rays(plan.model)
     entries = run.ledger.entries("suppress")
     open_tiles = [
-        _parse_key(key)[1]
+        parse_key(key)[1]
         for key, entry in entries.items()
-        if entry["undecided"] and _parse_key(key)[0] == time
+        if entry["undecided"] and parse_key(key)[0] == time
     ]
     if not open_tiles:
         return np.empty(0, np.int64)
@@ -382,7 +200,7 @@ def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:
     folder = run.folder / tasks.SURVIVORS
     undecided, kept = [], []
     for tile in sorted(near):
-        piece = _slice(entries[tile_key(time, tile)])
+        piece = slice_of(entries[tile_key(time, tile)])
         candidates, status = spool.load(folder, [piece], len(rays))
         undecided.append(candidates.take(status == Status.UNDECIDED))
         kept.append(candidates.take(status == Status.KEPT))
@@ -395,39 +213,6 @@ def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:
     certain = certain.take(np.isfinite(distance))
     survives = resolve(certain, doubtful, rays, plan.nms_thresh)
     return np.sort(tasks.position_keys(doubtful.points[survives], plan.working.shape))
-
-
-def slices(run: Run, stage: str, time: int, box: Box) -> tuple[Slice, ...]:
-    """Return where the candidates of every tile lie that meets a box.
-
-    Raises
-    ------
-    LedgerMismatchError
-        If a tile is not done.
-    """
-    tiles = run.plan.tiles.tiles_near(box)
-    found = []
-    for tile in tiles:
-        entry = run.ledger.entry(stage, tile_key(time, tile))
-        if entry is None:
-            message = f"tile {tile_key(time, tile)} is missing from the ledger; give --restart"
-            raise LedgerMismatchError(message)
-        found.append(_slice(entry))
-    return tuple(piece for piece in found if piece.stop > piece.start)
-
-
-def _removing(run: Run) -> list[str]:
-    """Names of the filters that were given."""
-    return list(run.plan.filters.to_json())
-
-
-def _slice(entry: dict[str, object]) -> Slice:
-    return Slice(str(entry["file"]), int(str(entry["start"])), int(str(entry["stop"])))
-
-
-def _parse_key(key: str) -> tuple[int, ZYX]:
-    time, _, index = key.partition("/")
-    return int(time), as_zyx(index.split("."))
 
 
 def _save_array(path: Path, array: NDArray[np.int64]) -> None:

@@ -18,7 +18,7 @@ from anystar_batch.measure.partials import Partials, Statistics, intensity_dtype
 from anystar_batch.measure.table import Frame, batches, courses
 from anystar_batch.measured import Measured, row_dtype
 from anystar_batch.places import courses_path
-from anystar_batch.stages import Run, first_label, instance_count, slices, tile_blocks
+from anystar_batch.running import Run, first_label, instance_count, slices, tile_blocks
 from anystar_batch.stars.measures import regularity
 from anystar_batch.stars.shapes import COLUMNS, shapes
 from anystar_batch.tasks import model_rays
