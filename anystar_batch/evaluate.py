@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from anystar_batch.archive.label_source import LabelSource, read_label_source
 from anystar_batch.archive.store import ImageReader
 from anystar_batch.blocks import Blocks, plan_blocks, units_per_block
-from anystar_batch.config import parse_times
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import BlockDone, Listener, Note, StageDone, StageStarted, ignore
 from anystar_batch.geometry import ZYX, ZYXFloat
 from anystar_batch.measure import matching
+from anystar_batch.parsing import parse_times
 from anystar_batch.plan import channel_index
 
 BLOCK_SHAPE = (128, 256, 256)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from anystar_batch.archive.store import ImageReader, read_image
-from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import OutputError
 from anystar_batch.events import Listener
 from anystar_batch.examples import Phantom, phantom, write_example
@@ -23,6 +23,7 @@ from anystar_batch.geometry import Box
 from anystar_batch.measure.matching import match, scores
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.predictor import PredictorFactory
+from anystar_batch.parsing import Diameter
 from anystar_batch.pipeline import Summary, segment
 
 COUNT_TOLERANCE = 0.05

@@ -33,8 +33,9 @@ from ome_zarr.writer import write_image, write_labels
 from scipy import ndimage
 
 from anystar_batch.archive.store import ImageReader, read_image
-from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.geometry import Box
+from anystar_batch.parsing import Diameter
 from anystar_batch.pipeline import segment
 from anystar_batch.report.overlay import draw_overlay
 from bench.figures import curves, table

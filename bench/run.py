@@ -27,18 +27,13 @@ import numpy as np
 
 from anystar_batch import pipeline
 from anystar_batch.archive.store import ImageReader, read_image
-from anystar_batch.config import (
-    Diameter,
-    ResultConfig,
-    RunConfig,
-    SegmentConfig,
-    parse_diameter,
-)
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine import InlineEngine, block_threads, threads_per_worker
 from anystar_batch.geometry import iter_grid
 from anystar_batch.network.bundled import load_model
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.predictor import KerasFactory, KerasPredictor
+from anystar_batch.parsing import Diameter, parse_diameter
 from anystar_batch.plan import Plan, make_plan
 from anystar_batch.reading import tile_image
 from anystar_batch.sampling import all_limits

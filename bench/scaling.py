@@ -23,16 +23,11 @@ from numpy.typing import NDArray
 
 from anystar_batch import pipeline
 from anystar_batch.archive.store import ImageReader, read_image
-from anystar_batch.config import (
-    ResultConfig,
-    RunConfig,
-    SegmentConfig,
-    parse_diameter,
-    parse_memory,
-)
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine import InlineEngine
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.network.bundled import Model, load_model
+from anystar_batch.parsing import parse_diameter, parse_memory
 from anystar_batch.stars.rays import rays_from_config
 from bench.run import phantom as phantom_image
 from trainer.phantom import SPREAD, STRETCH, Phantom

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
+from anystar_batch.parsing import Diameter
 from anystar_batch.pipeline import segment
 from anystar_batch.report.seams import ALPHA, BorderGrid
 from anystar_batch.stars.candidates import Candidates, quantise

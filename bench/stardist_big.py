@@ -22,13 +22,14 @@ import zarr
 from numpy.typing import NDArray
 
 from anystar_batch import pipeline
-from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig, parse_diameter
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine import threads_per_worker
 from anystar_batch.geometry import Box
 from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.intensity import normalise
 from anystar_batch.network.predictor import KerasFactory
 from anystar_batch.network.tiles import BORDER
+from anystar_batch.parsing import parse_diameter
 from bench.run import Loaded, phantom, plan_of
 
 EDGE = 8

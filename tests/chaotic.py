@@ -29,7 +29,8 @@ import zarr.storage._local as local
 
 from anystar_batch import cli, pipeline, sweep
 from anystar_batch.archive import lock
-from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.parsing import Diameter
 from tests.fakes import TruthPredictor, make_model, mean_level, random_ellipsoids, write_image
 
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.parsing import Diameter
 from tests.fakes import (
     TruthPredictor,
     make_model,

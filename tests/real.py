@@ -6,7 +6,8 @@ import numpy as np
 import stardist
 import tifffile
 
-from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.parsing import Diameter
 from tests.fakes import mean_level, write_image
 
 PROB_THRESH = 0.3

@@ -11,8 +11,9 @@ import numpy as np
 from scipy import ndimage
 
 from anystar_batch import pipeline
-from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.events import ignore
+from anystar_batch.parsing import Diameter
 from tests.fakes import TruthPredictor, make_model, mean_level, random_ellipsoids, write_image
 
 SHAPE = (20, 40, 44)

@@ -20,7 +20,8 @@ import pytest
 import zarr
 from scipy import ndimage
 
-from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.parsing import Diameter
 from anystar_batch.pipeline import segment
 from anystar_batch.stars.raster import volumes
 from tests.blobs import RAYS, Blobs, soft_image

@@ -4,17 +4,9 @@ import json
 
 import pytest
 
-from anystar_batch.config import (
-    Diameter,
-    ResultConfig,
-    RunConfig,
-    SegmentConfig,
-    image_stem,
-    parse_diameter,
-    parse_memory,
-    parse_times,
-)
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig, image_stem
 from anystar_batch.errors import ConfigError
+from anystar_batch.parsing import Diameter, parse_diameter, parse_memory, parse_times
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import pytest
 
 from anystar_batch.cli import options, segmenting, sweeping
 from anystar_batch.cli.config_file import checked, options_of
-from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.effective import NOT_KEPT, effective_options, effective_toml
 from anystar_batch.errors import ConfigError
 from anystar_batch.filters import Filters, parse_volume
+from anystar_batch.parsing import Diameter
 from tests import small
 
 PARTS = {"prob_thresh": 0.5, "nms_thresh": 0.3, "tile": 64, "precision": "float32"}

@@ -13,9 +13,9 @@ import zarr
 from anystar_batch import deciding, pipeline, publication, tabulate
 from anystar_batch.archive import files, labels
 from anystar_batch.archive.ledger import Ledger
-from anystar_batch.config import Diameter
 from anystar_batch.errors import BlockError, LedgerMismatchError, OutputExistsError
 from anystar_batch.events import BlockDone, StageStarted
+from anystar_batch.parsing import Diameter
 from anystar_batch.places import run_places
 from tests import small
 from tests.fakes import TruthPredictor

@@ -14,10 +14,11 @@ import zarr
 from anystar_batch import plan as plan_module
 from anystar_batch import sampling
 from anystar_batch.archive.store import ImageReader, read_image
-from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.filters import Filters, Volume
 from anystar_batch.network.bundled import Model
+from anystar_batch.parsing import Diameter
 from anystar_batch.plan import (
     channel_index,
     fingerprint,

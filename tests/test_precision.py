@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from anystar_batch.archive.store import ImageReader, read_image
-from anystar_batch.config import Diameter, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.geometry import Box
 from anystar_batch.network.predictor import KerasFactory
+from anystar_batch.parsing import Diameter
 from anystar_batch.pipeline import segment
 from bench.quality import write_truth
 from trainer.score import Tally, bbbc050, gonuclear, match, tgmm

@@ -9,18 +9,13 @@ import pytest
 from scipy import ndimage
 
 from anystar_batch.archive.store import ImageReader, read_image
-from anystar_batch.config import (
-    Diameter,
-    ResultConfig,
-    RunConfig,
-    SegmentConfig,
-    parse_scales,
-)
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.finding import _one_a_point
 from anystar_batch.geometry import Box
 from anystar_batch.network.resample import resample, source_box, tile_taps
 from anystar_batch.network.tiles import coarse_view, plan_tiles
+from anystar_batch.parsing import Diameter, parse_scales
 from anystar_batch.pipeline import segment
 from anystar_batch.stars.candidates import Candidates
 from tests.blobs import Blobs

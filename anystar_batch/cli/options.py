@@ -171,22 +171,23 @@ class Chosen:
 
     def _result(self) -> ResultConfig:
         from anystar_batch import config as c  # noqa: PLC0415
+        from anystar_batch import parsing as p  # noqa: PLC0415
         from anystar_batch.filters import Filters, parse_volume  # noqa: PLC0415
 
         least, most = self.min_volume, self.max_volume
         return c.ResultConfig(
             channel=self.channel,
             time=self.time,
-            diameter=None if self.diameter is None else c.parse_diameter(self.diameter),
+            diameter=None if self.diameter is None else p.parse_diameter(self.diameter),
             voxel_size=self.voxel_size,
             prob_thresh=self.prob_thresh,
             nms_thresh=self.nms_thresh,
             tile=self.tile,
-            scales=c.parse_scales(self.scales),
+            scales=p.parse_scales(self.scales),
             precision=self.precision,
             backend=self.backend,
             reference_time=self.reference_time,
-            measure=c.parse_measures(self.measure),
+            measure=p.parse_measures(self.measure),
             filters=Filters(
                 min_volume=None if least is None else parse_volume("--min-volume", least),
                 max_volume=None if most is None else parse_volume("--max-volume", most),
@@ -198,11 +199,12 @@ class Chosen:
 
     def _run(self) -> RunConfig:
         from anystar_batch import config as c  # noqa: PLC0415
+        from anystar_batch import parsing as p  # noqa: PLC0415
         from anystar_batch.address import absolute  # noqa: PLC0415
 
         return c.RunConfig(
             block_shape=self.block_shape,
-            memory=None if self.memory is None else c.parse_memory(self.memory),
+            memory=None if self.memory is None else p.parse_memory(self.memory),
             workers=self.workers,
             scheduler=self.scheduler,
             work_dir=None if self.work_dir is None else absolute(self.work_dir),

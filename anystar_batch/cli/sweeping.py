@@ -147,7 +147,7 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
 
 
 def _config(chosen: o.Chosen, root: str, pattern: str, settle: str) -> SweepConfig:
-    from anystar_batch.config import parse_duration  # noqa: PLC0415
+    from anystar_batch.parsing import parse_duration  # noqa: PLC0415
     from anystar_batch.sweep_config import SweepConfig  # noqa: PLC0415
 
     wanted = chosen.segment_config(root)

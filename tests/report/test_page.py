@@ -10,9 +10,9 @@ import pytest
 
 from anystar_batch import pipeline, reporting
 from anystar_batch.archive.store import read_image, write_json_atomic
-from anystar_batch.config import Diameter
 from anystar_batch.errors import LostLockError
 from anystar_batch.events import Note
+from anystar_batch.parsing import Diameter
 from anystar_batch.report import findings
 from anystar_batch.report.page import page
 from anystar_batch.report.seams import BorderGrid, SeamTest

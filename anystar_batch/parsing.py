@@ -1,0 +1,212 @@
+"""Options as users type them: lengths, amounts of memory, durations, selections."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from anystar_batch.errors import ConfigError, did_you_mean
+from anystar_batch.geometry import ZYXFloat
+
+_LENGTHS_UM = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3}
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_MEMORY_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_MEMORY_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+MIN_MEMORY = 1_000_000_000
+"""Least memory a run accepts, bytes: the interpreter and TensorFlow alone need half of it."""
+
+MEASURES = ("solidity", "sphericity", "surface", "feret")
+"""Further columns of the table that a user may ask for: shapes of the stars."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diameter:
+    """Diameter of a typical object.
+
+    Parameters
+    ----------
+    value : float
+        Positive.
+    unit : str
+        `um`, or `px`: level-0 voxels in the plane.
+    """
+
+    value: float
+    unit: str
+
+    def in_um(self, scale_um: ZYXFloat) -> float:
+        """Return the diameter in micrometres, given level 0's voxel size (z, y, x)."""
+        if self.unit == "um":
+            return self.value
+        return self.value * math.sqrt(scale_um[1] * scale_um[2])
+
+
+def parse_diameter(text: str) -> Diameter:
+    """Read a diameter such as `12um`, `0.9 mm`, `9px`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no positive number, or no known unit.
+
+    Examples
+    --------
+    >>> parse_diameter("450nm")
+    Diameter(value=0.45, unit='um')
+    """
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*([^\s0-9.]+)\s*", text)
+    value = _number(match[1]) if match else None
+    unit = match[2] if match else ""
+    if value is None or not 0 < value < math.inf or unit not in {*_LENGTHS_UM, "px"}:
+        message = (
+            f"--diameter: got {text!r}; expected a positive number with a unit: 12um, 450nm, "
+            "0.1mm, or 9px (level-0 voxels in the plane)"
+        )
+        raise ConfigError(message)
+    if unit == "px":
+        return Diameter(value, "px")
+    return Diameter(value * _LENGTHS_UM[unit], "um")
+
+
+def parse_memory(text: str) -> int:
+    """Read an amount of memory such as `4GB`, `512MiB`, in bytes.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a number with a unit of bytes, or less than `MIN_MEMORY`.
+
+    Examples
+    --------
+    >>> parse_memory("4GB")
+    4000000000
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", text)
+    value = _number(match[1]) if match else None
+    unit = match[2].upper() if match else ""
+    if value is None or unit not in _MEMORY_UNITS:
+        message = f"--memory: got {text!r}; expected a number with a unit, as 4GB or 512MiB"
+        raise ConfigError(message)
+    size = int(value * _MEMORY_UNITS[unit])
+    if size < MIN_MEMORY:
+        message = (
+            f"--memory: got {text!r}; expected at least {MIN_MEMORY // 10**6} MB, which the "
+            "interpreter, the network and one block need"
+        )
+        raise ConfigError(message)
+    return size
+
+
+def parse_duration(option: str, text: str) -> float:
+    """Read a duration such as `90s`, `15min`, `2h`, `1d`, `0`, in seconds.
+
+    Parameters
+    ----------
+    option : str
+        Named in the error.
+    text : str
+        A number with a unit of time; 0 needs none.
+
+    Raises
+    ------
+    ConfigError
+        If it is none, or negative.
+
+    Examples
+    --------
+    >>> parse_duration("--settle", "15min")
+    900.0
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", text)
+    value = _number(match[1]) if match else None
+    unit = _SECONDS.get(match[2]) if match else None
+    if value is None or (unit is None and (value != 0 or (match and match[2]))):
+        message = f"{option}: got {text!r}; expected a duration such as 90s, 15min, 2h, 1d, or 0"
+        raise ConfigError(message)
+    return value * (unit or 0)
+
+
+def parse_scales(text: str) -> tuple[int, ...]:
+    """Read the scales to look at, such as `1,2`.
+
+    Raises
+    ------
+    ConfigError
+        If they are no whole numbers.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        message = f"--scales: got {text!r}; expected whole numbers such as 1,2"
+        raise ConfigError(message)
+    return tuple(int(part) for part in parts)
+
+
+def parse_measures(text: str) -> tuple[str, ...]:
+    """Read the further columns of the table, such as `solidity,feret`.
+
+    Returns
+    -------
+    tuple of str
+        In the order of `MEASURES`, without repetition.
+
+    Raises
+    ------
+    ConfigError
+        If one is not known.
+    """
+    chosen = {part.strip() for part in text.split(",")} - {""}
+    for name in sorted(chosen - set(MEASURES)):
+        near = did_you_mean(name, MEASURES)
+        message = f"--measure: got {name!r}; expected some of {','.join(MEASURES)}{near}"
+        raise ConfigError(message)
+    return tuple(name for name in MEASURES if name in chosen)
+
+
+def parse_times(text: str, count: int) -> tuple[int, ...]:
+    """Read a selection of time points such as `all`, `3`, `0,2,5-8`.
+
+    Parameters
+    ----------
+    text : str
+        Indices and inclusive ranges, separated by commas.
+    count : int
+        Time points of the image.
+
+    Returns
+    -------
+    tuple of int
+        Sorted, without repetition.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or names a time the image does not have.
+
+    Examples
+    --------
+    >>> parse_times("0,2-4", 6)
+    (0, 2, 3, 4)
+    """
+    if text.strip() == "all":
+        return tuple(range(count))
+    chosen: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+))?\s*", part)
+        if match is None:
+            message = f"--time: got {text!r}; expected `all`, or indices such as 0,2,5-8"
+            raise ConfigError(message)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first or last >= count:
+            message = f"--time: got {part.strip()!r}; the image has times 0 to {count - 1}"
+            raise ConfigError(message)
+        chosen.update(range(first, last + 1))
+    return tuple(sorted(chosen))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
