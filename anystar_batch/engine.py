@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import time as clock
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from anystar_batch import cgroup
 from anystar_batch import scheduler as scheduling
 from anystar_batch.cluster import GPU, local_cluster, quiet
 from anystar_batch.errors import AnyStarBatchError, ConfigError, OutputError
@@ -381,13 +381,12 @@ def natural_workers(memory: int, gpus: int) -> int:
     gpus : int
         That may be used.
     """
-    cores = len(os.sched_getaffinity(0))
-    return max(1, gpus, min(cores // CORES_PER_WORKER, memory // COMFORTABLE_BYTES))
+    return max(1, gpus, min(cgroup.usable_cores() // CORES_PER_WORKER, memory // COMFORTABLE_BYTES))
 
 
 def threads_per_worker(workers: int) -> int:
     """Return how many threads each worker's network may use."""
-    return max(1, len(os.sched_getaffinity(0)) // workers)
+    return max(1, cgroup.usable_cores() // workers)
 
 
 def block_threads(workers: int) -> int:

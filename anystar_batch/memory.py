@@ -9,6 +9,7 @@ from typing import Self
 
 import psutil
 
+from anystar_batch import cgroup
 from anystar_batch.blocks import plan_blocks, units_per_block
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYX
@@ -75,8 +76,9 @@ def block_bytes(plan: Plan, shape: ZYX) -> int:
 
 
 def available_memory() -> int:
-    """Return the bytes a run may take by default."""
-    return int(psutil.virtual_memory().available * FREE_SHARE)
+    """Return the bytes a run may take by default: of the machine's, and of a container's limit."""
+    free, left = int(psutil.virtual_memory().available), cgroup.memory_left()
+    return int((free if left is None else min(free, left)) * FREE_SHARE)
 
 
 def default_block_shape(plan: Plan, memory: int, workers: int, unit: ZYX, threads: int = 1) -> ZYX:

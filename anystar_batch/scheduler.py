@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anystar_batch import __version__
+from anystar_batch import __version__, cgroup
 from anystar_batch.address import is_remote
 from anystar_batch.archive import remote
 from anystar_batch.archive.nodes import read_node
@@ -171,7 +170,7 @@ def version() -> str:
 
 def core_count() -> int:
     """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return cgroup.usable_cores()
 
 
 def _address_in(file: Path) -> str:
