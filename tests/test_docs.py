@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import typer
 
 from anystar_batch import cli
+from anystar_batch.archive.store import ImageReader, read_image
+from anystar_batch.geometry import Box
 from bench.__main__ import PARTS
 from tests import small
 from tests.small import Spheres
@@ -86,6 +90,20 @@ def test_what_the_first_pages_say_works_as_it_stands(words, tmp_path, command, m
         expanded += sorted(map(str, Path().glob(word))) if "*" in word else [word]
     done = command(*expanded, factory=Spheres())
     assert done.exit_code == 0, done.stderr
+
+
+def test_a_tiff_is_converted_as_the_quickstart_says(tmp_path, monkeypatch):
+    block = re.findall(r"```python\n(.*?)```", (ROOT / "docs/index.md").read_text(), re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    image = small.truth().image(np.uint16)
+    tifffile.imwrite("embryo.tif", image)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", block], check=False)
+    assert done.returncode == 0
+    source = read_image("embryo.ome.zarr")
+    assert source.scale_um(0) == (2.0, 0.5, 0.5)
+    assert not source.unit_assumed
+    box = Box.of_shape(image.shape)
+    assert np.array_equal(ImageReader(source).read_box(0, 0, 0, box), image)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
