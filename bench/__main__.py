@@ -1,6 +1,7 @@
-"""The harness: `python -m bench run|stardist|scaling|blocks|tables|chaos OUT`.
+"""The harness: `python -m bench run|peers|stardist|scaling|blocks|tables|chaos OUT`.
 
     run        the whole command against the bare network
+    peers      our joining against that of others, fed by our network
     stardist   the whole command against StarDist's own
     scaling    does a voxel cost the same in a large volume?
     blocks     what a block costs the engine
@@ -14,11 +15,12 @@ from __future__ import annotations
 
 import sys
 
-from bench import blocks, chaos, run, scaling, stardist_big, tables
+from bench import blocks, chaos, peers, run, scaling, stardist_big, tables
 
 PARTS = {
     "blocks": blocks.main,
     "chaos": chaos.main,
+    "peers": peers.main,
     "run": run.main,
     "scaling": scaling.main,
     "stardist": stardist_big.main,

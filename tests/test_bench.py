@@ -2,9 +2,10 @@
 
 import importlib
 
+import numpy as np
 import pytest
 
-from bench import quality
+from bench import peers, quality
 from bench.figures import curves, table
 from trainer.score import Tally
 
@@ -35,3 +36,14 @@ def test_an_unknown_part_is_named(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         quality.main()
     assert "unknown parts ['colour']" in capsys.readouterr().err
+
+
+def test_objects_that_a_face_cuts_are_those_with_voxels_on_both_sides():
+    labels = np.zeros((8, 8, 8), np.uint32)
+    labels[3:5, 1, 1] = 1  # across z = 4
+    labels[4:6, 3, 3] = 2  # begins there
+    labels[1, 1, 3], labels[1, 1, 4] = 3, 4  # two that meet at x = 4
+    labels[6, 3:6, 6] = 5
+    assert peers.cut_by_faces(labels, 4).tolist() == [1, 5]
+    found = peers.agreement(labels, np.where(labels == 1, 0, labels), 4)
+    assert (found["cut"], found["cut_found_0.5"], found["instances"]) == (2, 0.5, 4)
