@@ -3,34 +3,92 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
+from anystar_batch.address import normal
 from anystar_batch.archive.labels import KEY, existing_labels
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.archive.store import find_images, read_image
+from anystar_batch.archive.survey import plate_fields
+from anystar_batch.errors import ImageError
 from anystar_batch.naming import name_images
 from anystar_batch.origin import Origin, label_origin
 
 
-def describe(path: str) -> list[dict[str, Any]]:
-    """Return what each image of a path is, as plain JSON values.
+def describe(path: str) -> Iterator[dict[str, Any]]:
+    """Yield what each image of a path is, as plain JSON values.
 
     Parameters
     ----------
     path : str
-        An image, or a container of series.
+        An image, a container of series, or a plate or a well of one.
+
+    Yields
+    ------
+    dict
+        Of a field of a plate with `plate`, `well` and `field` besides. One that cannot be read has
+        `path` and `error` instead of the rest: a plate of thousands has more to say.
 
     Raises
     ------
     ImageError
         If there is no image that can be read.
     """
-    sources = [read_image(image) for image in find_images(path)]
+    fields = plate_fields(path)
     named = name_images([path], with_output=False)
-    return [
-        _describe(source, one.home, one.stem) for source, one in zip(sources, named, strict=True)
-    ]
+    if fields is None:
+        sources = [read_image(image) for image in find_images(path)]
+        for source, one in zip(sources, named, strict=True):
+            yield _describe(source, one.home, one.stem)
+        return
+    for field, one in zip(fields, named if fields else (), strict=True):
+        where = {"plate": normal(path), "well": field.well, "field": field.name}
+        try:
+            yield {**where, **_describe(read_image(field.path), one.home, one.stem)}
+        except ImageError as error:
+            yield {**where, "path": field.path, "error": str(error)}
+
+
+def plate_text(path: str) -> str | None:
+    """Return what a plate or a well is, in one line; None of anything else.
+
+    Raises
+    ------
+    ImageError
+        If there is no Zarr at the path, or what it lists lies elsewhere.
+    """
+    fields = plate_fields(path)
+    if fields is None:
+        return None
+    path, wells = normal(path), len({field.well for field in fields})
+    images = f"{len(fields)} field" + ("" if len(fields) == 1 else "s")
+    if fields and all(field.path == f"{path}/{field.name}" for field in fields):
+        return f"{path}: well {fields[0].well} of a plate (HCS), {images}"
+    return f"{path}: a plate (HCS), {wells} well{'' if wells == 1 else 's'}, {images}"
+
+
+def field_text(document: dict[str, Any]) -> str:
+    """Return what a field of a plate is, in one line."""
+    name = f"{document['well']}/{document['field']}".rstrip("/")
+    if "error" in document:
+        return f"  {name}: error: {document['error']}"
+    level = document["levels"][0]
+    size = " x ".join(f"{v:.4g}" for v in level["voxel_um"])
+    labels = ", ".join(_count(Origin(**label)) for label in document["labels"])
+    return (
+        f"  {name}: {tuple(level['shape'])} voxels of {size} um, axes {document['axes']}, "
+        f"{document['dtype']}; {labels or 'no labels'}"
+    )
+
+
+def _count(label: Origin) -> str:
+    """A label of a field and how many instances it has, if that is known."""
+    if label.instances is None:
+        return f"label {label.name}"
+    old = " (not current)" if label.is_current is False else ""
+    return f"label {label.name}, {label.instances} instances{old}"
 
 
 def describe_text(document: dict[str, Any]) -> str:
@@ -81,7 +139,7 @@ def _describe(source: ImageSource, home: str, stem: str) -> dict[str, Any]:
                 "shape": list(source.shape_zyx(k)),
                 "voxel_um": list(source.scale_um(k)),
                 "chunks": list(source.chunks_zyx(k)),
-                "shards": None if level.shards is None else list(level.shards),
+                "shards": None if (shards := source.shards_zyx(k)) is None else list(shards),
                 "bytes": math.prod(level.shape) * voxel,
             }
             for k, level in enumerate(source.levels)

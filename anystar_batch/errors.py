@@ -79,6 +79,10 @@ class OutputError(AnyStarBatchError, OSError):
         return self.strerror or super().__str__()
 
 
+class ViewerError(AnyStarBatchError):
+    """Images cannot be shown here: the viewer is not installed, or there is no screen."""
+
+
 class LedgerMismatchError(AnyStarBatchError):
     """A work directory belongs to another image, model or configuration."""
 

@@ -22,7 +22,17 @@ from tests.test_plates import make_plate
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ELSEWHERE = ("--scheduler", "--workers", "demo", "selftest", "s3://", "https://", "gs://", "models")
+ELSEWHERE = (
+    "--scheduler",
+    "--workers",
+    "demo",
+    "selftest",
+    "s3://",
+    "https://",
+    "gs://",
+    "models",
+    "view",
+)
 """What is parsed and not run here: clusters, networks, what has its own tests."""
 
 

@@ -6,10 +6,12 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from anystar_batch.archive import copying, remote
 from anystar_batch.geometry import Box
+from anystar_batch.viewing import scene
 from tests import small
 from tests.served import close_clients, download, objects, s3_store, upload, web_server
 
@@ -76,6 +78,14 @@ def test_an_image_of_a_web_server_gives_the_local_result(web, local, tmp_path, c
     assert (result == label_values(local / "out/plain.anystar.ome.zarr")).all()
     assert {method for method, _, _ in web.asked} == {"GET", "HEAD"}
     assert any(part for _, path, part in web.asked if "/0/c/" in path)
+
+
+def test_a_viewer_is_given_what_lies_on_a_web_server(web, local):
+    image, label = scene(f"{web.url}/out/plain.anystar.ome.zarr").layers
+    assert (image.name, label.name) == ("plain", "anystar")
+    stored = label_values(local / "plain.ome.zarr")
+    assert (np.asarray(image.levels[0][3]) == stored[3]).all()
+    assert (np.asarray(label.levels[0]) == label_values(local / "out/plain.anystar.ome.zarr")).all()
 
 
 def test_results_cannot_go_to_a_web_server(web, tmp_path, command, monkeypatch):

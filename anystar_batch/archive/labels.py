@@ -47,6 +47,7 @@ __all__ = [
     "create_label",
     "discard",
     "existing_labels",
+    "image_of",
     "in_image",
     "label_spec",
     "publish",
@@ -131,11 +132,24 @@ def source_of(place: LabelPlace, attributes: JSON | None) -> str | None:
     """
     if not place.is_standalone or attributes is None:
         return None
+    return image_of(place.path, attributes)
+
+
+def image_of(path: str, attributes: JSON) -> str | None:
+    """Return the image that a label says it was made of, None if it does not say.
+
+    Parameters
+    ----------
+    path : str
+        The label.
+    attributes : dict
+        Its attributes.
+    """
     holder = attributes.get("ome") or attributes
     label = holder.get("image-label") if isinstance(holder, dict) else None
     source = label.get("source") if isinstance(label, dict) else None
     image = source.get("image") if isinstance(source, dict) else None
-    return joined(place.path, image) if isinstance(image, str) else None
+    return joined(path, image) if isinstance(image, str) else None
 
 
 def publish(

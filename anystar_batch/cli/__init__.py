@@ -18,9 +18,10 @@ import typer
 
 from anystar_batch import __version__
 from anystar_batch.cli.looking import demo, evaluate, info, models, selftest
-from anystar_batch.cli.screen import INTERRUPTED, exit_code
+from anystar_batch.cli.screen import INTERRUPTED, exit_code, start_log
 from anystar_batch.cli.segmenting import segment
 from anystar_batch.cli.sweeping import sweep
+from anystar_batch.cli.viewing import view
 
 __all__ = ["app", "exit_code", "main"]
 
@@ -47,9 +48,10 @@ def _root(
 ) -> None:
     """Segment every star-convex object in huge OME-Zarr volumes, exactly, from the shell."""
     del version
+    start_log(None)  # or Python shows what is logged, beside what is said of it
 
 
-for _command in (segment, sweep, info, evaluate, models, demo, selftest):
+for _command in (segment, sweep, info, view, evaluate, models, demo, selftest):
     app.command()(_command)
 
 

@@ -12,7 +12,9 @@ import typer
 
 from anystar_batch.cli import options as o
 from anystar_batch.cli.screen import (
+    DONE,
     FAILED,
+    USAGE,
     interruptible,
     listener,
     print_summary,
@@ -26,18 +28,29 @@ if TYPE_CHECKING:
 
 
 def info(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="OME-Zarr image.")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="OME-Zarr image or plate.")],
     as_json: o.AsJson = False,
 ) -> None:
-    """Show what an image is: axes, levels, voxel sizes, channels, labels."""
-    from anystar_batch.describe import describe, describe_text  # noqa: PLC0415
+    """Show what an image is, or each field of a plate: axes, levels, voxel sizes, labels."""
+    from anystar_batch.describe import (  # noqa: PLC0415
+        describe,
+        describe_text,
+        field_text,
+        plate_text,
+    )
 
+    code = DONE
     try:
-        documents = describe(image)
+        plate = plate_text(image)
+        if plate is not None and not as_json:
+            typer.echo(plate)
+        for document in describe(image):
+            code = USAGE if "error" in document else code
+            text = describe_text if plate is None else field_text
+            typer.echo(json.dumps(document) if as_json else text(document))
     except AnyStarBatchError as error:
         raise typer.Exit(report(error)) from None
-    for document in documents:
-        typer.echo(json.dumps(document) if as_json else describe_text(document))
+    raise typer.Exit(code)
 
 
 def evaluate(  # noqa: PLR0913  (one parameter an option)
