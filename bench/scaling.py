@@ -2,7 +2,7 @@
 
 The network is replaced by one that answers from the phantom's truth and whose own CPU seconds are
 taken off, so that everything else shows: reading, suppression, painting, pyramid, statistics. One
-process, tiles and blocks of 128^3 voxels, the same `--memory` for every volume.
+process, tiles and blocks of 128^3 voxels (`--tile`), the same `--memory` for every volume.
 
     OUT/scaling.json   every number          OUT/scaling.png   CPU seconds, memory
 """
@@ -90,12 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--radius", type=float, default=3.5, help="of the objects, voxels")
     parser.add_argument("--density", default="dense")
     parser.add_argument("--memory", default="4GB")
+    parser.add_argument("--tile", type=int, default=BLOCK, help="edge of tiles and blocks, voxels")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for size in [128, *options.sizes]:  # the first compiles, and is not counted
         image = phantom_image(options.out, size, options.radius, options.density)
-        row = measure(image, Phantom((size,) * 3, options.radius, options.density), options.memory)
+        phantom = Phantom((size,) * 3, options.radius, options.density)
+        row = measure(image, phantom, options.memory, options.tile)
         if size != 128:
             rows.append(row)
             print(json.dumps(row), flush=True)
@@ -103,21 +105,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figure(options.out / "scaling.png", rows)
 
 
-def measure(image: Path, phantom: Phantom, memory: str) -> dict[str, Any]:
+def measure(image: Path, phantom: Phantom, memory: str, tile: int) -> dict[str, Any]:
     """Segment one phantom; return what it cost."""
     model = load_model("anystar-mix")
     predictor = TruthPredictor(phantom, model)
     config = SegmentConfig(
         image=str(image),
         result=ResultConfig(
-            diameter=parse_diameter(f"{model.diameter or 1:g}px"), tile=BLOCK, precision="float32"
+            diameter=parse_diameter(f"{model.diameter or 1:g}px"), tile=tile, precision="float32"
         ),
         run=RunConfig(
             overwrite=True,
             restart=True,
             keep_work=True,
             report=False,
-            block_shape=(BLOCK,) * 3,
+            block_shape=(tile,) * 3,
             memory=parse_memory(memory),
         ),
     )
