@@ -6,11 +6,18 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from anystar_batch.errors import WorkersError, shorten
+
+logger = logging.getLogger(__name__)
 
 GPU = "GPU"
 """Resource of workers that have one: the network runs there only."""
+
+STARTS = 3
+"""Times that starting worker processes is tried."""
 
 
 @contextlib.contextmanager
@@ -41,6 +48,11 @@ def local_cluster(
     Yields
     ------
     distributed.SpecCluster
+
+    Raises
+    ------
+    WorkersError
+        If they do not start, tried `STARTS` times.
     """
     import dask  # noqa: PLC0415
     from distributed import Nanny, Scheduler, SpecCluster  # noqa: PLC0415
@@ -73,15 +85,32 @@ def local_cluster(
         spec[n] = {"cls": Nanny, "options": options}
     # Any free port: the usual one may belong to another run.
     own = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": own}
+    make: Any = SpecCluster
     with (
         dask.config.set(settings),
         own_environment(),
         quiet(),
-        SpecCluster(  # type: ignore[no-untyped-call]
-            spec, {"cls": Scheduler, "options": own}, silence_logs=logging.CRITICAL
-        ) as cluster,
+        _started(lambda: make(spec, scheduler, silence_logs=logging.CRITICAL)) as cluster,
     ):
         yield cluster
+
+
+def _started(start: Callable[[], Any]) -> Any:  # noqa: ANN401
+    """Start a cluster, again if a process of it was killed meanwhile, as the kernel does."""
+    failed: Exception | None = None
+    for _ in range(STARTS):
+        try:
+            return start()
+        except (OSError, RuntimeError) as error:  # it has closed itself
+            logger.warning("worker processes could not be started", exc_info=error)
+            failed = error
+    cause = failed and (failed.__cause__ or failed)
+    message = (
+        f"worker processes could not be started ({shorten(cause)}); see that there is memory for "
+        "them, give fewer --workers, or repeat the command"
+    )
+    raise WorkersError(message) from failed
 
 
 @contextlib.contextmanager

@@ -103,6 +103,10 @@ class OutOfTimeError(AnyStarBatchError):
     """The run stopped cleanly at its time limit; a rerun continues."""
 
 
+class WorkersError(AnyStarBatchError):
+    """Worker processes could not be started; the same command may succeed."""
+
+
 class BlockError(AnyStarBatchError):
     """A block failed; raised `from` the cause.
 

@@ -19,7 +19,7 @@ from anystar_batch import measured, tasks
 from anystar_batch.address import absolute_place, is_remote, parent
 from anystar_batch.archive import files
 from anystar_batch.archive.fence import Fence
-from anystar_batch.archive.files import check_store
+from anystar_batch.archive.files import PARTIAL, check_store
 from anystar_batch.archive.labels import KEY, discard, published_attributes, source_of
 from anystar_batch.archive.lease import hold
 from anystar_batch.archive.ledger import Ledger
@@ -151,6 +151,7 @@ def hold_places(places: Places) -> Iterator[Fence]:
         for lock in places.locks:
             files.make_folder(parent(lock))
             fences.append(stack.enter_context(hold(lock)))
+        _remove_torn(places)
         fence = Fence(tuple(mark for one in fences for mark in one.marks))
         try:
             yield fence
@@ -162,6 +163,17 @@ def hold_places(places: Places) -> Iterator[Fence]:
             except LostLockError as lost:
                 raise lost from error
             raise
+
+
+def _remove_torn(places: Places) -> None:
+    """Delete what a killed run was writing beside the results: who holds the lock writes alone."""
+    targets = [places.stats, courses_path(places.stats), places.report]
+    targets += [places.record, places.config, places.probe]
+    for folder in {parent(target) for target in targets if not is_remote(target)}:
+        heads = tuple(f".{target.rpartition('/')[2]}." for target in targets)
+        for name in files.names(folder):
+            if name.startswith(heads) and name.endswith(PARTIAL):
+                files.remove(f"{folder}/{name}")
 
 
 def seen_by_workers(image: str, places: Places) -> tuple[str, ...]:

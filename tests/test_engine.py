@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from anystar_batch import cluster
 from anystar_batch.engine import (
     RETRIES,
     WINDOW,
@@ -22,7 +23,7 @@ from anystar_batch.engine import (
     open_engine,
     threads_per_worker,
 )
-from anystar_batch.errors import ConfigError, DataError, ImageError, OutputError
+from anystar_batch.errors import ConfigError, DataError, ImageError, OutputError, WorkersError
 from anystar_batch.stopping import Stop
 
 
@@ -246,6 +247,28 @@ def test_short_tasks_travel_together_and_each_answers_for_itself(two_workers, mo
     assert all(r == 2 * task for task, r in found if task not in failed)
     assert max(sent) > 10
     assert len(sent) < 90
+
+
+def test_workers_that_die_while_they_start_are_started_again(monkeypatch):
+    import distributed
+
+    real, starts = distributed.SpecCluster, []
+
+    def dying(*arguments, **options):
+        starts.append(1)
+        if len(starts) < 3:
+            raise RuntimeError("Nanny failed to start.") from ValueError("killed")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(distributed, "SpecCluster", dying)
+    with open_engine(2, 3 * 10**9) as engine:
+        assert [result for _, result in engine.run(abs, [-3])] == [3]
+    assert len(starts) == 3
+    starts.clear()
+    monkeypatch.setattr(cluster, "STARTS", 2)
+    told = r"could not be started \(killed\).*fewer --workers"
+    with pytest.raises(WorkersError, match=told), open_engine(2, 3 * 10**9):
+        pass
 
 
 def test_a_killed_worker_is_replaced_and_its_task_redone(two_workers, tmp_path, capfd):

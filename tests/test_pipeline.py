@@ -341,6 +341,19 @@ def test_killed_after_publishing_the_next_command_brings_the_table(image, refere
     assert is_right(image, reference)
 
 
+def test_torn_files_beside_the_results_are_swept_by_the_next_command(image, reference):
+    small.segment(image)
+    beside = Path(image).parent
+    names = ("a.anystar.csv", "a.anystar.html", "a.anystar.run.json", "a.anystar.toml")
+    torn = [beside / f".{name}.77-0a.partial" for name in names]
+    others = [beside / name for name in (".a.other.csv.77-0a.partial", ".a.anystar.csv.swp")]
+    for path in (*torn, *others):
+        path.touch()
+    assert small.segment(image).status == "nothing to do"
+    assert not any(path.exists() for path in torn)
+    assert all(path.exists() for path in others)
+
+
 def test_killed_while_tidying_up_leaves_no_trace_after_the_next_command(image, reference):
     small.segment(image, run={"keep_work": True})
     assert Path(image).with_name("a.anystar.work").is_dir()

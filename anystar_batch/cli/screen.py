@@ -21,6 +21,7 @@ from anystar_batch.errors import (
     LockedError,
     OutOfTimeError,
     OutputError,
+    WorkersError,
 )
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def exit_code(error: Exception) -> int:
         return LATER
     if isinstance(error, OutputError):
         return FAILED if error.errno in PLACE_FAILED else USAGE
-    if isinstance(error, BlockError | DataError) or not isinstance(error, AnyStarBatchError):
+    passing = BlockError | DataError | WorkersError
+    if isinstance(error, passing) or not isinstance(error, AnyStarBatchError):
         return FAILED
     return USAGE
 
