@@ -31,7 +31,14 @@ from anystar_batch.errors import (
     LedgerMismatchError,
     OutOfTimeError,
 )
-from anystar_batch.events import BlockDone, BlockFailed, Listener, StageDone, StageStarted
+from anystar_batch.events import (
+    BlockDone,
+    BlockFailed,
+    Listener,
+    StageDone,
+    StageStarted,
+    ignore,
+)
 from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box
 from anystar_batch.plan import Plan
 from anystar_batch.reading import tile_content
@@ -40,6 +47,9 @@ from anystar_batch.spool import Slice
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.suppress import Status, resolve
 from anystar_batch.tasks import Done, Owned, Work, tile_key
+
+OF_TILES = ("predict", "suppress", "own")
+"""Stages whose blocks are blocks of tiles."""
 
 MAX_LABEL = 2**32 - 1
 """Largest label that the label image holds."""
@@ -135,12 +145,19 @@ def suppress(run: Run) -> None:
         return tasks.SuppressTask(run.work, time, block, near, known, reach)
 
     _run_tasks(run, "suppress", tasks.suppress, _todo(run, tile_blocks(run), is_left, task))
-    for time in run.plan.times:
-        if run.ledger.entry("resolve", str(time)) is None:
-            keys = _resolve(run, time, reach)
-            run.work.fence.check()
-            _save_array(tasks.resolved_path(run.work.folder, time), keys)
-            run.ledger.done("resolve", {str(time): {"survivors": len(keys)}})
+    times = [t for t in run.plan.times if run.ledger.entry("resolve", str(t)) is None]
+    doubtful = any(entry["undecided"] for entry in run.ledger.entries("suppress").values())
+    tell = run.on_event if doubtful else ignore
+    started = clock.perf_counter()
+    tell(StageStarted("resolve", len(times), len(run.plan.times) - len(times)))
+    for time in times:
+        began = clock.perf_counter()
+        keys = _resolve(run, time, reach)
+        run.work.fence.check()
+        _save_array(tasks.resolved_path(run.work.folder, time), keys)
+        run.ledger.done("resolve", {str(time): {"survivors": len(keys)}})
+        tell(BlockDone("resolve", str(time), clock.perf_counter() - began))
+    tell(StageDone("resolve", clock.perf_counter() - started))
 
 
 def number(run: Run) -> None:
@@ -227,6 +244,9 @@ def check_content(run: Run) -> None:
     unit, shape = run.spec.write_unit_zyx(0), run.spec.shape_zyx(0)
     predicted, painted = run.ledger.entries("predict"), run.ledger.entries("paint")
     known = run.ledger.entry("plan", "")
+    started = clock.perf_counter()
+    tell = run.on_event if predicted else ignore
+    tell(StageStarted("check", 1))
     if known is not None and known["content"] != limits_content(reader, plan.times, plan.channel):
         raise ImageChangedError(_changed(plan, "where the intensity limits come from"))
     for key, entry in predicted.items():
@@ -238,6 +258,7 @@ def check_content(run: Run) -> None:
         box = grid_box(index, unit, shape)
         if render.unit_content(plan, reader, time, box) != entry["content"]:
             raise ImageChangedError(_changed(plan, f"{box}, time {time}"))
+    tell(StageDone("check", clock.perf_counter() - started))
 
 
 def tile_blocks(run: Run) -> Blocks:
@@ -288,11 +309,14 @@ class Todo(Generic[Task]):
         How many there are.
     already : int
         Blocks that an earlier run has done.
+    voxels : int
+        What is left, voxels of level 0, or of the level that is made.
     """
 
     tasks: Iterator[Task]
     count: int
     already: int
+    voxels: int
 
 
 def _todo(
@@ -302,17 +326,26 @@ def _todo(
     task: Callable[[int, Block], Task],
 ) -> Todo[Task]:
     """Return tasks for the blocks of which something is left, times slowest."""
-    left = [
-        np.array([n for n, block in enumerate(blocks) if is_left(time, block)], np.int64)
-        for time in run.plan.times
-    ]
+    left, voxels = [], 0.0
+    for time in run.plan.times:
+        numbers = []
+        for n, block in enumerate(blocks):
+            if found := is_left(time, block):
+                numbers.append(n)
+                voxels += _voxels(block, len(found) if isinstance(found, tuple) else 0)
+        left.append(np.array(numbers, np.int64))
     made = (
         task(time, blocks[int(n)])
         for time, numbers in zip(run.plan.times, left, strict=True)
         for n in numbers
     )
     count = sum(len(numbers) for numbers in left)
-    return Todo(made, count, len(blocks) * len(run.plan.times) - count)
+    return Todo(made, count, len(blocks) * len(run.plan.times) - count, round(voxels))
+
+
+def _voxels(block: Block, units: int) -> float:
+    """Voxels of so many units of a block, of the lattice's; of all, where none are named."""
+    return block.box.size * (units or len(block.units)) / len(block.units)
 
 
 def _run_tasks(
@@ -326,7 +359,10 @@ def _run_tasks(
         Of stage `own`; what other stages return is in the ledger.
     """
     started = clock.perf_counter()
-    run.on_event(StageStarted(stage, todo.count, todo.already))
+    # Tiles count in working voxels, people in those of level 0.
+    zoom = math.prod(run.plan.lattice.scale) if stage in OF_TILES else 1.0
+    before = _instances(run, stage)
+    run.on_event(StageStarted(stage, todo.count, todo.already, round(todo.voxels * zoom), before))
     results: list[tuple[int, Result]] = []
     failed: list[tuple[str, Failure]] = []
     begun = 0
@@ -342,7 +378,8 @@ def _run_tasks(
             run.ledger.done(part, dict(entries))
         if stage == "own":
             results.append((task.time, result))
-        run.on_event(BlockDone(stage, name, result.seconds, result.instances))
+        voxels = round(_voxels(task.block, len(result.entries)) * zoom)
+        run.on_event(BlockDone(stage, name, result.seconds, result.instances, voxels))
     seconds = clock.perf_counter() - started
     run.seconds[stage] = seconds
     run.on_event(StageDone(stage, seconds))
@@ -359,6 +396,14 @@ def _run_tasks(
         )
         raise OutOfTimeError(message)
     return results
+
+
+def _instances(run: Run, stage: str) -> int:
+    """Candidates that a stage has found in tiles that an earlier run did; 0 of other stages."""
+    if stage not in {"predict", "suppress"}:
+        return 0
+    pieces = map(_slice, run.ledger.entries(stage).values())
+    return sum(piece.stop - piece.start for piece in pieces)
 
 
 def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:
