@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import time as clock
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from anystar_batch.archive.store import ImageReader, find_images, read_image
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine import threads_per_worker
 from anystar_batch.errors import ImageChangedError, ImageError, ModelError
-from anystar_batch.events import Listener, Note, StageDone, StageStarted
+from anystar_batch.events import Listener, Note
 from anystar_batch.geometry import ZYX
 from anystar_batch.memory import default_block_shape
 from anystar_batch.network.bundled import Model, load_model
@@ -147,11 +146,9 @@ def _look(reader: ImageReader, result: Wanted, on_event: Listener) -> dict[str, 
     known: dict[str, Any] = {"limits": limits, "reference": reference}
     if given is not None or model.diameter is None:
         return known | {"probe": None, "diameter_um": given}
-    on_event(StageStarted("probe", 1))
-    started = clock.perf_counter()
     alone = replace(wanted, time=str(reference))
-    probe = probe_diameter(reader, model, alone, (pair,), result.factory, threads_per_worker(1))
-    on_event(StageDone("probe", clock.perf_counter() - started))
+    threads = threads_per_worker(1)
+    probe = probe_diameter(reader, model, alone, (pair,), result.factory, threads, on_event)
     return known | {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
 
 

@@ -19,11 +19,18 @@ class StageStarted:
         Blocks still to do.
     done : int
         Blocks that an earlier run has done.
+    voxels : int
+        Voxels of the blocks still to do: of level 0, of a coarse level those that are made of it; 0
+        where they say nothing of the work.
+    instances : int
+        Candidates or instances of what an earlier run has done.
     """
 
     stage: str
     blocks: int
     done: int = 0
+    voxels: int = 0
+    instances: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +45,15 @@ class BlockDone:
         Time the block took in its worker.
     instances : int
         Candidates or instances the block found.
+    voxels : int
+        As in `StageStarted`, of this block.
     """
 
     stage: str
     block: str
     seconds: float
     instances: int = 0
+    voxels: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from anystar_batch.geometry import ZYX
 from anystar_batch.network.slabs import SLAB_BYTES
 from anystar_batch.plan import Plan
 from anystar_batch.reading import SLAB_VOXELS
+from anystar_batch.usage import used_memory
 
 PROCESS_BYTES = 900_000_000
 """An interpreter with TensorFlow, the network and the compiled kernels."""
@@ -165,14 +166,7 @@ class MemoryMeter:
         self._thread.join()
 
     def _sample(self) -> None:
-        process = psutil.Process()
         while True:
-            total = 0
-            for member in [process, *process.children(recursive=True)]:
-                try:
-                    total += member.memory_info().rss
-                except psutil.Error:
-                    continue
-            self.peak = max(self.peak, total)
+            self.peak = max(self.peak, used_memory())
             if self._stop.wait(self._interval):
                 return

@@ -10,6 +10,8 @@ Trial scales and tiles follow from the image alone: the probe gives the same ans
 from __future__ import annotations
 
 import math
+import time as clock
+from contextlib import suppress as suppress_error
 from dataclasses import dataclass, replace
 
 import dask.array as da
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from anystar_batch.archive.store import ImageReader
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
+from anystar_batch.events import BlockDone, Listener, StageDone, StageStarted, ignore
 from anystar_batch.finding import tile_candidates
 from anystar_batch.geometry import ZYX, Box, as_zyx
 from anystar_batch.network.bundled import Model
@@ -113,13 +116,14 @@ class Probe:
         }
 
 
-def probe_diameter(
+def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is told)
     reader: ImageReader,
     model: Model,
     config: ResultConfig,
     limits: tuple[tuple[float, float] | None, ...],
     factory: PredictorFactory,
     threads: int,
+    on_event: Listener = ignore,
 ) -> Probe:
     """Propose the diameter of the objects.
 
@@ -136,6 +140,8 @@ def probe_diameter(
         Makes the network.
     threads : int
         Threads of the network.
+    on_event : callable
+        Told of every scale as of a block.
 
     Returns
     -------
@@ -149,14 +155,20 @@ def probe_diameter(
     base = min(scales[0][1], scales[0][2])
     typical = model.diameter
 
-    trials: list[Trial] = []
+    plans: list[tuple[float, Plan]] = []
     for factor in TRIALS:
-        voxel_um = factor * base
-        try:
-            plan = make_plan(reader, model, config, voxel_um * typical, limits)
-        except ConfigError:
-            continue  # the volume is too small for this scale
+        # Where the volume is too small for a scale, it is left out.
+        with suppress_error(ConfigError):
+            voxel_um = factor * base
+            plans.append((voxel_um, make_plan(reader, model, config, voxel_um * typical, limits)))
+    started = clock.perf_counter()
+    on_event(StageStarted("probe", len(plans)))
+    trials: list[Trial] = []
+    for voxel_um, plan in plans:
+        began = clock.perf_counter()
         trials.append(_trial(Work(plan, "", "", factory, threads), voxel_um))
+        on_event(BlockDone("probe", f"{voxel_um:.3g} um", clock.perf_counter() - began))
+    on_event(StageDone("probe", clock.perf_counter() - started))
     best = max(trials, key=lambda t: t.evidence, default=None)
     if best is None or best.objects == 0:
         return Probe(base * typical, tuple(trials), is_certain=False)

@@ -27,6 +27,9 @@ from anystar_batch.plan import Plan
 from anystar_batch.spool import Slice
 from anystar_batch.tasks import Done, Owned, Work, tile_key
 
+OF_TILES = ("predict", "suppress", "own")
+"""Stages whose blocks are blocks of tiles."""
+
 
 class BlockTask(Protocol):
     """What every task says of itself."""
@@ -137,11 +140,14 @@ class Todo(Generic[Task]):
         How many there are.
     already : int
         Blocks that an earlier run has done.
+    voxels : int
+        What is left, voxels of level 0, or of the level that is made.
     """
 
     tasks: Iterator[Task]
     count: int
     already: int
+    voxels: int
 
 
 def make_todo(
@@ -151,17 +157,26 @@ def make_todo(
     task: Callable[[int, Block], Task],
 ) -> Todo[Task]:
     """Return tasks for the blocks of which something is left, times slowest."""
-    left = [
-        np.array([n for n, block in enumerate(blocks) if is_left(time, block)], np.int64)
-        for time in run.plan.times
-    ]
+    left, voxels = [], 0.0
+    for time in run.plan.times:
+        numbers = []
+        for n, block in enumerate(blocks):
+            if found := is_left(time, block):
+                numbers.append(n)
+                voxels += _voxels(block, len(found) if isinstance(found, tuple) else 0)
+        left.append(np.array(numbers, np.int64))
     made = (
         task(time, blocks[int(n)])
         for time, numbers in zip(run.plan.times, left, strict=True)
         for n in numbers
     )
     count = sum(len(numbers) for numbers in left)
-    return Todo(made, count, len(blocks) * len(run.plan.times) - count)
+    return Todo(made, count, len(blocks) * len(run.plan.times) - count, round(voxels))
+
+
+def _voxels(block: Block, units: int) -> float:
+    """Voxels of so many units of a block, of the lattice's; of all, where none are named."""
+    return block.box.size * (units or len(block.units)) / len(block.units)
 
 
 def run_tasks(
@@ -175,7 +190,10 @@ def run_tasks(
         Of stage `own`; what other stages return is in the ledger.
     """
     started = clock.perf_counter()
-    run.on_event(StageStarted(stage, todo.count, todo.already))
+    # Tiles count in working voxels, people in those of level 0.
+    zoom = math.prod(run.plan.lattice.scale) if stage in OF_TILES else 1.0
+    before = _instances(run, stage)
+    run.on_event(StageStarted(stage, todo.count, todo.already, round(todo.voxels * zoom), before))
     results: list[tuple[int, Result]] = []
     failed: list[tuple[str, Failure]] = []
     begun = 0
@@ -191,7 +209,8 @@ def run_tasks(
             run.ledger.done(part, dict(entries))
         if stage == "own":
             results.append((task.time, result))
-        run.on_event(BlockDone(stage, name, result.seconds, result.instances))
+        voxels = round(_voxels(task.block, len(result.entries)) * zoom)
+        run.on_event(BlockDone(stage, name, result.seconds, result.instances, voxels))
     seconds = clock.perf_counter() - started
     run.seconds[stage] = seconds
     run.on_event(StageDone(stage, seconds))
@@ -208,6 +227,14 @@ def run_tasks(
         )
         raise OutOfTimeError(message)
     return results
+
+
+def _instances(run: Run, stage: str) -> int:
+    """Candidates that a stage has found in tiles that an earlier run did; 0 of other stages."""
+    if stage not in {"predict", "suppress"}:
+        return 0
+    pieces = map(slice_of, run.ledger.entries(stage).values())
+    return sum(piece.stop - piece.start for piece in pieces)
 
 
 def filter_names(run: Run) -> list[str]:

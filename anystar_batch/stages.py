@@ -5,6 +5,7 @@ A stage reads from the ledger what is done, makes tasks of the rest, and hands t
 
 from __future__ import annotations
 
+import time as clock
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from anystar_batch.errors import (
     ImageChangedError,
     ImageError,
 )
+from anystar_batch.events import BlockDone, StageDone, StageStarted, ignore
 from anystar_batch.geometry import ZYX, Box, grid_box
 from anystar_batch.plan import Plan
 from anystar_batch.reading import tile_content
@@ -75,12 +77,19 @@ def suppress(run: Run) -> None:
         return tasks.SuppressTask(run.work, time, block, near, known, reach)
 
     run_tasks(run, "suppress", tasks.suppress, make_todo(run, tile_blocks(run), is_left, task))
-    for time in run.plan.times:
-        if run.ledger.entry("resolve", str(time)) is None:
-            keys = _resolve(run, time, reach)
-            run.work.fence.check()
-            _save_array(tasks.resolved_path(run.work.folder, time), keys)
-            run.ledger.done("resolve", {str(time): {"survivors": len(keys)}})
+    times = [t for t in run.plan.times if run.ledger.entry("resolve", str(t)) is None]
+    doubtful = any(entry["undecided"] for entry in run.ledger.entries("suppress").values())
+    tell = run.on_event if doubtful else ignore
+    started = clock.perf_counter()
+    tell(StageStarted("resolve", len(times), len(run.plan.times) - len(times)))
+    for time in times:
+        began = clock.perf_counter()
+        keys = _resolve(run, time, reach)
+        run.work.fence.check()
+        _save_array(tasks.resolved_path(run.work.folder, time), keys)
+        run.ledger.done("resolve", {str(time): {"survivors": len(keys)}})
+        tell(BlockDone("resolve", str(time), clock.perf_counter() - began))
+    tell(StageDone("resolve", clock.perf_counter() - started))
 
 
 def number(run: Run) -> None:
@@ -167,6 +176,9 @@ def check_content(run: Run) -> None:
     unit, shape = run.spec.write_unit_zyx(0), run.spec.shape_zyx(0)
     predicted, painted = run.ledger.entries("predict"), run.ledger.entries("paint")
     known = run.ledger.entry("plan", "")
+    started = clock.perf_counter()
+    tell = run.on_event if predicted else ignore
+    tell(StageStarted("check", 1))
     if known is not None and known["content"] != limits_content(reader, plan.times, plan.channel):
         raise ImageChangedError(_changed(plan, "where the intensity limits come from"))
     for key, entry in predicted.items():
@@ -178,6 +190,7 @@ def check_content(run: Run) -> None:
         box = grid_box(index, unit, shape)
         if render.unit_content(plan, reader, time, box) != entry["content"]:
             raise ImageChangedError(_changed(plan, f"{box}, time {time}"))
+    tell(StageDone("check", clock.perf_counter() - started))
 
 
 def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:

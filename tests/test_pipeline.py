@@ -1,6 +1,7 @@
 """Resume, overwrite, recovery: nothing is lost, nothing half-made is shown."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -495,3 +496,44 @@ def test_the_picture_of_the_probe_belongs_to_the_label_that_is_there(image):
     assert f"Diameter {record['probe']['diameter_um']:.3g} um" in picture.read_text()
     small.segment(image, diameter=OTHER, run={"overwrite": True})
     assert not picture.exists()
+
+
+def test_what_listeners_are_told_adds_up_also_over_two_runs(image):
+    """Voxels of the volume, each once; candidates of tiles that an earlier run has done."""
+    told = []
+
+    def listen(event, most=2):
+        told.append(event)
+        blocks = [e for e in told if isinstance(e, BlockDone) and e.stage == "predict"]
+        if len(blocks) == most:
+            raise Stop
+
+    with pytest.raises(Stop):
+        small.segment(image, listen)
+    first, told = told, []
+    small.segment(image, told.append)
+    voxels = math.prod(small.SHAPE)
+
+    def of(events, kind, stage):
+        return [e for e in events if isinstance(e, kind) and e.stage == stage]
+
+    (begun,) = of(first, StageStarted, "predict")
+    done = of(first, BlockDone, "predict")
+    assert (begun.voxels, begun.done, begun.instances) == (voxels, 0, 0)
+    (resumed,) = of(told, StageStarted, "predict")
+    assert (resumed.done, resumed.blocks) == (2, begun.blocks - 2)
+    assert resumed.voxels == voxels - sum(e.voxels for e in done) < voxels
+    assert resumed.instances == sum(e.instances for e in done) > 0
+    for stage, whole in (("suppress", voxels), ("paint", voxels), ("pyramid 1", 20 * 20 * 22)):
+        (started,) = of(told, StageStarted, stage)
+        assert started.voxels == sum(e.voxels for e in of(told, BlockDone, stage)), stage
+        assert started.voxels in (whole, 0), stage
+    assert sum(e.voxels for e in of(told, BlockDone, "paint")) == voxels
+
+
+def test_voxels_are_told_of_level_0_whatever_the_working_scale(image):
+    told = []
+    small.segment(image, told.append, diameter=Diameter(10.0, "um"), output=f"{image}.out")
+    for stage in ("predict", "suppress"):
+        (started,) = [e for e in told if isinstance(e, StageStarted) and e.stage == stage]
+        assert started.voxels == pytest.approx(math.prod(small.SHAPE), rel=0.05)

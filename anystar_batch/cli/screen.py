@@ -80,11 +80,22 @@ def print_gathered(found: Gathered, *, as_json: bool) -> None:
         typer.echo(text, err=True)
 
 
-def listener(*, quiet: bool, verbose: bool) -> Listener:
-    """Return who shows a run at work: bars on a terminal, lines elsewhere; all on stderr."""
+def listener(*, quiet: bool, verbose: bool, is_here: bool = True) -> Listener:
+    """Return who shows a run at work: bars on a terminal, lines elsewhere; all on stderr.
+
+    Parameters
+    ----------
+    quiet, verbose : bool
+        The options.
+    is_here : bool
+        Whether this machine does the work: of others nobody knows the memory.
+    """
     from rich.console import Console  # noqa: PLC0415
 
     from anystar_batch import progress  # noqa: PLC0415
+    from anystar_batch.usage import used_memory  # noqa: PLC0415
+
+    memory = used_memory if is_here else None
 
     def emit(line: str) -> None:
         typer.echo(line, err=True)
@@ -92,8 +103,8 @@ def listener(*, quiet: bool, verbose: bool) -> Listener:
     if quiet:
         return progress.QuietProgress(emit)
     if sys.stderr.isatty() and not verbose:
-        return progress.RichProgress(Console(stderr=True))
-    return progress.LogProgress(emit)
+        return progress.RichProgress(Console(stderr=True), memory)
+    return progress.LogProgress(emit, memory)
 
 
 def report(error: Exception, image: str | None = None) -> int:

@@ -123,7 +123,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     if dry_run:
         code = _preview_all(todo, as_json=as_json)
     else:
-        progress = listener(quiet=quiet, verbose=verbose)
+        progress = listener(quiet=quiet, verbose=verbose, is_here=scheduler is None)
         with interruptible(progress.close):
             code = _segment_all(todo, progress, as_json=as_json, fail_on_warning=fail_on_warning)
             code = _gather_all(plates, code, as_json=as_json)

@@ -124,7 +124,7 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
         overwrite=overwrite,
         no_report=no_report,
     )
-    progress = listener(quiet=quiet, verbose=verbose)
+    progress = listener(quiet=quiet, verbose=verbose, is_here=scheduler is None)
     try:
         wanted = _config(chosen, root, pattern, settle)
         with interruptible(progress.close):
