@@ -68,7 +68,7 @@ def test_spoilt_metadata(tmp_path, version, what):
         try:
             with bounded():
                 if what == "describe":
-                    describe(str(image))
+                    list(describe(str(image)))
                 else:
                     ahead.preview(small.config(image), model=small.model(), factory=factory)
             outcomes["good"] += 1
