@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 
 import numpy as np
 
 from anystar_batch import publication, render
+from anystar_batch.address import is_remote
 from anystar_batch.archive import files
 from anystar_batch.archive.labels import published_attributes
+from anystar_batch.archive.ledger import Ledger
 from anystar_batch.blocks import units_per_block
 from anystar_batch.config import SegmentConfig
 from anystar_batch.deciding import block_shape, check_network, decide, settle
-from anystar_batch.engine import block_threads, natural_workers
+from anystar_batch.engine import block_threads, natural_workers, threads_per_worker
 from anystar_batch.errors import OutputExistsError
-from anystar_batch.events import ignore
+from anystar_batch.estimate import estimate
+from anystar_batch.events import Event, StageDone
 from anystar_batch.geometry import grid_shape
 from anystar_batch.memory import available_memory, block_bytes, network_bytes
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.devices import gpu_names
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.record import NOTHING_TO_DO, Preview
+from anystar_batch.tasks import Work
 
 
 def preview(
@@ -50,7 +57,14 @@ def preview(
     publication.check_permissions(places)
     before = publication.published(config, places, wanted.digest)
     check_network(wanted.factory)
-    plan = decide(wanted, None, ignore)
+    probing = 0.0
+
+    def listen(event: Event) -> None:
+        nonlocal probing
+        if isinstance(event, StageDone):
+            probing += event.seconds
+
+    plan = decide(wanted, None, listen)
     spec = render.spec_of(wanted.source)
     memory = config.run.memory if config.run.memory is not None else available_memory()
     gpus = gpu_names(config.result.backend)
@@ -61,17 +75,37 @@ def preview(
     counts = plan.tiles.counts
     sizes = [int(np.prod(info.shape, dtype=np.int64)) * 4 for info in spec.arrays]
     exists = files.exists(places.label.path)
+    tiles = int(np.prod(counts)) * len(plan.times)
+    done = Ledger.count_in(Path(places.work), wanted.digest, "predict")
+    done = 0 if config.run.restart else min(done, tiles)
+    known = None
+    if before is None:
+        work = Work(plan, "", "", wanted.factory, threads_per_worker(workers))
+        known = estimate(work, workers, tiles - done, probing)
     return Preview(
         plan=plan,
         status=NOTHING_TO_DO if before is not None else "replace" if exists else "new",
         places=places,
         block_shape=shape,
         blocks=int(np.prod(grid_shape(counts, groups))) * len(plan.times),
-        tiles=int(np.prod(counts)) * len(plan.times),
+        tiles=tiles,
         label_bytes=sum(sizes),
         tile_bytes=network_bytes(plan),
         block_bytes=block_bytes(plan, shape),
+        tiles_done=done,
+        estimate=known,
+        free_bytes=min(_free(path) for path in (places.folder, places.label.parent, places.work)),
     )
+
+
+def _free(path: str) -> int:
+    """Free bytes of the disk on which a path lies, or would; no end of them in object stores."""
+    if is_remote(path):
+        return sys.maxsize
+    place = Path(path)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return shutil.disk_usage(place).free
 
 
 class Standing(StrEnum):

@@ -70,12 +70,12 @@ def predict(task: PredictTask) -> Done:
         for tile in task.tiles:
             if contents[tile]:
                 found[tile] = tile_candidates(work, reader, time, tile)
-    judged = _judged(plan, task, {t: c for t, (c, _) in found.items()})
-    kept = {t: candidates for t, (candidates, _) in judged.items()}
+    alive = judged(plan, task, {t: c for t, (c, _) in found.items()})
+    kept = {t: candidates for t, (candidates, _) in alive.items()}
     if plan.filters.min_contrast is not None:
         kept = {t: with_contrasts(plan, reader, time, t, c) for t, c in kept.items()}
     folder = Path(work.folder) / CANDIDATES
-    parts = [(tile_key(time, t), kept[t], judged[t][1]) for t in task.tiles]
+    parts = [(tile_key(time, t), kept[t], alive[t][1]) for t in task.tiles]
     work.fence.check()
     slices = spool.save(folder, file_name(time, task.tiles, "npy"), parts)
     entries: dict[str, dict[str, object]] = {}
@@ -91,6 +91,11 @@ def predict(task: PredictTask) -> Done:
         }
     count = sum(len(c) for c in kept.values())
     return Done(entries, clock.perf_counter() - started, count)
+
+
+def load(work: Work) -> None:
+    """Load the network, where this process has not yet: what comes is then timed without it."""
+    _predictor(work.factory, work.plan.model, work.threads)
 
 
 def tile_candidates(
@@ -169,10 +174,23 @@ def with_contrasts(
     return replace(candidates, contrast=values)
 
 
-def _judged(
+def judged(
     plan: Plan, task: PredictTask, found: Mapping[ZYX, Candidates]
 ) -> dict[ZYX, tuple[Candidates, NDArray[np.int8]]]:
-    """Candidates by tile with what the task knows of them, less those certainly suppressed."""
+    """Return candidates with what the task knows of them, less those certainly suppressed.
+
+    Parameters
+    ----------
+    plan : Plan
+    task : PredictTask
+    found : mapping
+        Candidates of each tile of the task.
+
+    Returns
+    -------
+    dict
+        By tile: the candidates that may survive, and their `Status`, int8 [n].
+    """
     whole = set(task.tiles) == set(task.block.units)
     regions = [task.block.box] if whole else [plan.tiles.core_box(t) for t in task.tiles]
     groups = [task.tiles] if whole else [(t,) for t in task.tiles]

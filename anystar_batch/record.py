@@ -17,6 +17,7 @@ from typing import Any
 from anystar_batch import __version__
 from anystar_batch.blocks import units_per_block
 from anystar_batch.config import SegmentConfig
+from anystar_batch.estimate import Estimate
 from anystar_batch.geometry import ZYX
 from anystar_batch.memory import PROCESS_BYTES
 from anystar_batch.places import Places
@@ -101,6 +102,12 @@ class Preview:
         Memory of the network for one tile, and of a block besides.
     places : Places
         Where results would go.
+    tiles_done : int
+        Of the tiles: those that an unfinished run has done.
+    estimate : Estimate or None
+        What one tile took; None where there is nothing to do, or no tile with anything stored.
+    free_bytes : int
+        Of the fuller of the disks on which work and results lie; object stores do not count.
     """
 
     plan: Plan
@@ -112,9 +119,13 @@ class Preview:
     tile_bytes: int
     block_bytes: int
     places: Places
+    tiles_done: int = 0
+    estimate: Estimate | None = None
+    free_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the preview as plain JSON values."""
+        known = self.estimate
         return {
             "image": self.plan.source.path,
             "label": self.places.label.path,
@@ -126,6 +137,12 @@ class Preview:
             "tiles": self.tiles,
             "label_bytes_uncompressed": self.label_bytes,
             "memory_per_worker": self.tile_bytes + self.block_bytes + PROCESS_BYTES,
+            "tiles_done": self.tiles_done,
+            "seconds": None if known is None else round(known.seconds, 1),
+            "tile_seconds": None if known is None else round(known.tile_seconds, 4),
+            "workers": None if known is None else known.workers,
+            "work_bytes": None if known is None else known.work_bytes,
+            "free_bytes": self.free_bytes,
         }
 
 

@@ -43,6 +43,18 @@ def test_help_loads_nothing_heavy(words):
     assert done.stdout
 
 
+def test_an_error_is_said_once(tmp_path):
+    """In a process of its own: nobody else listens to the log there."""
+    done = subprocess.run(
+        [sys.executable, "-m", "anystar_batch", "info", str(tmp_path / "none.zarr")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {tmp_path}/none.zarr: no such file or directory\n"
+
+
 def test_version(command):
     assert command("--version").stdout == f"anystar-batch {__version__}\n"
 
@@ -200,6 +212,8 @@ def test_a_broken_image_does_not_stop_the_others(tmp_path, command, json_too):
     assert done.exit_code == 2
     assert done.stderr.count("error:") == 1
     assert "b.zarr: not a Zarr" in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("image ")]
+    assert (len(said), said[2]) == (3, f"image 3 of 3: {good[1]}")
     assert all(Path(g, "labels/anystar").is_dir() for g in good)
     if json_too:
         lines = [json.loads(line) for line in done.stdout.splitlines()]

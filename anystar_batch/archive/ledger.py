@@ -134,6 +134,13 @@ class Ledger:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    @staticmethod
+    def count_in(folder: Path, fingerprint: str, stage: str) -> int:
+        """Return how many pieces of a stage a directory's work has done; 0 if it is another's."""
+        if Ledger.fingerprint_in(folder) != fingerprint:
+            return 0
+        return (folder / NAME).read_bytes().count(b'\n{"stage": "%b",' % stage.encode())
+
     def entry(self, stage: str, key: str) -> dict[str, Any] | None:
         """Return what was noted of a piece, None if it is not done."""
         return self.entries(stage).get(key)

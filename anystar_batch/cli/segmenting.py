@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import typer
 
 from anystar_batch.cli import options as o
 from anystar_batch.cli.config_file import ConfigFile
+from anystar_batch.cli.previewing import preview
 from anystar_batch.cli.screen import (
     DONE,
     SEVERITY,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from anystar_batch.engine import Engine
     from anystar_batch.plates import Plate
     from anystar_batch.progress import Listener
-    from anystar_batch.record import Preview, Summary
+    from anystar_batch.record import Summary
 
 
 def segment(  # noqa: PLR0913  (one parameter an option)
@@ -121,7 +123,8 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     except AnyStarBatchError as error:
         raise typer.Exit(report(error)) from None
     if dry_run:
-        code = _preview_all(todo, as_json=as_json)
+        with interruptible(lambda: None, "interrupted"):
+            code = _each(todo, lambda config: preview(config, as_json=as_json), as_json=as_json)
     else:
         progress = listener(quiet=quiet, verbose=verbose, is_here=scheduler is None)
         with interruptible(progress.close):
@@ -208,13 +211,18 @@ def _segment_all(
 ) -> int:
     """Segment one image after another with one engine; return the exit code that counts most."""
     from anystar_batch.engine import open_engine  # noqa: PLC0415
+    from anystar_batch.events import Note  # noqa: PLC0415
     from anystar_batch.memory import available_memory  # noqa: PLC0415
     from anystar_batch.network.devices import gpu_names  # noqa: PLC0415
 
     shared = configs[0].run
     memory = shared.memory if shared.memory is not None else available_memory()
 
+    number = itertools.count(1)
+
     def run(config: SegmentConfig, engine: Engine) -> int:
+        if len(configs) > 1:
+            progress(Note(f"image {next(number)} of {len(configs)}: {config.image}"))
         try:
             summary = _segment_one(config, engine, progress)
         finally:
@@ -242,19 +250,6 @@ def _segment_one(config: SegmentConfig, engine: Engine, progress: Listener) -> S
     return pipeline.segment(config, listen, engine=engine)
 
 
-def _preview_all(configs: list[SegmentConfig], *, as_json: bool) -> int:
-    """Print the plan of every image; return the exit code that counts most."""
-    from anystar_batch import ahead  # noqa: PLC0415
-
-    def run(config: SegmentConfig) -> int:
-        found = ahead.preview(config)
-        typer.echo(json.dumps(found.to_json()) if as_json else _preview_text(found))
-        return DONE
-
-    with interruptible(lambda: None):
-        return _each(configs, run, as_json=as_json)
-
-
 def _each(
     configs: list[SegmentConfig], run: Callable[[SegmentConfig], int], *, as_json: bool
 ) -> int:
@@ -269,29 +264,3 @@ def _each(
                 document = {"image": config.image, "error": str(error), "exit": codes[-1]}
                 typer.echo(json.dumps(document))
     return min(codes, key=SEVERITY.index)
-
-
-def _preview_text(preview: Preview) -> str:
-    plan = preview.plan
-    document = preview.to_json()
-    diameter = "native scale" if plan.diameter_um is None else f"{plan.diameter_um:.3g} um"
-    zoom = " x ".join(f"{z:.3g}" for z in plan.working.zoom)
-    filters = [f"  filters     {plan.filters}"] if plan.filters.to_json() else []
-    return "\n".join(
-        [
-            f"image         {plan.source.path}",
-            f"  volume      {plan.source.shape_zyx(0)} voxels (z, y, x), {len(plan.times)} time(s)",
-            f"  diameter    {diameter}",
-            f"  reads       level {plan.working.level} ({plan.level.origin}), zoom {zoom}",
-            f"  working     {plan.working.shape} voxels of "
-            + " x ".join(f"{v:.4g}" for v in plan.working.voxel_um)
-            + " um",
-            f"  tiles       {preview.tiles} of {plan.tiles.core}, window {plan.tiles.window}",
-            *filters,
-            f"  blocks      {preview.blocks} of {preview.block_shape} level-0 voxels",
-            f"  memory      {document['memory_per_worker'] / 1e9:.2f} GB a worker",
-            f"  output      {preview.label_bytes / 1e9:.3f} GB of labels before compression",
-            f"label         {preview.places.label.path} ({preview.status})",
-            f"table         {preview.places.stats}",
-        ]
-    )
