@@ -139,8 +139,8 @@ def test_a_dry_run_says_all_of_it_and_writes_nothing(tmp_path, command):
     before = small.snapshot(tmp_path)
     run = ["segment", image, "--diameter", "5um", "--dry-run"]
     text = command(*run, "--workers", "1").stdout
-    size = 4 * (math.prod(small.SHAPE) + 20 * 20 * 22) / 1e9
-    assert f"disk        {size:.3f} GB of labels before compression, about 0.000 GB of" in text
+    size = 4 * (math.prod(small.SHAPE) + 20 * 20 * 22) / 1e6
+    assert f"disk        {size:.3g} MB of labels before compression, about 0.0" in text
     assert "GB free" in text
     assert "for the network, an estimate: 18 tiles of " in text
     assert "on 1 worker; other stages come on top" in text

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anystar_batch.cli import completing
+
 if TYPE_CHECKING:
     from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 
@@ -14,13 +16,22 @@ Label = Annotated[str, typer.Option(help="Name of the label.")]
 Output = Annotated[
     str | None, typer.Option(metavar="DIR", help="Write everything here, not into the images.")
 ]
-Channel = Annotated[str, typer.Option(help="Channel to segment: index or name.")]
+Channel = Annotated[
+    str,
+    typer.Option(help="Channel to segment: index or name.", autocompletion=completing.channels),
+]
 Time = Annotated[str, typer.Option(help="Times to segment: all, 3, or 0,2,5-8.")]
 ReferenceTime = Annotated[
     int | None,
     typer.Option(metavar="T", help="Segment this time only; measure its objects at every --time."),
 ]
-Measure = Annotated[str, typer.Option(help="Further columns: solidity,sphericity,surface,feret.")]
+Measure = Annotated[
+    str,
+    typer.Option(
+        help="Further columns: solidity,sphericity,surface,feret.",
+        autocompletion=completing.measures,
+    ),
+]
 Diameter = Annotated[
     str | None,
     typer.Option(help="Typical object: 12um, or 9px in the plane. Default: probed."),
@@ -57,13 +68,24 @@ MinRegularity = Annotated[
     float | None,
     typer.Option(help="Remove objects that fill less of their convex hull, 0 to 1."),
 ]
-Model = Annotated[str, typer.Option(help="Bundled model, or a StarDist-3D folder.")]
+Model = Annotated[
+    str,
+    typer.Option(help="Bundled model, or a StarDist-3D folder.", autocompletion=completing.models),
+]
 Tile = Annotated[int | None, typer.Option(help="Core edge of a network tile, working voxels.")]
 Precision = Annotated[
     str,
-    typer.Option(help="Of the network: float32, bfloat16, or auto: what is fast here."),
+    typer.Option(
+        help="Of the network: float32, bfloat16, or auto: what is fast here.",
+        autocompletion=completing.one_of("PRECISIONS"),
+    ),
 ]
-Backend = Annotated[str, typer.Option(help="Of the network: tensorflow or jax.")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="Of the network: tensorflow or jax.", autocompletion=completing.one_of("BACKENDS")
+    ),
+]
 BlockShape = Annotated[
     tuple[int, int, int] | None,
     typer.Option(metavar="Z Y X", help="Block of work in level-0 voxels. No effect on results."),

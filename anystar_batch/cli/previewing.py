@@ -32,7 +32,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
     filters = [f"  filters     {plan.filters}"] if plan.filters.to_json() else []
     done = f", {preview.tiles_done} done by an unfinished run" if preview.tiles_done else ""
     known = preview.estimate
-    work = "" if known is None else f", about {known.work_bytes / 1e9:.3f} GB of work files"
+    work = "" if known is None else f", about {_size(known.work_bytes)} of work files"
     return "\n".join(
         [
             f"image         {plan.source.path}",
@@ -46,7 +46,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
             *filters,
             f"  blocks      {preview.blocks} of {preview.block_shape} level-0 voxels",
             f"  memory      {document['memory_per_worker'] / 1e9:.2f} GB a worker",
-            f"  disk        {preview.label_bytes / 1e9:.3f} GB of labels before compression{work}; "
+            f"  disk        {_size(preview.label_bytes)} of labels before compression{work}; "
             f"{preview.free_bytes / 1e9:.1f} GB free",
             f"  time        {_time_text(preview, is_here=is_here)}",
             f"label         {preview.places.label.path} ({preview.status})",
@@ -65,8 +65,14 @@ def _time_text(preview: Preview, *, is_here: bool) -> str:
     if known is None:
         return "unknown: nothing is stored in the tiles that were looked at"
     workers = f"{known.workers} worker" + ("" if known.workers == 1 else "s")
+    tiles = f"{known.tiles} tile" + ("" if known.tiles == 1 else "s")
     where = "" if is_here else " of this machine; the cluster was not asked"
     return (
-        f"about {duration(known.seconds)} for the network, an estimate: {known.tiles} tiles of "
+        f"about {duration(known.seconds)} for the network, an estimate: {tiles} of "
         f"{known.tile_seconds:.2g} s on {workers}{where}; other stages come on top"
     )
+
+
+def _size(count: int) -> str:
+    """Bytes as people say them."""
+    return f"{count / 1e9:.3g} GB" if count >= 10**9 else f"{count / 1e6:.3g} MB"

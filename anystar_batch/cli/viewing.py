@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from anystar_batch.cli import completing
 from anystar_batch.cli import options as o
 from anystar_batch.cli.screen import report
 from anystar_batch.errors import AnyStarBatchError
@@ -16,7 +17,11 @@ def view(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="OME-Zarr image, or a label.")],
     label: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Label to show; may be repeated. Default: all."),
+        typer.Option(
+            metavar="NAME",
+            help="Label to show; may be repeated. Default: all.",
+            autocompletion=completing.labels,
+        ),
     ] = None,
     output: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where segment --output wrote the labels.")
