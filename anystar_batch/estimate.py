@@ -27,7 +27,7 @@ from anystar_batch.tasks import Work, model_rays
 SEEN = (1 / 2, 1 / 6, 5 / 6)
 """Where along each axis tiles are looked at: the middle first."""
 
-PATIENCE = 2.0
+PATIENCE = 10.0
 """Seconds: a tile that took longer is not timed a second time without what the first one loads."""
 
 
