@@ -20,8 +20,9 @@ from typing import Any, Protocol, TypeVar
 
 from anystar_batch import cgroup
 from anystar_batch import scheduler as scheduling
+from anystar_batch.attempts import Failure, Left, attempt_all, failure_of, unless_due
 from anystar_batch.cluster import GPU, local_cluster, quiet
-from anystar_batch.errors import AnyStarBatchError, ConfigError, OutputError
+from anystar_batch.errors import ConfigError
 from anystar_batch.stopping import Stop
 
 logger = logging.getLogger(__name__)
@@ -49,27 +50,6 @@ WORKER_BYTES = 600_000_000
 
 CORES_PER_WORKER, COMFORTABLE_BYTES = 4, 4_000_000_000
 """What a worker gets where nobody says how many there shall be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a task failed.
-
-    Parameters
-    ----------
-    reason : str
-        One line.
-    is_expected : bool
-        Whether the error was raised on purpose, so that its message is for the user.
-    """
-
-    reason: str
-    is_expected: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A task that was not begun, because it was time to stop."""
 
 
 class Engine(Protocol):
@@ -267,53 +247,6 @@ def _outcomes(group: list[Task], future: Any, pace: _Pace) -> list[tuple[Task, A
     ]
 
 
-def unless_due(function: Callable[[Task], Result], task: Task, stop: Stop) -> Result | Left:
-    """Run a task, unless it is time to stop."""
-    return Left() if stop.is_due else function(task)
-
-
-def attempt_all(
-    function: Callable[[Task], Result], tasks: Sequence[Task], stop: Stop | None = None
-) -> tuple[list[Result | Failure | Left], float]:
-    """Run some tasks in a worker, one after another; return their results and the seconds taken.
-
-    Parameters
-    ----------
-    function : callable
-        A module-level function.
-    tasks : sequence
-        Its arguments.
-    stop : Stop, optional
-        When to begin no more of them.
-    """
-    began = clock.perf_counter()
-    results = [attempt(function, task, stop) for task in tasks]
-    return results, clock.perf_counter() - began
-
-
-def attempt(
-    function: Callable[[Task], Result], task: Task, stop: Stop | None = None
-) -> Result | Failure | Left:
-    """Run a task in a worker; what cannot pass is returned, so that nobody tries it again.
-
-    Parameters
-    ----------
-    function : callable
-        A module-level function.
-    task : object
-        Its argument.
-    stop : Stop, optional
-        When not to begin it.
-    """
-    try:
-        return function(task) if stop is None else unless_due(function, task, stop)
-    except AnyStarBatchError as error:
-        # Raised on purpose: as true the second time, unless the file system had a weak moment.
-        if isinstance(error.__cause__, OSError) and not isinstance(error, OutputError):
-            raise
-        return failure_of(error)
-
-
 @contextlib.contextmanager
 def open_engine(
     workers: int | None,
@@ -392,19 +325,3 @@ def threads_per_worker(workers: int) -> int:
 def block_threads(workers: int) -> int:
     """Return how many blocks each worker works on at once."""
     return min(MAX_THREADS, threads_per_worker(1)) if workers == 1 else 1
-
-
-def failure_of(error: BaseException) -> Failure:
-    """Return what to tell of an error, and log the rest."""
-    name = type(error).__name__
-    if name == "KilledWorker":
-        reason = (
-            "its worker process was killed repeatedly, most likely for lack of memory; give more "
-            "--memory, fewer --workers, a smaller --block-shape or a smaller --tile"
-        )
-        return Failure(reason, is_expected=True)
-    text = " ".join(str(error).split()) or name
-    if isinstance(error, AnyStarBatchError):
-        return Failure(text, is_expected=True)
-    logger.error("a block failed unexpectedly", exc_info=error)
-    return Failure(f"unexpected {name}: {text}", is_expected=False)

@@ -116,7 +116,8 @@ def score(folder: Path, name: str) -> dict[str, Any]:
         model, network = load(folder / "model")
         scorer, thresholds = Scorer(model, network, released().sample), (0.5, 0.3)
     else:
-        from anystar_batch.network.unet import build, load_weights
+        from anystar_batch.network.unet import build
+        from anystar_batch.network.weights import load_weights
         from trainer.score import synthetic, tune
 
         config = TrainConfig.from_json((folder / "train.json").read_text())

@@ -166,7 +166,7 @@ def memory_store():
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
     from fsspec.implementations.memory import MemoryFileSystem
 
-    from anystar_batch.archive import remote
+    from anystar_batch.archive import filesystems
 
     class Memory(MemoryFileSystem):
         protocol = "s3"
@@ -200,6 +200,6 @@ def memory_store():
     wrapped = AsyncFileSystemWrapper(plain, asynchronous=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            remote, "_opened", lambda *_, asynchronous: wrapped if asynchronous else plain
+            filesystems, "_opened", lambda *_, asynchronous: wrapped if asynchronous else plain
         )
         yield plain

@@ -11,14 +11,11 @@ from pathlib import Path
 import pytest
 
 from anystar_batch import cluster
+from anystar_batch.attempts import Failure, Left, attempt, failure_of
 from anystar_batch.engine import (
     RETRIES,
     WINDOW,
-    Failure,
     InlineEngine,
-    Left,
-    attempt,
-    failure_of,
     natural_workers,
     open_engine,
     threads_per_worker,

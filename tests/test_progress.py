@@ -7,7 +7,8 @@ from rich.console import Console
 
 from anystar_batch import progress
 from anystar_batch.events import BlockDone, BlockFailed, Note, StageDone, StageStarted
-from anystar_batch.progress import LogProgress, Pace, QuietProgress, RichProgress, duration
+from anystar_batch.pace import SAMPLING, Pace, duration
+from anystar_batch.progress import LogProgress, QuietProgress, RichProgress
 
 EVENTS = [
     Note("a note with [brackets]"),
@@ -99,7 +100,7 @@ def test_memory_is_looked_at_now_and_then(now):
     held = iter([1e9, 3e9])
     pace = Pace(StageStarted("table", 1), lambda: next(held))
     assert [pace.facts() for _ in range(50)] == [["1.0 GB"]] * 50
-    now[0] += progress.SAMPLING
+    now[0] += SAMPLING
     assert pace.facts() == ["3.0 GB"]
 
 

@@ -158,7 +158,8 @@ def saved_config(run: Path) -> TrainConfig:
 
 def load_run(options: argparse.Namespace, config: TrainConfig) -> keras.Model:
     """Build the run's network with the chosen weights."""
-    from anystar_batch.network.unet import build, load_weights
+    from anystar_batch.network.unet import build
+    from anystar_batch.network.weights import load_weights
 
     model = build(config.network, config.precision)
     load_weights(model, options.run / options.weights)

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from anystar_batch.errors import ModelError
-from anystar_batch.network.unet import UNetConfig, build, load_weights, save_weights
+from anystar_batch.network.unet import UNetConfig, build
+from anystar_batch.network.weights import load_weights, save_weights
 from trainer.config import TrainConfig
 from trainer.score import Scorer, Truth, predict, tally
 

@@ -32,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.errors import ConfigError
-from anystar_batch.network.unet import build, load_weights, save_weights
+from anystar_batch.network.unet import build
+from anystar_batch.network.weights import load_weights, save_weights
 from trainer.config import TrainConfig
 from trainer.feed import Batch, BatchSource, echoed, feed
 

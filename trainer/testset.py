@@ -216,7 +216,8 @@ def score_model(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
         object has the model's diameter, as the command does it; left out for a model without one.
     """
     from anystar_batch.network.bundled import load_model  # noqa: PLC0415  (with the network)
-    from anystar_batch.network.unet import build, load_weights  # noqa: PLC0415
+    from anystar_batch.network.unet import build  # noqa: PLC0415
+    from anystar_batch.network.weights import load_weights  # noqa: PLC0415
 
     model = load_model(name)
     network = build(model.unet)

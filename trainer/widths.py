@@ -75,7 +75,7 @@ def resize(old: keras.Model, new: keras.Model, seed: int = 0) -> None:
             origins[after.name] = kept
 
 
-def _inputs(layer: Any) -> list[str]:
+def _inputs(layer: keras.Layer) -> list[str]:
     """Names of the layers that a layer reads."""
     nodes = layer._inbound_nodes  # noqa: SLF001  (Keras has no public word for it)
     return [one.operation.name for one in nodes[0].parent_nodes]
@@ -91,7 +91,7 @@ def _loudness(layers: Sequence[Any], index: int, kernel: NDArray[np.float32]) ->
     """How much each channel of a convolution says: by its normalisation, else by its kernel."""
     following = layers[index + 1].get_weights() if index + 1 < len(layers) else []
     if len(following) == 4:
-        return np.abs(following[0])
+        return np.asarray(np.abs(following[0]))
     return np.asarray(np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), axis=0))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from anystar_batch.address import is_remote, normal, parent
-from anystar_batch.archive import documents, files, remote
+from anystar_batch.archive import documents, files, remote, remote_errors
 from anystar_batch.archive.files import output_error, write_json_atomic
 from anystar_batch.archive.foreign import WRITE, what_else
 from anystar_batch.archive.ngff import JSON
@@ -133,7 +133,7 @@ def read_object(path: str | Path) -> JSON | None:
         document = None if data is None else json.loads(data)
     except OSError as error:
         message = f"{path}: the metadata cannot be read: {error.strerror}"
-        if isinstance(error, remote.CredentialsError):
+        if isinstance(error, remote_errors.CredentialsError):
             message += "; give them by the environment (docs/storage.md)"
         raise kind_of(error)(message) from error
     except (ValueError, RecursionError) as error:

@@ -15,7 +15,8 @@ from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.storage import FsspecStore
 
 from anystar_batch.address import is_read_only
-from anystar_batch.archive import remote
+from anystar_batch.archive import remote, remote_errors
+from anystar_batch.archive.filesystems import filesystem
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -32,7 +33,7 @@ def object_store(path: str, *, read_only: bool) -> ObjectStore:
     read_only : bool
         Whether nothing may be written.
     """
-    fs, key = remote.filesystem(path, asynchronous=True)
+    fs, key = filesystem(path, asynchronous=True)
     return ObjectStore(fs, read_only=read_only, path=key)
 
 
@@ -55,13 +56,13 @@ class ObjectStore(FsspecStore):
             try:
                 found = await super().get(key, prototype, byte_range)
             except Exception as error:
-                known = remote.os_error(error)
+                known = remote_errors.os_error(error)
                 if isinstance(known, PermissionError) and not isinstance(
-                    known, remote.CredentialsError
+                    known, remote_errors.CredentialsError
                 ):
                     if await asyncio.to_thread(remote.hides_missing, address):
                         return None
-                elif pause is not None and remote.is_passing(known):
+                elif pause is not None and remote_errors.is_passing(known):
                     await asyncio.sleep(pause)
                     continue
                 raise known from error
@@ -80,7 +81,7 @@ class ObjectStore(FsspecStore):
         try:
             await super().set(key, value, byte_range)
         except Exception as error:
-            raise remote.os_error(error) from error
+            raise remote_errors.os_error(error) from error
 
     async def delete(self, key: str) -> None:
         """Delete an object; without one, do nothing.
@@ -96,7 +97,7 @@ class ObjectStore(FsspecStore):
         except FileNotFoundError:
             return
         except Exception as error:
-            raise remote.os_error(error) from error
+            raise remote_errors.os_error(error) from error
 
 
 def _check_length(found: Buffer | None, byte_range: ByteRequest | None) -> None:

@@ -12,7 +12,6 @@ by asking for a key that nobody has (`hides_missing`); only then is 403 taken fo
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +20,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from anystar_batch.address import is_read_only, parent, scheme, scrub
-from anystar_batch.errors import ConfigError, shorten
+from anystar_batch.address import is_read_only, parent, scheme
+from anystar_batch.archive import filesystems
+from anystar_batch.archive.filesystems import filesystem
+from anystar_batch.archive.remote_errors import CredentialsError, is_passing, os_error
+from anystar_batch.errors import ConfigError
 
 PAUSES = (0.2, 1.0, 3.0)
 """Seconds before a request to a web server is repeated; other libraries repeat by themselves."""
@@ -30,148 +32,17 @@ PAUSES = (0.2, 1.0, 3.0)
 AT_ONCE = 16
 """Requests under way at once, where there are many to make."""
 
-CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
-"""How long a web server may take to answer, and to send the next bytes."""
-
 ABSENT = ".anystar-batch-no-such-key"
 """A key that nobody has."""
 
-_LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "https": "aiohttp", "http": "aiohttp"}
-
-_CREDENTIALS = {
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "ProfileNotFound",
-    "CredentialRetrievalError",
-    "TokenRetrievalError",
-    "SSOTokenLoadError",
-    "UnauthorizedSSOTokenError",
-    "DefaultCredentialsError",
-    "RefreshError",
-}
-
-_PASSING = {
-    "BotoCoreConnectionError",
-    "ConnectionError",
-    "HTTPClientError",
-    "IncompleteRead",
-    "IncompleteReadError",
-    "ClientConnectionError",
-    "ClientPayloadError",
-    "TimeoutError",
-}
 
 Result = TypeVar("Result")
 
 
-class CredentialsError(PermissionError):
-    """There are no credentials, or they are incomplete."""
-
-
-def filesystem(path: str, *, asynchronous: bool = False) -> tuple[Any, str]:
-    """Return the fsspec file system of an address, and the address as that names it.
-
-    Parameters
-    ----------
-    path : str
-        A checked address.
-    asynchronous : bool
-        For zarr's own event loop; else for calls that wait.
-
-    Raises
-    ------
-    ConfigError
-        If the library for it is not installed.
-    """
-    kind = scheme(path)
-    try:
-        fs = _opened(kind, os.getpid(), asynchronous=asynchronous)
-    except ImportError as error:
-        message = (
-            f"{path}: {kind}:// needs {error.name or _LIBRARIES[kind]}, which is not installed; "
-            "pip install 'anystar-batch[cloud]'"
-        )
-        raise ConfigError(message) from error
-    return fs, str(fs._strip_protocol(path))  # noqa: SLF001  (fsspec's own url_to_fs calls it)
-
-
-@lru_cache(maxsize=16)
-def _opened(kind: str, _process: int, *, asynchronous: bool) -> Any:  # noqa: ANN401
-    """Open a file system; all threads share it, or each would have connections of its own."""
-    import fsspec  # noqa: PLC0415  (nobody with local images needs it)
-
-    options: dict[str, Any] = {"asynchronous": asynchronous}
-    if kind in {"http", "https"}:
-        options["client_kwargs"] = _client_options(fsspec.config.conf)
-    else:
-        options["use_listings_cache"] = False
-    if kind == "s3":
-        # One request an object, as zarr asks for many at once: parts of two versions never mix.
-        options["max_concurrency"] = fsspec.config.conf.get("s3", {}).get("max_concurrency", 1)
-    return fsspec.filesystem(kind, **options)
-
-
 def forget() -> None:
     """Open every file system anew at its next use, with the environment as it is then."""
-    _opened.cache_clear()
+    filesystems.forget()
     hides_missing.cache_clear()
-
-
-def _client_options(conf: dict[str, Any]) -> dict[str, Any]:
-    """Options of the web client: patience, `.netrc` and proxies, then what the user has set."""
-    import aiohttp  # noqa: PLC0415
-
-    patience = aiohttp.ClientTimeout(
-        total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS
-    )
-    found: dict[str, Any] = {"trust_env": True, "timeout": patience}
-    for kind in ("http", "https"):
-        found |= conf.get(kind, {}).get("client_kwargs", {})
-    return found
-
-
-def os_error(error: BaseException) -> OSError:
-    """Return what a library raised as an `OSError`, its text without secrets and in one line."""
-    cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and cause and not isinstance(cause, LookupError):
-        # fsspec's web client says so of everything that went wrong.
-        error = cause
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    text = scrub(shorten(str(error) or type(error).__name__))
-    status = _status_of(error)
-    if isinstance(error, CredentialsError):
-        return error
-    if isinstance(error, FileExistsError):
-        return FileExistsError(errno.EEXIST, "the object exists already")
-    if not kinds.isdisjoint(_CREDENTIALS):
-        return CredentialsError(errno.EACCES, f"no usable credentials: {text}")
-    if isinstance(error, FileNotFoundError) or "NoSuchBucket" in kinds or status in {404, 410}:
-        return FileNotFoundError(errno.ENOENT, "no such object")
-    if isinstance(error, PermissionError) or status in {401, 403}:
-        return PermissionError(errno.EACCES, f"access denied ({text})")
-    if isinstance(status, int):
-        passes = status == 429 or status >= 500
-        return OSError(errno.EAGAIN if passes else errno.EIO, f"the server answers {status}")
-    if not kinds.isdisjoint(_PASSING):
-        return OSError(errno.EAGAIN, f"the store does not answer ({text})")
-    number = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
-    return OSError(number, f"{type(error).__name__}: {text}")
-
-
-def _status_of(error: BaseException) -> int | None:
-    """Return the HTTP status that an error of aiohttp, gcsfs or botocore carries."""
-    response = getattr(error, "response", None)
-    answer = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
-    # aiohttp warns of its own `code`, so it is looked at where there is no `status` only.
-    found = [getattr(error, "status", None), answer.get("HTTPStatusCode")]
-    if not isinstance(found[0], int):
-        found.append(getattr(error, "code", None))
-    return next((status for status in found if isinstance(status, int)), None)
-
-
-def is_passing(error: OSError) -> bool:
-    """Return whether the same request may succeed a little later."""
-    return error.errno == errno.EAGAIN
 
 
 def _ask(path: str, function: Callable[[], Result]) -> Result:

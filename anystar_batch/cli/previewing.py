@@ -57,7 +57,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
 
 def _time_text(preview: Preview, *, is_here: bool) -> str:
     """How long the run will take, and by what that is told."""
-    from anystar_batch.progress import duration  # noqa: PLC0415
+    from anystar_batch.pace import duration  # noqa: PLC0415
 
     known = preview.estimate
     if preview.status == "nothing to do":

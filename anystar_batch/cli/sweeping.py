@@ -212,7 +212,7 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(outcome.to_json()))
         return
-    from anystar_batch.progress import duration  # noqa: PLC0415
+    from anystar_batch.pace import duration  # noqa: PLC0415
 
     parts = []
     if outcome.summary is not None:
@@ -226,7 +226,7 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _swept_text(swept: Swept) -> str:
-    from anystar_batch.progress import duration  # noqa: PLC0415
+    from anystar_batch.pace import duration  # noqa: PLC0415
 
     counts = ", ".join(f"{count} {status}" for status, count in swept.counts.items())
     ended = "" if swept.stopped is None else f"; {swept.stopped}"

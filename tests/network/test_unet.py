@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.errors import ConfigError, ModelError
-from anystar_batch.network import unet
+from anystar_batch.network import unet, weights
 from anystar_batch.network.unet import UNetConfig
 
 SMALL = UNetConfig(
@@ -35,11 +35,11 @@ ODD = UNetConfig(
 def perturbed(model):
     """Move every weight off its start, batch normalisation's too."""
     rng = np.random.default_rng(3)
-    weights = [
+    values = [
         w + (rng.uniform(-0.1, 0.1, w.shape) if w.ndim > 1 else rng.uniform(0.01, 0.1, w.shape))
         for w in model.get_weights()
     ]
-    model.set_weights(weights)
+    model.set_weights(values)
     return model
 
 
@@ -68,7 +68,7 @@ def test_stardist_loads_our_weights_and_gives_the_same_output(config, tmp_path):
     (tmp_path / "stardist").mkdir()
     theirs, document = stardist_model(config, tmp_path / "stardist")
     assert UNetConfig.from_stardist(document) == config
-    unet.save_weights(ours, tmp_path / "weights_best.h5")
+    weights.save_weights(ours, tmp_path / "weights_best.h5")
     theirs.load_weights(str(tmp_path / "weights_best.h5"))
     image = image_of([2 * d for d in config.divisor()])
     prob, dist = (np.asarray(v) for v in ours(image, training=False))
@@ -84,7 +84,7 @@ def test_we_load_the_weights_that_stardist_writes(tmp_path):
     theirs, _ = stardist_model(SMALL, tmp_path)
     perturbed(theirs.keras_model).save_weights(str(tmp_path / "weights_best.h5"))
     ours = unet.build(SMALL)
-    unet.load_weights(ours, tmp_path / "weights_best.h5")
+    weights.load_weights(ours, tmp_path / "weights_best.h5")
     image = image_of((16, 8, 24))
     for mine, other in zip(
         ours(image, training=False), theirs.keras_model.predict(image, verbose=0), strict=True
@@ -107,13 +107,13 @@ def test_output_covers_the_grid_and_bfloat16_keeps_float32_heads():
 @pytest.mark.network
 @pytest.mark.filterwarnings("ignore")
 def test_weights_of_another_network_are_refused(tmp_path):
-    unet.save_weights(unet.build(SMALL), tmp_path / "weights_best.h5")
+    weights.save_weights(unet.build(SMALL), tmp_path / "weights_best.h5")
     other = unet.build(UNetConfig(n_rays=10, grid=(2, 2, 2), unet_n_filter_base=4))
     with pytest.raises(ModelError, match="layers with weights"):
-        unet.load_weights(other, tmp_path / "weights_best.h5")
+        weights.load_weights(other, tmp_path / "weights_best.h5")
     wider = UNetConfig(**{f: getattr(SMALL, f) for f in SMALL.__slots__} | {"n_rays": 13})
     with pytest.raises(ModelError, match=r"layer dist .* has shapes"):
-        unet.load_weights(unet.build(wider), tmp_path / "weights_best.h5")
+        weights.load_weights(unet.build(wider), tmp_path / "weights_best.h5")
 
 
 @pytest.mark.network
@@ -121,21 +121,21 @@ def test_weights_of_another_network_are_refused(tmp_path):
 def test_files_that_hold_no_weights_are_refused(tmp_path):
     model = unet.build(SMALL)
     with pytest.raises(ModelError, match="no weights file"):
-        unet.load_weights(model, tmp_path / "weights_best.h5")
+        weights.load_weights(model, tmp_path / "weights_best.h5")
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(ModelError, match="legacy layout"):
-        unet.load_weights(model, tmp_path / "text.h5")
+        weights.load_weights(model, tmp_path / "text.h5")
     with h5py.File(tmp_path / "empty.h5", "w"):
         pass
     with pytest.raises(ModelError, match="layer_names is missing"):
-        unet.load_weights(model, tmp_path / "empty.h5")
+        weights.load_weights(model, tmp_path / "empty.h5")
 
 
 @pytest.mark.network
 @pytest.mark.filterwarnings("ignore")
 def test_names_that_keras_reads_differently_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"expected one such as weights_best\.h5"):
-        unet.save_weights(unet.build(SMALL), tmp_path / "best.weights.h5")
+        weights.save_weights(unet.build(SMALL), tmp_path / "best.weights.h5")
 
 
 def test_unknown_precision_is_refused():

@@ -13,7 +13,8 @@ from anystar_batch.archive.store import read_image
 from anystar_batch.errors import ConfigError, ImageError, ModelError, OutputExistsError
 from anystar_batch.geometry import Box
 from anystar_batch.network.bundled import load_model
-from anystar_batch.network.unet import build, save_weights
+from anystar_batch.network.unet import build
+from anystar_batch.network.weights import save_weights
 from tests.fakes import make_model
 from trainer import finetune as module
 from trainer import finetune_config, opening

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.errors import ConfigError
-from anystar_batch.network import unet
+from anystar_batch.network import unet, weights
 from anystar_batch.stars.rays import golden_spiral
 from trainer import fit as module
 from trainer.config import AppearanceConfig, Step, TrainConfig
@@ -79,7 +79,7 @@ def test_a_run_leaves_curve_checkpoint_and_weights(tiny, tmp_path):
         "train.json", "curve.csv", "checkpoint.npz", "weights_last.h5", "weights_best.h5"
     }  # fmt: skip
     again = unet.build(tiny.network)
-    unet.load_weights(again, tmp_path / "weights_best.h5")
+    weights.load_weights(again, tmp_path / "weights_best.h5")
     for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     learning_curve(tmp_path, tmp_path / "curve.png")
@@ -128,7 +128,7 @@ def test_frozen_normalisation_keeps_its_statistics_and_trains_the_rest(tiny, tmp
     config = dataclasses.replace(tiny, steps=8, average_from=1.0)
     fit(dataclasses.replace(config, steps=4, freeze_norm_from=1.0), tmp_path / "run")
     before = unet.build(config.network)
-    unet.load_weights(before, tmp_path / "run" / "weights_last.h5")
+    weights.load_weights(before, tmp_path / "run" / "weights_last.h5")
     document = (tmp_path / "run" / "train.json").read_text()
     frozen = document.replace('"freeze_norm_from": 1.0', '"freeze_norm_from": 0.4')
     (tmp_path / "run" / "train.json").write_text(frozen)
@@ -204,7 +204,7 @@ def test_jax_paints_and_trains_and_tensorflow_computes_the_same(tiny, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     model = unet.build(tiny.network)
-    unet.load_weights(model, tmp_path / "run" / "weights_best.h5")
+    weights.load_weights(model, tmp_path / "run" / "weights_best.h5")
     prob, dist = model(image, training=False)
     with np.load(tmp_path / "jax.npz") as expected:
         np.testing.assert_allclose(np.asarray(prob), expected["prob"], atol=1e-5)
