@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anystar_batch import publication, render
+from anystar_batch import holding, publication, render
 from anystar_batch.address import is_remote
 from anystar_batch.archive import files
 from anystar_batch.archive.labels import published_attributes
@@ -54,7 +54,7 @@ def preview(
     """
     wanted = settle(config, model, factory)
     places = wanted.places
-    publication.check_permissions(places)
+    holding.check_permissions(places)
     before = publication.published(config, places, wanted.digest)
     check_network(wanted.factory)
     probing = 0.0

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from anystar_batch import publication, render, reporting, stages
+from anystar_batch import holding, publication, render, reporting, stages
 from anystar_batch.archive import files
 from anystar_batch.archive.fence import Fence
 from anystar_batch.archive.labels import (
@@ -116,9 +116,9 @@ def segment(
             warnings.append(event.text)
         on_event(event)
 
-    publication.check_table_place(config)
-    publication.check_places(places)
-    with publication.named_errors(places), publication.hold_places(places) as fence:
+    holding.check_table_place(config)
+    holding.check_places(places)
+    with holding.named_errors(places), holding.hold_places(places) as fence:
         recover(places.label, fence.check)
         before = publication.published(config, places, digest)
         if before is not None:

@@ -1,4 +1,4 @@
-"""How a run meets what is there already: who may write, what is published, what was cut short.
+"""How a run meets what is there already: what is published, what was cut short.
 
 A finished run leaves table and record where they wait (`Places.pending`: the work directory, or
 beside the results in an object store), publishes the label, and only then moves the two to their
@@ -8,35 +8,22 @@ fingerprint was cut short in between, and finishes that.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from anystar_batch import measured, tasks
 from anystar_batch.address import absolute_place, is_remote, parent
 from anystar_batch.archive import files
 from anystar_batch.archive.fence import Fence
-from anystar_batch.archive.files import PARTIAL, check_store
 from anystar_batch.archive.labels import KEY, discard, published_attributes, source_of
-from anystar_batch.archive.lease import hold
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.nodes import read_object
-from anystar_batch.archive.store import check_writable, output_error
 from anystar_batch.archive.tables import write_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import (
-    AnyStarBatchError,
-    ConfigError,
-    LedgerMismatchError,
-    LostLockError,
-    OutputError,
     OutputExistsError,
 )
-from anystar_batch.measure.files import check_kind
 from anystar_batch.places import Places, courses_path, move_atomic
 
 PENDING_RECORD = "run.json"
@@ -55,125 +42,6 @@ PENDING_TABLE = "table"
 def token(digest: str) -> str:
     """Return what tells the hidden label of this result from that of another."""
     return digest[:12]
-
-
-@contextlib.contextmanager
-def named_errors(places: Places) -> Iterator[None]:
-    """Turn what the system says of files of the run into an error that names the cure.
-
-    Raises
-    ------
-    LedgerMismatchError
-        If a file of the work directory is missing.
-    OutputError
-        If a file cannot be written.
-    """
-    try:
-        yield
-    except AnyStarBatchError:
-        raise
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            message = (
-                f"{error.filename} is missing: the work directory {places.work} is damaged; give "
-                "--restart"
-            )
-            raise LedgerMismatchError(message) from error
-        raise output_error(error.filename or places.work, error) from error
-
-
-def check_places(places: Places) -> None:
-    """Check before work that everything can be written, by writing.
-
-    Raises
-    ------
-    OutputError
-        If something cannot.
-    ConfigError
-        If the table would take the place of a directory, or what writes it is not installed.
-    """
-    _check_table(places)
-    for folder in places.folders:
-        check_writable(folder)
-
-
-def check_permissions(places: Places) -> None:
-    """Check the same as `check_places`, without writing: for a dry run.
-
-    Raises
-    ------
-    OutputError
-        If something cannot be written.
-    ConfigError
-        If the table would take the place of a directory, or what writes it is not installed.
-    """
-    _check_table(places)
-    for folder in places.folders:
-        if is_remote(folder):
-            check_store(folder)
-            continue
-        place = Path(folder).absolute()
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-            message = (
-                f"{folder}: cannot be written (no permission, or {place} is no directory); give "
-                "--output DIR to keep results elsewhere"
-            )
-            raise OutputError(message)
-
-
-def _check_table(places: Places) -> None:
-    if not is_remote(places.stats) and Path(places.stats).is_dir():
-        message = f"--stats: {places.stats} is a directory; expected the name of a file"
-        raise ConfigError(message)
-    check_kind(places.stats)
-
-
-@contextlib.contextmanager
-def hold_places(places: Places) -> Iterator[Fence]:
-    """Hold the run's locks: of its results, and of its work directory where that lies elsewhere.
-
-    Yields
-    ------
-    Fence
-        To be asked before writing.
-
-    Raises
-    ------
-    LockedError
-        If another run holds one of them.
-    LostLockError
-        Instead of any other error, if one was lost meanwhile: what fails then fails for that.
-    """
-    with contextlib.ExitStack() as stack:
-        fences = []
-        for lock in places.locks:
-            files.make_folder(parent(lock))
-            fences.append(stack.enter_context(hold(lock)))
-        _remove_torn(places)
-        fence = Fence(tuple(mark for one in fences for mark in one.marks))
-        try:
-            yield fence
-        except LostLockError:
-            raise
-        except Exception as error:
-            try:
-                fence.check()
-            except LostLockError as lost:
-                raise lost from error
-            raise
-
-
-def _remove_torn(places: Places) -> None:
-    """Delete what a killed run was writing beside the results: who holds the lock writes alone."""
-    targets = [places.stats, courses_path(places.stats), places.report]
-    targets += [places.record, places.config, places.probe]
-    for folder in {parent(target) for target in targets if not is_remote(target)}:
-        heads = tuple(f".{target.rpartition('/')[2]}." for target in targets)
-        for name in files.names(folder):
-            if name.startswith(heads) and name.endswith(PARTIAL):
-                files.remove(f"{folder}/{name}")
 
 
 def seen_by_workers(image: str, places: Places) -> tuple[str, ...]:
@@ -274,19 +142,6 @@ def published(config: SegmentConfig, places: Places, digest: str) -> JSON | None
         )
         raise OutputExistsError(message)
     return ours
-
-
-def check_table_place(config: SegmentConfig) -> None:
-    """Check that there is an image that may hold the table.
-
-    Raises
-    ------
-    ConfigError
-        If results do not go into the image.
-    """
-    if config.run.table and config.output is not None:
-        message = "--table puts the table into the image, --output leaves the image alone; drop one"
-        raise ConfigError(message)
 
 
 def put_table(config: SegmentConfig, places: Places) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch import ahead, deciding, publication
+from anystar_batch import ahead, deciding, holding
 from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.network.predictor import KerasFactory
 from tests import small
@@ -285,9 +285,9 @@ def test_a_read_only_file_system(tmp_path, command, monkeypatch):
     def read_only(path):
         raise OutputError(30, f"{path}: cannot be written (Read-only file system)")
 
-    monkeypatch.setattr(publication, "check_writable", read_only)
+    monkeypatch.setattr(holding, "check_writable", read_only)
     refused(command("segment", image, *SIZE), 2, "Read-only file system")
-    monkeypatch.setattr(publication.os, "access", lambda *_: False)
+    monkeypatch.setattr(holding.os, "access", lambda *_: False)
     refused(command("segment", image, *SIZE, "--dry-run"), 2, "no permission")
 
 

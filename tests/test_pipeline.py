@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zarr
 
-from anystar_batch import deciding, pipeline, publication, tabulate
+from anystar_batch import deciding, holding, pipeline, tabulate
 from anystar_batch.archive import files, labels
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.errors import BlockError, LedgerMismatchError, OutputExistsError
@@ -484,7 +484,7 @@ def test_errors_of_the_system_name_the_place(tmp_path):
 
     places = run_places(small.config(tmp_path / "a.zarr"))
     message = r"/x: cannot be written \(Permission"
-    with pytest.raises(OutputError, match=message), publication.named_errors(places):
+    with pytest.raises(OutputError, match=message), holding.named_errors(places):
         raise PermissionError(13, "Permission denied", "/x")
 
 
