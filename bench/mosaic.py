@@ -10,7 +10,7 @@ import numpy as np
 
 from anystar_batch.network.resample import reflected
 from bench.quality import write_truth
-from trainer.score import Truth, bbbc050, gonuclear, tgmm
+from trainer.volumes import Truth, bbbc050, gonuclear, tgmm
 
 SETS: dict[str, Callable[[], list[Truth]]] = {
     "bbbc050": lambda: bbbc050([1], [451]),

@@ -27,7 +27,8 @@ from bench.quality import write_truth
 from trainer import testset
 from trainer.config import PRESETS, TrainConfig
 from trainer.export import load
-from trainer.score import Scorer, Tally, Truth, bbbc050, gonuclear, tally, tgmm
+from trainer.score import Scorer, Tally, tally
+from trainer.volumes import Truth, bbbc050, gonuclear, tgmm
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ def score(folder: Path, name: str) -> dict[str, Any]:
     else:
         from anystar_batch.network.unet import build
         from anystar_batch.network.weights import load_weights
-        from trainer.score import synthetic, tune
+        from trainer.score import tune
+        from trainer.volumes import synthetic
 
         config = TrainConfig.from_json((folder / "train.json").read_text())
         model = build(config.network)

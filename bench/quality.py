@@ -40,7 +40,8 @@ from anystar_batch.pipeline import segment
 from anystar_batch.report.overlay import draw_overlay
 from bench.figures import curves, table
 from trainer.baseline import DEFAULTS, DIAMETER, GRIDS, Method
-from trainer.score import Tally, Truth, bbbc050, data_folder, gonuclear, match, tgmm
+from trainer.score import Tally, match
+from trainer.volumes import Truth, bbbc050, data_folder, gonuclear, tgmm
 
 UNLABELLED = {
     "xbrain micro-CT": ("nogt_xbrain_microct_mouse", (1.0, 1.0, 1.0)),

@@ -22,7 +22,8 @@ from typing import Any
 
 from trainer.config import APPEARANCES, SampleConfig, TrainConfig
 from trainer.feed import DEPTH, Batch, BatchSource, SyntheticSource, feed
-from trainer.fit import compile_model, stream_of, use_two_pools
+from trainer.fit import stream_of, use_two_pools
+from trainer.loss import compile_model
 
 WARM = 2
 """Calls before the clock starts."""

@@ -12,7 +12,8 @@ from anystar_batch.network.predictor import KerasFactory
 from anystar_batch.parsing import Diameter
 from anystar_batch.pipeline import segment
 from bench.quality import write_truth
-from trainer.score import Tally, bbbc050, gonuclear, match, tgmm
+from trainer.score import Tally, match
+from trainer.volumes import bbbc050, gonuclear, tgmm
 
 pytestmark = [pytest.mark.network, pytest.mark.data]
 

@@ -184,7 +184,8 @@ def measure(options: argparse.Namespace, model: keras.Model) -> dict[str, list[f
     samples brought to the working size that the model is used at.
     """
     from trainer.export import stretch
-    from trainer.score import Scorer, bbbc050, synthetic, tune, tune_stretch
+    from trainer.score import Scorer, tune, tune_stretch
+    from trainer.volumes import bbbc050, synthetic
 
     config = saved_config(options.run)
     scorer = Scorer(model, config.network, config.sample)
@@ -219,7 +220,8 @@ def final_scores(
 ) -> dict[str, list[float]]:
     """Score the volumes that no choice ever saw, and the classical baseline beside them."""
     from trainer.baseline import DIAMETER, Otsu
-    from trainer.score import Tally, bbbc050, gonuclear, match, tgmm
+    from trainer.score import Tally, match
+    from trainer.volumes import bbbc050, gonuclear, tgmm
 
     scores: dict[str, list[float]] = {}
     sets = {

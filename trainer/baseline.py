@@ -21,7 +21,8 @@ from scipy import ndimage
 
 from anystar_batch.geometry import ZYX, ZYXFloat, as_zyx
 from anystar_batch.network.intensity import limits, normalise
-from trainer.score import Truth, rescale
+from trainer.score import rescale
+from trainer.volumes import Truth
 
 DIAMETER = 14.0
 """Working voxels at which the defaults are meant to be used."""

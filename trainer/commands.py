@@ -1,4 +1,4 @@
-"""Commands that need no run folder: `test` a model, `finetune` one, write a `phantom`."""
+"""Commands that need no run folder: `test`, `finetune` or `resize` a model, write a `phantom`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the parsers; each sets `call`."""
     _add_test(commands)
     _add_finetune(commands)
+    _add_resize(commands)
     _add_phantom(commands)
 
 
@@ -58,6 +59,31 @@ def finetune(options: argparse.Namespace) -> None:
     for name, accuracy in (("before", before), ("after", after)):
         if accuracy is not None:
             logger.info("held-out part, %s: accuracy at IoU .1/.3/.5/.7 %s", name, accuracy)
+    print(options.output)  # noqa: T201
+
+
+def resize(options: argparse.Namespace) -> None:
+    """Write the weights of a model with other numbers of channels, to go on training from."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    from anystar_batch.network.bundled import WEIGHTS, load_model  # noqa: PLC0415
+    from anystar_batch.network.unet import build  # noqa: PLC0415
+    from anystar_batch.network.weights import load_weights, save_weights  # noqa: PLC0415
+    from trainer.widths import resize as fill  # noqa: PLC0415
+
+    model = load_model(options.model)
+    old = build(model.unet)
+    load_weights(old, Path(model.folder) / WEIGHTS)
+    changes = {
+        "unet_n_filter_base": options.base,
+        "unet_expansion": options.growth,
+        "net_conv_after_unet": options.features,
+    }
+    wanted = {name: value for name, value in changes.items() if value is not None}
+    new = build(replace(model.unet, **wanted))
+    fill(old, new, options.seed)
+    save_weights(new, options.output)
+    logger.info("%d parameters, from %d", new.count_params(), old.count_params())
     print(options.output)  # noqa: T201
 
 
@@ -107,6 +133,17 @@ def _add_finetune(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--workers", type=int, default=1)
     parser.set_defaults(call=finetune)
+
+
+def _add_resize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("resize", help="weights of a model with more or fewer channels")
+    parser.add_argument("output", type=Path, metavar="OUT.h5", help="for train --start")
+    parser.add_argument("--model", default="anystar-mix", help="bundled name, or model folder")
+    parser.add_argument("--base", type=int, help="channels of the first level")
+    parser.add_argument("--growth", type=float, help="of the channels from level to level")
+    parser.add_argument("--features", type=int, help="channels before the heads")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(call=resize)
 
 
 def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -23,7 +23,8 @@ from anystar_batch.errors import ModelError
 from anystar_batch.network.unet import UNetConfig, build
 from anystar_batch.network.weights import load_weights, save_weights
 from trainer.config import TrainConfig
-from trainer.score import Scorer, Truth, predict, tally
+from trainer.score import Scorer, predict, tally
+from trainer.volumes import Truth
 
 if TYPE_CHECKING:
     import keras

@@ -18,8 +18,8 @@ from anystar_batch.plan import channel_index
 from anystar_batch.sampling import intensity_limits, level_position
 from trainer.finetune_config import FinetuneConfig, Labelled
 from trainer.labelled import LabelledVolume, measure, split
-from trainer.score import Truth
 from trainer.shapes import connected_pieces
+from trainer.volumes import Truth
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Scores of a network: synthetic samples never trained on, and real volumes if they are at hand.
+"""Scores of a network on volumes with known objects.
 
 Everything runs in memory: rescale to the working voxel size, normalise, predict in one piece,
 suppress, paint at the volume's own voxels, match. No candidate is dropped near the border
@@ -9,17 +9,14 @@ Accuracy is TP / (TP + FP + FN) at an IoU, over all objects of a set together.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx
 from anystar_batch.network.intensity import limits, normalise
 from anystar_batch.network.unet import UNetConfig
@@ -28,7 +25,7 @@ from anystar_batch.stars.raster import LatticeMap, paint
 from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import suppress
 from trainer.config import SampleConfig
-from trainer.sample import make_sample
+from trainer.volumes import Truth
 
 if TYPE_CHECKING:
     import keras
@@ -43,33 +40,6 @@ THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 STRETCHES = (0.94, 0.97, 1.0, 1.03, 1.06, 1.09, 1.12, 1.15, 1.2, 1.25, 1.3)
 """Factors tried when the distances are tuned."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Truth:
-    """A volume with its truth.
-
-    Parameters
-    ----------
-    name : str
-    image : (z, y, x)
-        Intensities, any unit.
-    labels : integer (z, y, x)
-        0 is background.
-    voxel : (z, y, x)
-        Size of a voxel, micrometres, or 1 where it is not known.
-    """
-
-    name: str
-    image: NDArray[np.number]
-    labels: NDArray[np.integer]
-    voxel: ZYXFloat = (1.0, 1.0, 1.0)
-
-    def diameter(self) -> float:
-        """Return the diameter of the sphere with the median object's volume, unit of `voxel`."""
-        sizes = np.bincount(self.labels.ravel())[1:]
-        median = float(np.median(sizes[sizes > 0])) * float(np.prod(self.voxel))
-        return float(np.cbrt(6.0 * median / np.pi))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,98 +221,6 @@ def match(truth: NDArray[np.integer], labels: NDArray[np.integer]) -> Tally:
         ratio.append(float(size_found[b[k]] / size_true[a[k]]))
     tp = tuple(int(np.sum(np.array(matched) >= t)) for t in IOUS)
     return Tally(tp, tuple(n_found - n for n in tp), tuple(n_true - n for n in tp), tuple(ratio))
-
-
-def synthetic(seed: int, count: int, config: SampleConfig) -> list[Truth]:
-    """Return held-out samples as volumes with truth.
-
-    Parameters
-    ----------
-    seed : int
-        Of validation, never of training.
-    count : int
-        Samples, each with shapes of its own.
-    config : SampleConfig
-
-    Returns
-    -------
-    list of Truth
-        In the sample's own voxels; the image is already normalised.
-    """
-    made = [make_sample(seed, k * config.reuse, config) for k in range(count)]
-    return [Truth(f"synthetic {k}", s.image, s.labels) for k, s in enumerate(made)]
-
-
-def bbbc050(embryos: Sequence[int], times: Sequence[int] = (401, 451, 501)) -> list[Truth]:
-    """Return mouse embryos of BBBC050; labels under 50 voxels are debris and dropped.
-
-    Parameters
-    ----------
-    embryos : sequence of int
-        1 to 4 are for choices, 5 to 11 for the final score only.
-    times : sequence of int
-
-    Returns
-    -------
-    list of Truth
-    """
-    folder = data_folder() / "bbbc050_train"
-    found = []
-    for embryo in embryos:
-        for time in times:
-            stem = f"Emb{embryo:02d}_t{time}"
-            if not (folder / f"{stem}_image.tif").exists():
-                continue
-            image, labels = (_read(folder / f"{stem}_{kind}.tif") for kind in ("image", "labels"))
-            sizes = np.bincount(labels.ravel())
-            labels = np.where(sizes[labels] < 50, 0, labels)
-            found.append(Truth(stem, image, labels, (1.75, 0.8, 0.8)))
-    return found
-
-
-def gonuclear() -> list[Truth]:
-    """Return the GoNuclear ovule: final score only."""
-    folder = data_folder() / "gonuclear_1135_mini"
-    image, labels = (_read(next(folder.glob(f"*{kind}.tif"))) for kind in ("image", "labels"))
-    return [Truth("gonuclear_1135", image, labels, (0.284, 0.127, 0.127))]
-
-
-def tgmm() -> list[Truth]:
-    """Return the fly embryo's frames, voxel size unknown: detection (low IoU) only."""
-    folder = data_folder() / "tgmm_mini_drosophila"
-    # Extent 5 x 11 x 11 voxels: planes are taken as 2 apart.
-    return [
-        Truth(
-            path.stem,
-            _read(path),
-            _read(path.with_name(path.name.replace("image", "labels"))),
-            (2.0, 1.0, 1.0),
-        )
-        for path in sorted(folder.glob("*image.tif"))
-    ]
-
-
-def data_folder() -> Path:
-    """Return the folder of the real volumes.
-
-    Raises
-    ------
-    ConfigError
-        If ANYSTAR_BATCH_DATA is unset.
-    """
-    name = os.environ.get("ANYSTAR_BATCH_DATA")
-    if not name:
-        message = "score: ANYSTAR_BATCH_DATA is unset; expected the folder of the real volumes"
-        raise ConfigError(message)
-    return Path(name)
-
-
-def _read(path: Path) -> NDArray[np.integer]:
-    """Read a TIFF (z, y, x)."""
-    import tifffile  # noqa: PLC0415
-
-    array: NDArray[np.integer] = tifffile.imread(path)
-    return array
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ polyhedron at its innermost point has the object's volume; `GAIN` bounds it.
           |  .  |  .  |  .  |  .  |
 
 Of a ray that leaves the sample only a lower bound is known, the way to the border: such a distance
-is given with its sign turned, and the loss asks for no less (`fit.known`). The probability is the
+is given with its sign turned, and the loss asks for no less (`loss.known`). The probability is the
 distance to the nearest surface over the largest such distance in the object, as StarDist's
 `edt_prob`; the border of the sample is no surface.
 """

@@ -28,7 +28,8 @@ from anystar_batch.network.intensity import limits, normalise
 from trainer.config import SampleConfig
 from trainer.frozen.geometry import Recipe
 from trainer.frozen.intensities import BACKGROUNDS, GREY, Volume, volume
-from trainer.score import IOUS, Scorer, Tally, Truth, match
+from trainer.score import IOUS, Scorer, Tally, match
+from trainer.volumes import Truth
 
 if TYPE_CHECKING:
     from anystar_batch.network.bundled import Model

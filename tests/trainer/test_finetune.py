@@ -232,7 +232,7 @@ def test_a_finetuned_model_loads_and_says_where_it_comes_from(
 
 @pytest.mark.network
 def test_points_that_are_not_known_are_not_in_the_loss():
-    from trainer.fit import prob_loss
+    from trainer.loss import prob_loss
 
     truth = np.array([0.0, 1.0, -1.0, 0.5], np.float32).reshape(1, 1, 1, 4, 1)
     answer = np.array([0.2, 0.7, 0.99, 0.4], np.float32).reshape(truth.shape)

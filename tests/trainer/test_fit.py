@@ -19,7 +19,8 @@ from trainer import fit as module
 from trainer.config import AppearanceConfig, Step, TrainConfig
 from trainer.feed import SyntheticSource
 from trainer.figures import learning_curve
-from trainer.fit import COLUMNS, Progress, _claim, fit, known, learning_rate, minus_log_iou
+from trainer.fit import COLUMNS, Progress, _claim, fit, learning_rate
+from trainer.loss import known, minus_log_iou
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -6,23 +6,13 @@ import pytest
 from anystar_batch.errors import ConfigError
 from anystar_batch.stars.raster import LatticeMap
 from anystar_batch.stars.rays import golden_spiral
-from trainer import score
+from trainer import score, volumes
 from trainer.baseline import DEFAULTS, GRIDS, BlobLog, Otsu
 from trainer.config import SampleConfig
 from trainer.export import phantom
-from trainer.score import (
-    Prediction,
-    Tally,
-    Truth,
-    instances,
-    match,
-    rescale,
-    synthetic,
-    tally,
-    tune,
-    tune_stretch,
-)
+from trainer.score import Prediction, Tally, instances, match, rescale, tally, tune, tune_stretch
 from trainer.targets import targets
+from trainer.volumes import Truth, synthetic
 
 IDENTITY = LatticeMap((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
 
@@ -141,17 +131,17 @@ def test_the_defaults_are_among_the_settings_tried():
 def test_without_the_data_folder_real_scores_are_refused(monkeypatch):
     monkeypatch.delenv("ANYSTAR_BATCH_DATA", raising=False)
     with pytest.raises(ConfigError, match="ANYSTAR_BATCH_DATA is unset"):
-        score.bbbc050([1])
+        volumes.bbbc050([1])
 
 
 @pytest.mark.data
 def test_real_volumes_are_read():
     try:
-        score.data_folder()
+        volumes.data_folder()
     except ConfigError as error:
         pytest.skip(str(error))
-    embryo = score.bbbc050([1], [401])[0]
+    embryo = volumes.bbbc050([1], [401])[0]
     assert embryo.image.shape == embryo.labels.shape
     assert 8.0 < embryo.diameter() < 20.0  # micrometres
-    assert len(score.tgmm()) == 5
-    assert score.gonuclear()[0].labels.max() >= 54
+    assert len(volumes.tgmm()) == 5
+    assert volumes.gonuclear()[0].labels.max() >= 54

@@ -1,12 +1,16 @@
 """A network with more channels answers as the one it was made of."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from anystar_batch.errors import ConfigError
+from anystar_batch.network.bundled import WEIGHTS, load_model
 from anystar_batch.network.unet import UNetConfig, build
+from anystar_batch.network.weights import load_weights
+from trainer.__main__ import main
 from trainer.widths import resize
 
 SMALL = UNetConfig(
@@ -68,3 +72,19 @@ def test_other_layers_are_refused(trained):
     deep = build(dataclasses.replace(SMALL, unet_n_depth=1))
     with pytest.raises(ConfigError, match="expected networks that differ in base, growth and feat"):
         resize(trained, deep)
+
+
+@pytest.mark.network
+def test_the_released_model_is_widened_by_a_command(tmp_path, capsys):
+    out = tmp_path / "wide.h5"
+    assert main(["resize", str(out), "--base", "24"]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    released = load_model("anystar-mix")
+    old, wide = (
+        build(released.unet),
+        build(dataclasses.replace(released.unet, unet_n_filter_base=24)),
+    )
+    load_weights(old, Path(released.folder) / WEIGHTS)
+    load_weights(wide, out)
+    for got, expected in zip(answer(wide), answer(old), strict=True):
+        assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
