@@ -1,6 +1,7 @@
-"""The harness: `python -m bench run|peers|stardist|scaling|blocks|tables|chaos OUT`.
+"""The harness: `python -m bench run|pareto|peers|stardist|scaling|blocks|tables|chaos OUT`.
 
     run        the whole command against the bare network
+    pareto     accuracy against speed of networks
     peers      our joining against that of others, fed by our network
     stardist   the whole command against StarDist's own
     scaling    does a voxel cost the same in a large volume?
@@ -15,11 +16,12 @@ from __future__ import annotations
 
 import sys
 
-from bench import blocks, chaos, peers, run, scaling, stardist_big, tables
+from bench import blocks, chaos, pareto, peers, run, scaling, stardist_big, tables
 
 PARTS = {
     "blocks": blocks.main,
     "chaos": chaos.main,
+    "pareto": pareto.main,
     "peers": peers.main,
     "run": run.main,
     "scaling": scaling.main,

@@ -223,7 +223,7 @@ def score_model(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
     model = load_model(name)
     network = build(model.unet)
     load_weights(network, Path(model.folder) / "weights_best.h5")
-    scorer = Scorer(network, model.unet, _percentiles(model))
+    scorer = Scorer(network, model.unet, percentiles(model))
     thresholds = (model.prob_thresh, model.nms_thresh)
     native: list[Tally] = []
     working: list[Tally] = []
@@ -323,8 +323,8 @@ def _accuracy(tallies: Sequence[Tally]) -> list[float]:
     return [round(a, 4) for a in total.accuracy()]
 
 
-def _percentiles(model: Model) -> SampleConfig:
-    """What a scorer reads of a sample's config."""
+def percentiles(model: Model) -> SampleConfig:
+    """Return what a scorer reads of a sample's config."""
     return SampleConfig(low_percentile=model.low_percentile, high_percentile=model.high_percentile)
 
 
