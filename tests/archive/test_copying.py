@@ -189,6 +189,28 @@ def test_a_long_copy_asks_before_every_part(memory, tmp_path, monkeypatch):
     assert asked[0] - asked[1] == chunk_and_array - 1
 
 
+def test_the_lock_is_looked_at_right_before_anything_is_deleted(memory, tmp_path, monkeypatch):
+    source = put_image(memory, tmp_path, "0.5")
+    spec, place = labels.label_spec(source), labels.in_image(IMAGE, "n")
+    done = []
+    for token in ("t1", "t2"):
+        make(place, spec, token, 1)
+        done.clear()
+        with monkeypatch.context() as patch:
+            for name in ("copy", "put", "remove", "remove_tree"):
+                real = getattr(remote, name)
+                patch.setattr(
+                    remote,
+                    name,
+                    lambda *a, r=real, n=name, **k: (done.append((n, a[0])), r(*a, **k)),
+                )
+            labels.publish(place, spec, token, {"value": 1}, lambda: done.append(("check", "")))
+        trees = [n for n, (name, _) in enumerate(done) if name == "remove_tree"]
+        assert {done[n][1] for n in trees} >= {place.hidden_path(token)}
+        assert all(done[n - 1][0] == "check" for n in trees)
+    assert any(done[n][1] == place.path for n in trees)
+
+
 # --- locks ------------------------------------------------------------------------------------
 
 
@@ -243,6 +265,44 @@ def test_a_process_that_may_live_is_not_followed(memory, other):
     put_lock(**(here(GONE) | other), interval=100.0, limit=1000.0)
     with pytest.raises(LockedError, match="delete the object"):
         lease.hold(LOCK, 5.0).__enter__()
+
+
+def test_of_two_who_follow_a_dead_one_the_first_wins(memory, monkeypatch):
+    put_lock(**here(GONE), interval=100.0, limit=1000.0)
+    real = lease._is_surely_dead
+
+    def another_is_faster(found):
+        dead = real(found)
+        if dead:
+            put_lock(**here(os.getpid()), nonce="faster", interval=100.0, limit=1000.0)
+        return dead
+
+    monkeypatch.setattr(lease, "_is_surely_dead", another_is_faster)
+    with pytest.raises(LockedError):
+        lease.hold(LOCK, 5.0).__enter__()
+    assert json.loads(remote.read(LOCK))["nonce"] == "faster"
+
+
+def test_a_sign_of_life_never_takes_the_place_of_anothers(memory, monkeypatch):
+    real, taken = remote.put, []
+
+    def put(path, data, **more):
+        if path == LOCK and more.get("replaces") and not taken:  # another, just before the beat
+            taken.append(1)
+            put_lock(**here(os.getpid()), nonce="other")
+        real(path, data, **more)
+
+    with lease.hold(LOCK, 0.01) as fence:
+        monkeypatch.setattr(remote, "put", put)
+        until = time.monotonic() + 5
+        while json.loads(remote.read(LOCK))["nonce"] != "other" and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        found = json.loads(remote.read(LOCK))
+        assert (found["nonce"], found["beat"]) == ("other", 3)
+        with pytest.raises(LostLockError):
+            fence.check()
+    assert remote.exists(LOCK), "what is another's stays"
 
 
 def test_a_silent_holder_is_followed_and_told(memory, monkeypatch):
