@@ -339,5 +339,5 @@ def test_every_command_is_listed():
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers()
     add_commands(commands)
-    assert set(commands.choices) == {"test", "finetune", "phantom"}
+    assert set(commands.choices) == {"test", "finetune", "phantom", "resize"}
     assert Path("x") == parser.parse_args(["finetune", "a", "-o", "x"]).output
