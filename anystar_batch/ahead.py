@@ -13,6 +13,7 @@ import numpy as np
 from anystar_batch import holding, publication, render
 from anystar_batch.address import is_remote
 from anystar_batch.archive import files
+from anystar_batch.archive.files import nearest
 from anystar_batch.archive.labels import published_attributes
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.blocks import units_per_block
@@ -100,12 +101,7 @@ def preview(
 
 def _free(path: str) -> int:
     """Free bytes of the disk on which a path lies, or would; no end of them in object stores."""
-    if is_remote(path):
-        return sys.maxsize
-    place = Path(path)
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free
+    return sys.maxsize if is_remote(path) else shutil.disk_usage(nearest(path)).free
 
 
 class Standing(StrEnum):

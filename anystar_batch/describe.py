@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from anystar_batch.address import normal
@@ -11,39 +11,50 @@ from anystar_batch.archive.labels import KEY, existing_labels
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.archive.store import find_images, read_image
-from anystar_batch.archive.survey import plate_fields
+from anystar_batch.archive.survey import Field, plate_fields
 from anystar_batch.errors import ImageError
 from anystar_batch.naming import name_images
 from anystar_batch.origin import Origin, label_origin
 
 
-def describe(path: str) -> Iterator[dict[str, Any]]:
-    """Yield what each image of a path is, as plain JSON values.
+def describe(path: str) -> tuple[str | None, Iterator[dict[str, Any]]]:
+    """Return what a path is, and what each image of it is as plain JSON values.
 
     Parameters
     ----------
     path : str
         An image, a container of series, or a plate or a well of one.
 
-    Yields
-    ------
-    dict
+    Returns
+    -------
+    plate : str or None
+        What a plate or a well is, in one line; None of anything else.
+    images : iterator of dict
         Of a field of a plate with `plate`, `well` and `field` besides. One that cannot be read has
         `path` and `error` instead of the rest: a plate of thousands has more to say.
 
     Raises
     ------
     ImageError
-        If there is no image that can be read.
+        If there is no Zarr at the path, or what it lists lies elsewhere; while the images are asked
+        for, if there is none that can be read.
     """
     fields = plate_fields(path)
-    named = name_images([path], with_output=False)
     if fields is None:
-        sources = [read_image(image) for image in find_images(path)]
-        for source, one in zip(sources, named, strict=True):
-            yield _describe(source, one.home, one.stem)
-        return
-    for field, one in zip(fields, named if fields else (), strict=True):
+        return None, _images(path)
+    return _plate_text(normal(path), fields), _fields(path, fields)
+
+
+def _images(path: str) -> Iterator[dict[str, Any]]:
+    named = name_images([path], with_output=False)
+    sources = [read_image(image) for image in find_images(path)]
+    for source, one in zip(sources, named, strict=True):
+        yield _describe(source, one.home, one.stem)
+
+
+def _fields(path: str, fields: Sequence[Field]) -> Iterator[dict[str, Any]]:
+    named = name_images([path], with_output=False) if fields else ()
+    for field, one in zip(fields, named, strict=True):
         where = {"plate": normal(path), "well": field.well, "field": field.name}
         try:
             yield {**where, **_describe(read_image(field.path), one.home, one.stem)}
@@ -51,18 +62,8 @@ def describe(path: str) -> Iterator[dict[str, Any]]:
             yield {**where, "path": field.path, "error": str(error)}
 
 
-def plate_text(path: str) -> str | None:
-    """Return what a plate or a well is, in one line; None of anything else.
-
-    Raises
-    ------
-    ImageError
-        If there is no Zarr at the path, or what it lists lies elsewhere.
-    """
-    fields = plate_fields(path)
-    if fields is None:
-        return None
-    path, wells = normal(path), len({field.well for field in fields})
+def _plate_text(path: str, fields: Sequence[Field]) -> str:
+    wells = len({field.well for field in fields})
     images = f"{len(fields)} field" + ("" if len(fields) == 1 else "s")
     if fields and all(field.path == f"{path}/{field.name}" for field in fields):
         return f"{path}: well {fields[0].well} of a plate (HCS), {images}"

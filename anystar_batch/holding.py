@@ -81,9 +81,7 @@ def check_permissions(places: Places) -> None:
         if is_remote(folder):
             check_store(folder)
             continue
-        place = Path(folder).absolute()
-        while not place.exists() and place != place.parent:
-            place = place.parent
+        place = files.nearest(folder)
         if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             message = (
                 f"{folder}: cannot be written (no permission, or {place} is no directory); give "

@@ -15,7 +15,6 @@ from anystar_batch.events import BlockDone, StageStarted
 SAMPLING = 2.0
 """Seconds between looks at the memory: all processes of the machine are asked."""
 
-
 WHAT = {
     "probe": ("choosing the working scale", ""),
     "check": ("checking the image", ""),
@@ -30,7 +29,6 @@ WHAT = {
     "report": ("report", ""),
 }
 """What each stage is called on the screen, and what its blocks count."""
-
 
 UNITS = {"probe": "scales", "resolve": "times"}
 """What the parts of a stage are that are no blocks."""

@@ -162,7 +162,7 @@ def _one_image(path: str) -> tuple[str, dict[str, str], list[str]]:
     image = images[0]
     node = read_node(image)
     attributes = {} if node is None else node.attributes
-    if node is None or "image-label" not in _ome(attributes, node.zarr_format):
+    if node is None or "image-label" not in documents.all_attributes(attributes, node.zarr_format):
         return image, {}, []
     own = {_label_name(image, attributes, node.zarr_format): image}
     source = image_of(image, attributes)
@@ -177,7 +177,7 @@ def _label_name(path: str, attributes: JSON, zarr_format: int) -> str:
     """The name that a label has among those of its image."""
     if parent(path).rpartition("/")[2] == "labels":
         return path.rpartition("/")[2]
-    listed = _ome(attributes, zarr_format).get("multiscales")
+    listed = documents.all_attributes(attributes, zarr_format).get("multiscales")
     first = listed[0] if isinstance(listed, list) and listed else {}
     name = first.get("name") if isinstance(first, dict) else None
     return name if isinstance(name, str) and name else path.rpartition("/")[2]
@@ -229,7 +229,8 @@ def _chosen(
 def _channels(source: ImageSource) -> list[ViewLayer]:
     """One layer a channel."""
     node = read_node(source.path)
-    omero = {} if node is None else _ome(node.attributes, node.zarr_format).get("omero")
+    ome = {} if node is None else documents.all_attributes(node.attributes, node.zarr_format)
+    omero = ome.get("omero")
     listed = omero.get("channels") if isinstance(omero, dict) else None
     said = [one if isinstance(one, dict) else {} for one in listed or []] or [{}]
     if len(said) != source.num_channels:
@@ -336,7 +337,3 @@ def _contrast(level: LazyLevel) -> tuple[float, float]:
         return intensity.limits(np.asarray(level[tuple(box)]))
     except ImageError:  # no contrast there, or not to be read: the viewer will say so
         return 0.0, 1.0
-
-
-def _ome(attributes: JSON, zarr_format: int) -> JSON:
-    return {**attributes, **documents.ome_attributes(attributes, zarr_format)}

@@ -68,7 +68,8 @@ def test_spoilt_metadata(tmp_path, version, what):
         try:
             with bounded():
                 if what == "describe":
-                    list(describe(str(image)))
+                    _, images = describe(str(image))
+                    list(images)
                 else:
                     ahead.preview(small.config(image), model=small.model(), factory=factory)
             outcomes["good"] += 1

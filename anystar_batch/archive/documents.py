@@ -40,6 +40,11 @@ def ome_attributes(attributes: JSON, zarr_format: int) -> JSON:
     return ome if isinstance(ome, dict) else {}
 
 
+def all_attributes(attributes: JSON, zarr_format: int) -> JSON:
+    """Return a group's attributes with those of OME-Zarr, wherever these are written."""
+    return {**attributes, **ome_attributes(attributes, zarr_format)}
+
+
 def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Version, JSON]:
     """Return the NGFF version of an image and the first entry of its `multiscales`.
 

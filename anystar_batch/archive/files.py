@@ -160,13 +160,18 @@ def check_writable(path: str) -> None:
     if is_remote(path):
         _check_store(path)
         return
+    try:
+        stamp(nearest(path))
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def nearest(path: str | Path) -> Path:
+    """Return a local path, or the nearest above it that exists."""
     place = Path(path).absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
-    try:
-        stamp(place)
-    except OSError as error:
-        raise output_error(path, error) from error
+    return place
 
 
 def stamp(folder: str | Path) -> int:

@@ -168,7 +168,7 @@ def find_images(path: str) -> list[str]:
     """
     path = normal(path)
     node = read_root(path)
-    keys = {**node.attributes, **documents.ome_attributes(node.attributes, node.zarr_format)}
+    keys = documents.all_attributes(node.attributes, node.zarr_format)
     if node.kind == "array":
         message = (
             f"{path}: a bare Zarr array without OME metadata; give the group that holds it, or "

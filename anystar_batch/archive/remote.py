@@ -1,9 +1,8 @@
 """Objects of stores and web servers by their addresses, through fsspec: read, look, list, write.
 
-Every function opens what it needs from the address alone, with the credentials of the process's
-environment, so nothing that is open is ever pickled or forked. Listings are not cached: another
-process may write. Whatever a library raises becomes an `OSError` whose text holds no secret:
-`FileNotFoundError`, `PermissionError`, or another; those that may pass have the number `EAGAIN`.
+Every function opens what it needs from the address alone (`filesystems`). Whatever a library raises
+becomes an `OSError` whose text holds no secret: `FileNotFoundError`, `PermissionError`, or another;
+those that may pass have the number `EAGAIN`.
 
 A store that may not be listed often answers 403 for what is not there. Whether it does is found out
 by asking for a key that nobody has (`hides_missing`); only then is 403 taken for absence.

@@ -104,7 +104,7 @@ def images_in(path: str) -> list[str]:
         If there is no image at the path.
     """
     node = read_root(path)
-    keys = {**node.attributes, **documents.ome_attributes(node.attributes, node.zarr_format)}
+    keys = documents.all_attributes(node.attributes, node.zarr_format)
     if "image-label" in keys:
         return []
     fields = plate_fields(path)
@@ -132,7 +132,7 @@ def plate_fields(path: str) -> list[Field] | None:
     """
     path = normal(path)
     node = read_root(path)
-    keys = {**node.attributes, **documents.ome_attributes(node.attributes, node.zarr_format)}
+    keys = documents.all_attributes(node.attributes, node.zarr_format)
     if "plate" in keys:
         wells = [(f"{path}/{well}", well) for well in _paths(path, keys["plate"], "wells")]
     elif "well" in keys:

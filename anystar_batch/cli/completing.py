@@ -1,6 +1,7 @@
 """What the shell offers after TAB: values of options, from the program and from the image named.
 
-Nothing may go wrong here: what cannot be read offers nothing.
+Nothing may go wrong here: what cannot be read offers nothing. What does not begin as the word does,
+Typer drops.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import typer
 from anystar_batch.errors import AnyStarBatchError
 
 
-def one_of(name: str) -> Callable[[str], list[str]]:
+def one_of(name: str) -> Callable[[], list[str]]:
     """Return a completion from a tuple of names in `config`.
 
     Parameters
@@ -21,10 +22,10 @@ def one_of(name: str) -> Callable[[str], list[str]]:
         Of the tuple.
     """
 
-    def complete(incomplete: str) -> list[str]:
+    def complete() -> list[str]:
         from anystar_batch import config  # noqa: PLC0415
 
-        return [one for one in getattr(config, name) if one.startswith(incomplete)]
+        return list(getattr(config, name))
 
     return complete
 
@@ -33,41 +34,35 @@ def measures(incomplete: str) -> list[str]:
     """Return measures that go on with a list of them."""
     from anystar_batch.parsing import MEASURES  # noqa: PLC0415
 
-    before, comma, last = incomplete.rpartition(",")
-    taken = before.split(",")
-    return [
-        f"{before}{comma}{one}" for one in MEASURES if one.startswith(last) and one not in taken
-    ]
+    before, comma, _ = incomplete.rpartition(",")
+    return [f"{before}{comma}{one}" for one in MEASURES if one not in before.split(",")]
 
 
-def models(incomplete: str) -> list[str]:
-    """Return the bundled models of a beginning."""
+def models() -> list[str]:
+    """Return the bundled models."""
     from anystar_batch.network.bundled import bundled_models  # noqa: PLC0415
 
-    return [name for name in bundled_models() if name.startswith(incomplete)]
+    return list(bundled_models())
 
 
-def channels(context: typer.Context, incomplete: str) -> list[str]:
+def channels(context: typer.Context) -> list[str]:
     """Return the channels of the first image that is named."""
     from anystar_batch.archive.store import find_images, read_image  # noqa: PLC0415
 
     return _of_image(
         context,
-        incomplete,
         lambda path: [n for image in find_images(path)[:1] for n in read_image(image).channels],
     )
 
 
-def labels(context: typer.Context, incomplete: str) -> list[str]:
+def labels(context: typer.Context) -> list[str]:
     """Return the labels of the image that is named."""
     from anystar_batch.archive.labels import existing_labels  # noqa: PLC0415
 
-    return _of_image(context, incomplete, lambda path: list(existing_labels(path)))
+    return _of_image(context, lambda path: list(existing_labels(path)))
 
 
-def _of_image(
-    context: typer.Context, incomplete: str, names: Callable[[str], list[str]]
-) -> list[str]:
+def _of_image(context: typer.Context, names: Callable[[str], list[str]]) -> list[str]:
     """Names that the metadata of a local image hold; none of a remote one, which takes its time."""
     from anystar_batch.address import is_remote  # noqa: PLC0415
 
@@ -77,6 +72,6 @@ def _of_image(
     if path is None or is_remote(path):
         return []
     try:
-        return [name for name in names(path) if name.startswith(incomplete)]
+        return names(path)
     except (AnyStarBatchError, OSError):
         return []

@@ -32,19 +32,14 @@ def info(
     as_json: o.AsJson = False,
 ) -> None:
     """Show what an image is, or each field of a plate: axes, levels, voxel sizes, labels."""
-    from anystar_batch.describe import (  # noqa: PLC0415
-        describe,
-        describe_text,
-        field_text,
-        plate_text,
-    )
+    from anystar_batch.describe import describe, describe_text, field_text  # noqa: PLC0415
 
     code = DONE
     try:
-        plate = plate_text(image)
+        plate, documents = describe(image)
         if plate is not None and not as_json:
             typer.echo(plate)
-        for document in describe(image):
+        for document in documents:
             code = USAGE if "error" in document else code
             text = describe_text if plate is None else field_text
             typer.echo(json.dumps(document) if as_json else text(document))
