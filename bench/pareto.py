@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from anystar_batch.geometry import Box
-from anystar_batch.network.bundled import WEIGHTS, Model, load_model
+from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.predictor import KerasPredictor
 from trainer import testset
 from trainer.config import TrainConfig
 from trainer.phantom import Phantom
-from trainer.score import Scorer, Tally, match
+from trainer.score import Tally, tally
 from trainer.volumes import Truth, bbbc050, gonuclear, tgmm
 
 logger = logging.getLogger(__name__)
@@ -108,30 +108,21 @@ def times(models: dict[str, Model], size: int, repeats: int) -> dict[str, dict[s
 
 def scores(model: Model, volumes: int | None, *, is_final: bool) -> dict[str, list[float]]:
     """Return accuracies by set."""
-    from anystar_batch.network.unet import build
-    from anystar_batch.network.weights import load_weights
-
-    network = build(model.unet)
-    load_weights(network, Path(model.folder) / WEIGHTS)
-    scorer = Scorer(network, model.unet, testset.percentiles(model))
-    frozen = [truth for _, truth, _ in testset.volumes(testset.frozen()[:volumes])]
-    shown = [Truth(t.name, testset.normalised(t.image, model), t.labels) for t in frozen]
-    sets: dict[str, tuple[Sequence[Truth], float | None]] = {
-        "frozen, native": (shown, None),
-        "frozen, sizes known": ([t for t in frozen if t.labels.any()], model.diameter),
-        "BBBC050 1-4": (bbbc050(range(1, 5)), model.diameter),
+    scorer = testset.scorer_of(model)
+    frozen = testset.score(model, scorer, testset.frozen()[:volumes])
+    found = {
+        "frozen, native": frozen["native"]["overall"],
+        "frozen, sizes known": frozen["working"]["overall"],
     }
+    sets: dict[str, Sequence[Truth]] = {"BBBC050 1-4": bbbc050(range(1, 5))}
     if is_final:
-        sets["BBBC050 5-11"] = (bbbc050(range(5, 12)), model.diameter)
-        sets["GoNuclear 1135"] = (gonuclear(), model.diameter)
-        sets["tgmm"] = (tgmm(), model.diameter)
-    found = {}
-    for name, (truths, diameter) in sets.items():
-        total = Tally()
-        for truth in truths:
-            (prediction,) = scorer.predictions([truth], diameter)
-            labels = prediction.labels((model.prob_thresh, model.nms_thresh))
-            total = total + match(truth.labels, labels)
+        sets["BBBC050 5-11"] = bbbc050(range(5, 12))
+        sets["GoNuclear 1135"] = gonuclear()
+        sets["tgmm"] = tgmm()
+    thresholds = (model.prob_thresh, model.nms_thresh)
+    for name, truths in sets.items():
+        predictions = (scorer.predictions([truth], model.diameter) for truth in truths)
+        total = sum((tally(one, thresholds) for one in predictions), Tally())
         found[name] = [round(float(value), 4) for value in total.accuracy()]
     return found
 

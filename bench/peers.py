@@ -45,20 +45,12 @@ from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.intensity import normalise
 from anystar_batch.network.predictor import KerasFactory, KerasPredictor
-from anystar_batch.network.tiles import BORDER
+from anystar_batch.network.tiles import BORDER, TileLattice
 from anystar_batch.parsing import parse_diameter
-from anystar_batch.plan import Plan
-from anystar_batch.stars.candidates import Candidates, is_storable, quantise
-from anystar_batch.stars.polyhedra import LatticeMap
-from anystar_batch.stars.raster import paint
-from anystar_batch.stars.suppress import suppress
-from anystar_batch.tasks import model_rays
+from bench.context import run
 from bench.run import Loaded, phantom, plan_of
 
 IOUS = (0.5, 0.9)
-
-MULTIPLE = 8
-"""What the network's input is a multiple of: its grid and its poolings."""
 
 Labels = NDArray[np.uint32]
 Segment = Callable[[NDArray[np.float32]], Labels]
@@ -98,7 +90,7 @@ def compare(
     assert plan.working.zoom == (1.0, 1.0, 1.0), plan.working.zoom  # noqa: S101
     raw = reader.read_box(0, 0, 0, Box.of_shape(plan.working.shape))
     volume = normalise(raw, *(plan.limits_of(0) or (0, 1)))
-    segment = block_segmenter(plan, predictor)
+    segment = block_segmenter(model, predictor)
     reference = segment(volume)
     ways: dict[str, Callable[[int], tuple[Labels, float, float]]] = {
         "ours": lambda block: ours(image, model, predictor, block),
@@ -115,39 +107,29 @@ def compare(
         ways["cellpose"] = lambda block: timed(
             segment, lambda function: by_cellpose(volume, function, block, overlap, options.out)
         )
-    rows, digests = [], {}
+    rows, labelled = [], {}
     for name, way in ways.items():
         for block in options.blocks:
             labels, seconds, outside = way(block)
-            digests.setdefault(name, []).append(labels)
+            labelled.setdefault(name, []).append(labels)
             row = {"way": name, "block": block, "seconds": round(seconds, 2)}
             row["outside_s"] = round(outside, 2)
             rows.append(row | agreement(reference, labels, block))
     between = {
         name: round(scores(match(found[0], found[-1]), (0.9,))[0].f1, 4)
-        for name, found in digests.items()
+        for name, found in labelled.items()
     }
     return {"instances": int(reference.max()), "rows": rows, "f1_between_blocks": between}
 
 
-def block_segmenter(plan: Plan, predictor: KerasPredictor) -> Segment:
+def block_segmenter(model: Model, predictor: KerasPredictor) -> Segment:
     """Return a function from a normalised crop to labels: it knows nothing beyond the crop."""
-    rays, model = model_rays(plan.model), plan.model
 
     def segment(crop: NDArray[np.float32]) -> Labels:
-        box = Box.of_shape(as_zyx(crop.shape))
+        shape = as_zyx(crop.shape)
         # Mirrored at the borders, as the command's tiles are at the volume's.
-        after = [BORDER + -(n + 2 * BORDER) % MULTIPLE for n in crop.shape]
-        padded = np.pad(crop, [(BORDER, n) for n in after], mode="symmetric")
-        window = Box((-BORDER,) * 3, as_zyx(np.add(crop.shape, after)))
-        points, prob, dist = predictor.find(padded, window, box, plan.prob_thresh)
-        fits = is_storable(dist, model.max_radius)
-        found = Candidates(points[fits], prob[fits], quantise(dist[fits], model.max_radius))
-        kept = found.take(suppress(found, rays, plan.nms_thresh))
-        labels = np.zeros(crop.shape, np.uint32)
-        numbers = np.arange(1, len(kept) + 1, dtype=np.uint32)
-        same = LatticeMap((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-        paint(labels, box, kept, numbers, rays, same)
+        whole = TileLattice(shape, shape, (BORDER,) * 3, model.divisor)
+        labels = run(model, predictor, crop, whole)
         seen, inverse = np.unique(labels, return_inverse=True)
         first = 0 if seen[0] == 0 else 1
         return (inverse + first).reshape(crop.shape).astype(np.uint32)

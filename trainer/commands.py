@@ -66,21 +66,20 @@ def resize(options: argparse.Namespace) -> None:
     """Write the weights of a model with other numbers of channels, to go on training from."""
     from dataclasses import replace  # noqa: PLC0415
 
-    from anystar_batch.network.bundled import WEIGHTS, load_model  # noqa: PLC0415
+    from anystar_batch.network.bundled import load_model  # noqa: PLC0415
     from anystar_batch.network.unet import build  # noqa: PLC0415
-    from anystar_batch.network.weights import load_weights, save_weights  # noqa: PLC0415
+    from anystar_batch.network.weights import save_weights  # noqa: PLC0415
+    from trainer.export import load  # noqa: PLC0415
     from trainer.widths import resize as fill  # noqa: PLC0415
 
-    model = load_model(options.model)
-    old = build(model.unet)
-    load_weights(old, Path(model.folder) / WEIGHTS)
+    old, unet = load(Path(load_model(options.model).folder))
     changes = {
         "unet_n_filter_base": options.base,
         "unet_expansion": options.growth,
         "net_conv_after_unet": options.features,
     }
     wanted = {name: value for name, value in changes.items() if value is not None}
-    new = build(replace(model.unet, **wanted))
+    new = build(replace(unet, **wanted))
     fill(old, new, options.seed)
     save_weights(new, options.output)
     logger.info("%d parameters, from %d", new.count_params(), old.count_params())

@@ -21,6 +21,7 @@ from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx
 from anystar_batch.network.intensity import limits, normalise
 from anystar_batch.network.unet import UNetConfig
 from anystar_batch.stars.candidates import MAX_RADIUS, Candidates, is_storable, quantise
+from anystar_batch.stars.polyhedra import IDENTITY
 from anystar_batch.stars.raster import LatticeMap, paint
 from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import suppress
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 IOUS = (0.1, 0.3, 0.5, 0.7)
 """Thresholds at which a predicted and a true object count as the same."""
-
-_IDENTITY = LatticeMap((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Probabilities tried when a threshold is tuned."""
@@ -256,7 +255,7 @@ class Scorer:
         done = []
         for truth in truths:
             if diameter is None:
-                working, lattice = np.asarray(truth.image, np.float32), _IDENTITY
+                working, lattice = np.asarray(truth.image, np.float32), IDENTITY
             else:
                 size = truth.diameter() / diameter
                 step = (size / truth.voxel[0], size / truth.voxel[1], size / truth.voxel[2])

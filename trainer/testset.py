@@ -217,13 +217,27 @@ def score_model(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
         object has the model's diameter, as the command does it; left out for a model without one.
     """
     from anystar_batch.network.bundled import load_model  # noqa: PLC0415  (with the network)
+
+    model = load_model(name)
+    return score(model, scorer_of(model), entries)
+
+
+def scorer_of(model: Model) -> Scorer:
+    """Return what scores a model: its network, and how it sees intensities."""
+    from anystar_batch.network.bundled import WEIGHTS  # noqa: PLC0415
     from anystar_batch.network.unet import build  # noqa: PLC0415
     from anystar_batch.network.weights import load_weights  # noqa: PLC0415
 
-    model = load_model(name)
     network = build(model.unet)
-    load_weights(network, Path(model.folder) / "weights_best.h5")
-    scorer = Scorer(network, model.unet, percentiles(model))
+    load_weights(network, Path(model.folder) / WEIGHTS)
+    sample = SampleConfig(
+        low_percentile=model.low_percentile, high_percentile=model.high_percentile
+    )
+    return Scorer(network, model.unet, sample)
+
+
+def score(model: Model, scorer: Scorer, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Score a model that is loaded; see `score_model`."""
     thresholds = (model.prob_thresh, model.nms_thresh)
     native: list[Tally] = []
     working: list[Tally] = []
@@ -321,11 +335,6 @@ def freeze(path: Path) -> None:
 def _accuracy(tallies: Sequence[Tally]) -> list[float]:
     total = sum(tallies, Tally())
     return [round(a, 4) for a in total.accuracy()]
-
-
-def percentiles(model: Model) -> SampleConfig:
-    """Return what a scorer reads of a sample's config."""
-    return SampleConfig(low_percentile=model.low_percentile, high_percentile=model.high_percentile)
 
 
 def _total(listed: Sequence[Entry]) -> str:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from anystar_batch.errors import ConfigError
-from anystar_batch.network.bundled import WEIGHTS, load_model
+from anystar_batch.network.bundled import load_model
 from anystar_batch.network.unet import UNetConfig, build
 from anystar_batch.network.weights import load_weights
 from trainer.__main__ import main
+from trainer.export import load
 from trainer.widths import resize
 
 SMALL = UNetConfig(
@@ -80,11 +81,8 @@ def test_the_released_model_is_widened_by_a_command(tmp_path, capsys):
     assert main(["resize", str(out), "--base", "24"]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     released = load_model("anystar-mix")
-    old, wide = (
-        build(released.unet),
-        build(dataclasses.replace(released.unet, unet_n_filter_base=24)),
-    )
-    load_weights(old, Path(released.folder) / WEIGHTS)
+    old, unet = load(Path(released.folder))
+    wide = build(dataclasses.replace(unet, unet_n_filter_base=24))
     load_weights(wide, out)
     for got, expected in zip(answer(wide), answer(old), strict=True):
         assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
