@@ -40,6 +40,9 @@ PRESETS: dict[str, tuple[str, ...]] = {
 APPEARANCES = ("workers", "device")
 """Where appearance can be made."""
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+"""In what a step can be computed."""
+
 
 def _check(condition: object, message: str) -> None:
     """Raise a ConfigError with `message` unless the condition holds."""
@@ -359,6 +362,9 @@ class TrainConfig:
         a few steps later, with its intensities bent.
     learning_rate : float
         At the start; falls linearly to 0 at the end of the budget.
+    fall_from : float
+        Share of the budget up to which the learning rate stays flat. A copy of the run's folder
+        with fewer minutes is a branch: it shares the flat part and has a fall of its own.
     minutes : float
         Budget of wall-clock time, over all resumed parts. The learning rate follows it, so a run
         on a busy machine still ends at 0 and on time.
@@ -376,12 +382,16 @@ class TrainConfig:
         inference does: four unlike samples make poor statistics. 1 for never.
     average_from : float
         Share of the budget after which the weights are averaged (the exported ones).
+    average_window : int
+        Weights that the average remembers, one every ten steps, the older the fainter; 0 for all
+        alike. With a flat rate the average stands in for the fall.
     workers : int
         Processes that make samples.
     appearance : {"workers", "device"}
         Where intensities and degradation are made: by the workers, or on the device that trains,
         from shapes and targets that the workers send; then `echo` paints each of those anew.
-    precision : {"float32", "bfloat16"}
+    precision : {"auto", "float32", "bfloat16"}
+        Of the arithmetic; weights are float32 always. `auto` times a step of both.
     checkpoint_minutes : float
         Between checkpoints.
     """
@@ -402,12 +412,14 @@ class TrainConfig:
     batch: int = 4
     echo: int = 2
     learning_rate: float = 5e-4
+    fall_from: float = 0.0
     minutes: float = 60.0
     steps: int = 0
     dist_weight: float = 0.1
     iou_weight: float = 0.3
     freeze_norm_from: float = 0.35
     average_from: float = 0.85
+    average_window: int = 0
     workers: int = 1
     appearance: str = "workers"
     precision: str = "bfloat16"
@@ -424,6 +436,18 @@ class TrainConfig:
         _check(
             self.appearance in APPEARANCES,
             f"train: got appearance {self.appearance!r}; expected {' or '.join(APPEARANCES)}",
+        )
+        _check(
+            0.0 <= self.fall_from < 1.0,
+            f"train: got fall_from {self.fall_from}; expected 0 to less than 1",
+        )
+        _check(
+            self.average_window >= 0,
+            f"train: got average_window {self.average_window}; expected 0 or more",
+        )
+        _check(
+            self.precision in PRECISIONS,
+            f"train: got precision {self.precision!r}; expected {', '.join(PRECISIONS)}",
         )
         _check(
             self.minutes > 0 or self.steps > 0,

@@ -19,7 +19,7 @@ from trainer import fit as module
 from trainer.config import AppearanceConfig, Step, TrainConfig
 from trainer.feed import SyntheticSource
 from trainer.figures import learning_curve
-from trainer.fit import COLUMNS, Progress, _claim, fit, learning_rate
+from trainer.fit import COLUMNS, Progress, _average, _claim, fast_precision, fit, learning_rate
 from trainer.loss import known, minus_log_iou
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -31,6 +31,48 @@ def test_the_learning_rate_falls_linearly_to_0_whichever_budget_ends_first():
     assert learning_rate(config, Progress(step=500, minutes=7.5)) == pytest.approx(2.5e-4)
     assert learning_rate(config, Progress(step=999, minutes=10.0)) == 0.0
     assert learning_rate(config, Progress(step=0)) < 5e-5
+
+
+def test_the_learning_rate_stays_flat_until_it_falls():
+    config = TrainConfig(minutes=10.0, learning_rate=1e-3, fall_from=0.8)
+    assert learning_rate(config, Progress(step=500, minutes=0.5)) == pytest.approx(1e-3)
+    assert learning_rate(config, Progress(step=500, minutes=8.0)) == pytest.approx(1e-3)
+    assert learning_rate(config, Progress(step=500, minutes=9.0)) == pytest.approx(5e-4)
+    assert learning_rate(config, Progress(step=500, minutes=10.0)) == 0.0
+
+
+def test_the_average_forgets_what_lies_before_its_window():
+    progress = Progress()
+    for value in (100.0, 0.0, 3.0, 3.0):
+        _average(progress, [np.full(2, value, np.float32)], 2)
+    np.testing.assert_allclose(progress.average[0], 14.75)
+    progress = Progress()
+    for value in (100.0, 0.0, 3.0, 3.0):
+        _average(progress, [np.full(2, value, np.float32)], 0)
+    np.testing.assert_allclose(progress.average[0], 26.5)
+
+
+@pytest.mark.network
+def test_the_precision_is_the_one_whose_steps_are_faster(tiny, monkeypatch):
+    ticks = iter((0.0, 3.0, 10.0, 11.0))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
+    assert fast_precision(tiny) == "bfloat16"
+    ticks = iter((0.0, 1.0, 10.0, 13.0))
+    assert fast_precision(tiny) == "float32"
+
+
+@pytest.mark.network
+def test_a_run_keeps_the_average_so_far(tiny, tmp_path):
+    config = dataclasses.replace(
+        tiny, steps=21, average_from=0.0, average_window=1, checkpoint_minutes=0.0
+    )
+    fit(config, tmp_path)
+    last = unet.build(config.network)
+    weights.load_weights(last, tmp_path / "weights_average.h5")
+    best = unet.build(config.network)
+    weights.load_weights(best, tmp_path / "weights_best.h5")
+    for a, b in zip(last.get_weights(), best.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.network
