@@ -135,7 +135,7 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
     import keras  # noqa: PLC0415  (10 s)
 
     keras.utils.set_random_seed(config.seed)
-    precision = fast_precision(config) if config.precision == "auto" else config.precision
+    precision = step_precision(config)
     model = build(config.network, precision)
     start_heads(model, config)
     compile_model(model, config)
@@ -187,10 +187,7 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
                 if on_report is not None:
                     on_report(row)
             if time.monotonic() - saved > config.checkpoint_minutes * 60.0:
-                save_checkpoint(model, folder / "checkpoint.npz", progress)
-                save_weights(model, folder / "weights_last.h5")
-                if progress.averaged:
-                    save_average(model, folder / "weights_average.h5", progress)
+                _save(model, folder, progress)
                 saved = time.monotonic()
 
     save_checkpoint(model, folder / "checkpoint.npz", progress)
@@ -242,8 +239,8 @@ def use_two_pools() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def fast_precision(config: TrainConfig) -> str:
-    """Return the precision whose steps are faster here, by timing a few of each.
+def step_precision(config: TrainConfig) -> str:
+    """Return the precision of the config; of `auto` the one whose steps are faster here.
 
     The processor's flags do not tell: with `avx512_bf16` bfloat16 was 1.6 times faster on one
     processor and 1.6 times slower on another.
@@ -257,6 +254,8 @@ def fast_precision(config: TrainConfig) -> str:
     str
         "float32" or "bfloat16".
     """
+    if config.precision != "auto":
+        return config.precision
     n, shape = config.batch, config.sample.shape
     points = tuple(a // b for a, b in zip(shape, config.network.grid, strict=True))
     image = np.zeros((n, *shape, 1), np.float32)
@@ -336,22 +335,6 @@ def save_checkpoint(model: keras.Model, path: Path, progress: Progress) -> None:
     temporary.replace(path)
 
 
-def save_average(model: keras.Model, path: Path, progress: Progress) -> None:
-    """Write the averaged weights; the model keeps its own.
-
-    Parameters
-    ----------
-    model : keras.Model
-    path : Path
-    progress : Progress
-        With at least one weight in its average.
-    """
-    own = model.get_weights()
-    model.set_weights(progress.average)
-    save_weights(model, path)
-    model.set_weights(own)
-
-
 def load_checkpoint(model: keras.Model, path: Path) -> Progress:
     """Read what `save_checkpoint` wrote into a model compiled alike.
 
@@ -407,6 +390,17 @@ class _Window:
             round(steps * config.batch / seconds, 3),
         )
         return dict(zip(COLUMNS, values, strict=True))
+
+
+def _save(model: keras.Model, folder: Path, progress: Progress) -> None:
+    """Write checkpoint and weights, and the average so far where there is one."""
+    save_checkpoint(model, folder / "checkpoint.npz", progress)
+    save_weights(model, folder / "weights_last.h5")
+    if progress.averaged:
+        own = model.get_weights()
+        model.set_weights(progress.average)
+        save_weights(model, folder / "weights_average.h5")
+        model.set_weights(own)
 
 
 def _average(progress: Progress, weights: list[NDArray[np.float32]], window: int) -> None:

@@ -19,7 +19,7 @@ from trainer import fit as module
 from trainer.config import AppearanceConfig, Step, TrainConfig
 from trainer.feed import SyntheticSource
 from trainer.figures import learning_curve
-from trainer.fit import COLUMNS, Progress, _average, _claim, fast_precision, fit, learning_rate
+from trainer.fit import COLUMNS, Progress, _average, _claim, fit, learning_rate, step_precision
 from trainer.loss import known, minus_log_iou
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -56,9 +56,10 @@ def test_the_average_forgets_what_lies_before_its_window():
 def test_the_precision_is_the_one_whose_steps_are_faster(tiny, monkeypatch):
     ticks = iter((0.0, 3.0, 10.0, 11.0))
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
-    assert fast_precision(tiny) == "bfloat16"
+    config = dataclasses.replace(tiny, precision="auto")
+    assert step_precision(config) == "bfloat16"
     ticks = iter((0.0, 1.0, 10.0, 13.0))
-    assert fast_precision(tiny) == "float32"
+    assert step_precision(config) == "float32"
 
 
 @pytest.mark.network
