@@ -12,10 +12,10 @@ import numpy as np
 
 from anystar_batch import holding, publication, render
 from anystar_batch.address import is_remote
-from anystar_batch.archive import files
-from anystar_batch.archive.files import nearest
 from anystar_batch.archive.labels import published_attributes
 from anystar_batch.archive.ledger import Ledger
+from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage.files import nearest
 from anystar_batch.blocks import units_per_block
 from anystar_batch.config import SegmentConfig
 from anystar_batch.deciding import block_shape, check_network, decide, settle

@@ -10,7 +10,9 @@ from anystar_batch import publication
 from anystar_batch.address import absolute
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.store import ImageReader, find_images, read_image
+from anystar_batch.archive.nodes import find_images
+from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.store import read_image
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine import threads_per_worker
 from anystar_batch.errors import ImageChangedError, ImageError, ModelError

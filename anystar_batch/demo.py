@@ -11,7 +11,8 @@ from anystar_batch.config import RunConfig, SegmentConfig
 from anystar_batch.errors import OutputError
 from anystar_batch.events import Listener
 from anystar_batch.examples import nuclei, write_example
-from anystar_batch.pipeline import Summary, segment
+from anystar_batch.pipeline import segment
+from anystar_batch.record import Summary
 from anystar_batch.report.overlay import draw_overlay
 
 VOXEL_UM = (1.0, 1.0, 1.0)

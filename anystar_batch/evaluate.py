@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.archive.label_source import LabelSource, read_label_source
-from anystar_batch.archive.store import ImageReader
+from anystar_batch.archive.reader import ImageReader
 from anystar_batch.blocks import Blocks, plan_blocks, units_per_block
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import BlockDone, Listener, Note, StageDone, StageStarted, ignore

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from anystar_batch.address import is_remote, parent
-from anystar_batch.archive import files
-from anystar_batch.archive.fence import Fence
-from anystar_batch.archive.files import PARTIAL, check_store
-from anystar_batch.archive.lease import hold
-from anystar_batch.archive.store import check_writable, output_error
+from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage.fence import Fence
+from anystar_batch.archive.storage.files import PARTIAL, check_store, check_writable, output_error
+from anystar_batch.archive.storage.lease import hold
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import (
     AnyStarBatchError,

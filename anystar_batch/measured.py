@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive.store import write_bytes_atomic
+from anystar_batch.archive.storage.files import write_bytes_atomic
 from anystar_batch.geometry import ZYX
 from anystar_batch.measure.partials import SHAPE, Partials
 

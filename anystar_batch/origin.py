@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from anystar_batch.archive.labels import KEY
+from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.ngff import JSON, ImageSource
 from anystar_batch.archive.nodes import read_object
 from anystar_batch.archive.store import metadata_fingerprint

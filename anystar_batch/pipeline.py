@@ -24,8 +24,6 @@ from typing import Any
 import numpy as np
 
 from anystar_batch import holding, publication, render, reporting, stages
-from anystar_batch.archive import files
-from anystar_batch.archive.fence import Fence
 from anystar_batch.archive.labels import (
     create_label,
     discard,
@@ -33,12 +31,10 @@ from anystar_batch.archive.labels import (
     recover,
 )
 from anystar_batch.archive.ledger import Ledger
-from anystar_batch.archive.store import (
-    metadata_fingerprint,
-    read_image,
-    write_bytes_atomic,
-    write_json_atomic,
-)
+from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage.fence import Fence
+from anystar_batch.archive.storage.files import write_bytes_atomic, write_json_atomic
+from anystar_batch.archive.store import metadata_fingerprint, read_image
 from anystar_batch.archive.tables import has_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.deciding import Wanted, block_shape, check_network, decide, settle

@@ -17,17 +17,12 @@ there, which no object store can do; what waits for the label to be published wa
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from anystar_batch.address import is_read_only, is_remote, normal, parent
-from anystar_batch.archive import files
-from anystar_batch.archive.labels import LabelPlace, in_image, standalone
-from anystar_batch.archive.store import PARTIAL, output_error, sync_directory
+from anystar_batch.archive.label_place import LabelPlace, in_image, standalone
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import ConfigError, OutputError
 
@@ -162,37 +157,3 @@ def courses_path(table: str) -> str:
     stem, dot, suffix = name.rpartition(".")
     name = f"{stem}.courses.{suffix}" if dot and stem else f"{name}.courses"
     return f"{folder}/{name}" if folder else name
-
-
-def move_atomic(source: str | Path, target: str | Path) -> None:
-    """Move a file, also to another storage; the target is whole or as it was.
-
-    What a process that was killed here has left beside the target is deleted: whoever moves holds
-    the lock of the results.
-
-    Raises
-    ------
-    OutputError
-        If the target cannot be written.
-    """
-    if is_remote(source) or is_remote(target):
-        files.copy(source, target)
-        files.remove(source)
-        return
-    _move_local(Path(source), Path(target))
-
-
-def _move_local(source: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
-    try:
-        for torn in target.parent.glob(f".{glob.escape(target.name)}.*{PARTIAL}"):
-            torn.unlink(missing_ok=True)
-        shutil.copyfile(source, partial)
-        with partial.open("r+b") as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
-        sync_directory(target.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise output_error(target, error) from error
-    source.unlink()

@@ -11,7 +11,8 @@ import json
 from dataclasses import dataclass, field
 
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.store import ImageReader, metadata_fingerprint
+from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.store import metadata_fingerprint
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.filters import Filters
@@ -26,7 +27,7 @@ from anystar_batch.network.scale import (
 )
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
 from anystar_batch.sampling import level_position
-from anystar_batch.stars.raster import LatticeMap
+from anystar_batch.stars.polyhedra import LatticeMap
 
 ALGORITHM = 4
 """Number of the method; raised whenever the same input and options may give another result."""

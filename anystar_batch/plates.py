@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from anystar_batch.address import is_remote, parent
-from anystar_batch.archive import files
+from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage.files import move_atomic
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import OutputError, OutputExistsError
 from anystar_batch.measure.files import is_parquet
 from anystar_batch.naming import NamedImage, PlateField
-from anystar_batch.places import move_atomic, run_places
+from anystar_batch.places import run_places
 
 OWN = ("well", "field")
 """Columns of a plate's table before those of its fields."""

@@ -19,7 +19,7 @@ import numpy as np
 from dask_image.ndfilters import gaussian_filter
 from numpy.typing import NDArray
 
-from anystar_batch.archive.store import ImageReader
+from anystar_batch.archive.reader import ImageReader
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import BlockDone, Listener, StageDone, StageStarted, ignore
@@ -29,7 +29,7 @@ from anystar_batch.network.bundled import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.plan import Plan, level_scales, make_plan
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.stars.raster import volumes
+from anystar_batch.stars.polyhedra import volumes
 from anystar_batch.stars.suppress import suppress
 from anystar_batch.tasks import Work, model_rays
 

@@ -13,18 +13,20 @@ from pathlib import Path, PurePosixPath
 
 from anystar_batch import measured, tasks
 from anystar_batch.address import absolute_place, is_remote, parent
-from anystar_batch.archive import files
-from anystar_batch.archive.fence import Fence
-from anystar_batch.archive.labels import KEY, discard, published_attributes, source_of
+from anystar_batch.archive.label_place import KEY
+from anystar_batch.archive.labels import discard, published_attributes, source_of
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.nodes import read_object
+from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage.fence import Fence
+from anystar_batch.archive.storage.files import move_atomic
 from anystar_batch.archive.tables import write_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import (
     OutputExistsError,
 )
-from anystar_batch.places import Places, courses_path, move_atomic
+from anystar_batch.places import Places, courses_path
 
 PENDING_RECORD = "run.json"
 """The run record in the work directory, until the label is published."""

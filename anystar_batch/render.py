@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch import measured
-from anystar_batch.archive.labels import LabelSpec, LabelWriter, label_spec
+from anystar_batch.archive.mirror import LabelSpec, LabelWriter, label_spec
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.store import ImageReader
+from anystar_batch.archive.reader import ImageReader
 from anystar_batch.blocks import Block
 from anystar_batch.coarse import CoarseLevels
 from anystar_batch.geometry import (
@@ -41,7 +41,8 @@ from anystar_batch.pyramid import downsample_mode, level_factors, source_box
 from anystar_batch.reading import content_digest
 from anystar_batch.spool import Slice
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.stars.raster import bounding_boxes, paint
+from anystar_batch.stars.polyhedra import bounding_boxes
+from anystar_batch.stars.raster import paint
 from anystar_batch.tasks import (
     Done,
     Work,

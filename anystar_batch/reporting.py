@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from anystar_batch.address import is_remote
-from anystar_batch.archive import files
-from anystar_batch.archive.fence import Fence
-from anystar_batch.archive.store import write_bytes_atomic, write_json_atomic
+from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage.fence import Fence
+from anystar_batch.archive.storage.files import write_bytes_atomic, write_json_atomic
 from anystar_batch.config import SegmentConfig
 from anystar_batch.events import Listener, Note, StageDone, StageStarted
 from anystar_batch.places import Places

@@ -15,8 +15,8 @@ from typing import Any
 
 from anystar_batch import __version__, cgroup
 from anystar_batch.address import is_remote
-from anystar_batch.archive import remote
 from anystar_batch.archive.nodes import read_node
+from anystar_batch.archive.storage import remote
 from anystar_batch.cluster import GPU
 from anystar_batch.errors import AnyStarBatchError, ConfigError
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive.store import write_bytes_atomic
+from anystar_batch.archive.storage.files import write_bytes_atomic
 from anystar_batch.geometry import Box, inside
 from anystar_batch.stars.candidates import Candidates, decode, encode
 

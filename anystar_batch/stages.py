@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from anystar_batch import finding, render, spool, tasks
-from anystar_batch.archive.store import ImageReader, write_bytes_atomic
+from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.storage.files import write_bytes_atomic
 from anystar_batch.blocks import Block
 from anystar_batch.errors import (
     ImageChangedError,

@@ -24,10 +24,10 @@ from pathlib import Path
 from anystar_batch import pipeline
 from anystar_batch.ahead import Standing
 from anystar_batch.ahead import standing as standing_of
-from anystar_batch.archive import files
-from anystar_batch.archive.fence import Fence
-from anystar_batch.archive.lock import file_system_now, hold
 from anystar_batch.archive.settle import Settling, is_any_young, newest_file
+from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage.fence import Fence
+from anystar_batch.archive.storage.lock import file_system_now, hold
 from anystar_batch.archive.store import read_image
 from anystar_batch.archive.survey import find_zarrs, images_in
 from anystar_batch.config import SegmentConfig

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch import spool
-from anystar_batch.archive.fence import Fence
+from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.blocks import Block
 from anystar_batch.geometry import ZYX, Box, index_name, inside
 from anystar_batch.network.bundled import Model

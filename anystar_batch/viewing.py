@@ -14,12 +14,14 @@ from typing import Any, Literal
 import numpy as np
 
 from anystar_batch.address import absolute, absolute_place, normal, parent
-from anystar_batch.archive import documents, files
+from anystar_batch.archive import documents
+from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.label_source import read_label_source
-from anystar_batch.archive.labels import existing_labels, image_of
+from anystar_batch.archive.labels import image_of
 from anystar_batch.archive.lazy import LazyLevel, lazy_levels
 from anystar_batch.archive.ngff import JSON, ImageSource
 from anystar_batch.archive.nodes import find_images, read_node
+from anystar_batch.archive.storage import files
 from anystar_batch.archive.store import read_image
 from anystar_batch.archive.survey import plate_fields
 from anystar_batch.config import image_stem

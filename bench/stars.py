@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.stars.raster import LatticeMap, paint
+from anystar_batch.stars.polyhedra import LatticeMap
+from anystar_batch.stars.raster import paint
 from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import suppress
 from tests.stars.drawn import SAME, blobs, ranks, seen

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from anystar_batch.stars.raster import volumes
+from anystar_batch.stars.polyhedra import volumes
 from anystar_batch.stars.rays import golden_spiral
 
 RAYS = golden_spiral(96)

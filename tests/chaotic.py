@@ -28,7 +28,7 @@ import numpy as np
 import zarr.storage._local as local
 
 from anystar_batch import cli, pipeline, sweep
-from anystar_batch.archive import lock
+from anystar_batch.archive.storage import lock
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.parsing import Diameter
 from tests.fakes import TruthPredictor, make_model, mean_level, random_ellipsoids, write_image

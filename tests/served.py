@@ -52,7 +52,7 @@ def close_clients():
     from fsspec.asyn import AsyncFileSystem
     from zarr.core.sync import _get_loop
 
-    from anystar_batch.archive import remote
+    from anystar_batch.archive.storage import remote
 
     remote.forget()
     kinds = [AsyncFileSystem]
@@ -166,7 +166,7 @@ def memory_store():
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
     from fsspec.implementations.memory import MemoryFileSystem
 
-    from anystar_batch.archive import filesystems
+    from anystar_batch.archive.storage import filesystems
 
     class Memory(MemoryFileSystem):
         protocol = "s3"

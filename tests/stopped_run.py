@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from anystar_batch import pipeline
-from anystar_batch.archive import lock
+from anystar_batch.archive.storage import lock
 from anystar_batch.errors import AnyStarBatchError
 from anystar_batch.events import BlockDone
 from tests import small

@@ -328,7 +328,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, command):
 
 def test_a_disk_that_is_full_in_a_block(tmp_path, command, monkeypatch):
     from anystar_batch import spool
-    from anystar_batch.archive.store import output_error
+    from anystar_batch.archive.storage.files import output_error
 
     def full(path, _):
         raise output_error(path, OSError(28, "No space left on device"))

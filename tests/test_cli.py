@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from anystar_batch import __version__, cli, pipeline
-from anystar_batch.archive.lock import hold
+from anystar_batch.archive.storage.lock import hold
 from anystar_batch.errors import (
     BlockError,
     ConfigError,

@@ -12,7 +12,8 @@ from anystar_batch import cli, evaluate
 from anystar_batch.errors import ConfigError
 from anystar_batch.evaluate import EvaluateConfig
 from anystar_batch.events import BlockDone, Note, StageDone, StageStarted
-from anystar_batch.measure.matching import IOUS, match, pool, scores
+from anystar_batch.measure.matching import IOUS, scores
+from anystar_batch.measure.overlaps import match, pool
 from tests.crowded import cells
 from tests.fakes import write_image
 

@@ -7,7 +7,7 @@ import pytest
 import zarr
 
 from anystar_batch import origin, plan
-from anystar_batch.archive.labels import KEY
+from anystar_batch.archive.label_place import KEY
 from anystar_batch.origin import Origin, label_origin
 from tests import small
 from tests.test_plates import make_plate

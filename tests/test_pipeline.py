@@ -12,8 +12,9 @@ import pytest
 import zarr
 
 from anystar_batch import deciding, holding, pipeline, tabulate
-from anystar_batch.archive import files, labels
+from anystar_batch.archive import labels
 from anystar_batch.archive.ledger import Ledger
+from anystar_batch.archive.storage import files
 from anystar_batch.errors import BlockError, LedgerMismatchError, OutputExistsError
 from anystar_batch.events import BlockDone, StageStarted
 from anystar_batch.parsing import Diameter

@@ -3,10 +3,11 @@
 import pytest
 
 from anystar_batch import places
+from anystar_batch.archive.storage.files import move_atomic
 from anystar_batch.config import RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.naming import name_images
-from anystar_batch.places import move_atomic, run_places
+from anystar_batch.places import run_places
 from tests import small
 
 

@@ -13,7 +13,8 @@ import zarr
 
 from anystar_batch import plan as plan_module
 from anystar_batch import sampling
-from anystar_batch.archive.store import ImageReader, read_image
+from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.store import read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.filters import Filters, Volume

@@ -5,7 +5,7 @@ import pytest
 import zarr
 
 from anystar_batch import reading
-from anystar_batch.archive.store import ImageReader
+from anystar_batch.archive.reader import ImageReader
 from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.reading import (
     Planes,

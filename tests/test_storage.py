@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anystar_batch.archive import copying, remote
+from anystar_batch.archive import copying
+from anystar_batch.archive.storage import remote
 from anystar_batch.geometry import Box
 from anystar_batch.viewing import scene
 from tests import small
@@ -134,7 +135,8 @@ def test_a_server_that_ignores_ranges_is_told_of(web, tmp_path, command):
 
 
 def test_errors_that_pass_are_tried_again(web):
-    from anystar_batch.archive.store import ImageReader, read_image
+    from anystar_batch.archive.reader import ImageReader
+    from anystar_batch.archive.store import read_image
 
     source = read_image(f"{web.url}/plain.ome.zarr")
     reader = ImageReader(source)
@@ -150,7 +152,8 @@ def test_errors_that_pass_are_tried_again(web):
 
 
 def test_a_server_that_is_down_is_no_empty_image(web, local):
-    from anystar_batch.archive.store import ImageReader, read_image
+    from anystar_batch.archive.reader import ImageReader
+    from anystar_batch.archive.store import read_image
     from anystar_batch.errors import DataError
 
     source = read_image(f"{web.url}/plain.ome.zarr")

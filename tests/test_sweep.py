@@ -13,8 +13,8 @@ import pytest
 import zarr
 
 from anystar_batch import deciding, pipeline, publication, stopping
-from anystar_batch.archive import lock
-from anystar_batch.archive.lock import hold
+from anystar_batch.archive.storage import lock
+from anystar_batch.archive.storage.lock import hold
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import ConfigError, LostLockError
 from anystar_batch.events import BlockFailed, StageStarted

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.store import ImageReader
+from anystar_batch.archive.reader import ImageReader
 from anystar_batch.errors import ImageError
 from anystar_batch.geometry import Box, ZYXFloat, as_zyx
 from anystar_batch.network.intensity import normalise, raised

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from anystar_batch.archive.labels import existing_labels
+from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.store import ImageReader, find_images, read_image
+from anystar_batch.archive.nodes import find_images
+from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.store import read_image
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.network.bundled import Model

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.archive import store
-from anystar_batch.archive.labels import LabelSpec, LabelWriter, create_label, in_image, publish
-from anystar_batch.archive.mirror import MAX_FILES, SHARD_EDGE, label_spec
+from anystar_batch.archive.label_place import in_image
+from anystar_batch.archive.labels import create_label, publish
+from anystar_batch.archive.mirror import MAX_FILES, SHARD_EDGE, LabelSpec, LabelWriter, label_spec
 from anystar_batch.archive.ngff import JSON, ArrayInfo
 from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box, grid_shape, iter_grid

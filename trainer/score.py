@@ -21,8 +21,8 @@ from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx
 from anystar_batch.network.intensity import limits, normalise
 from anystar_batch.network.unet import UNetConfig
 from anystar_batch.stars.candidates import MAX_RADIUS, Candidates, is_storable, quantise
-from anystar_batch.stars.polyhedra import IDENTITY
-from anystar_batch.stars.raster import LatticeMap, paint
+from anystar_batch.stars.polyhedra import IDENTITY, LatticeMap
+from anystar_batch.stars.raster import paint
 from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import suppress
 from trainer.config import SampleConfig

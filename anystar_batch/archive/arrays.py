@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from anystar_batch.address import is_remote
-from anystar_batch.archive.files import output_error
 from anystar_batch.archive.ngff import ArrayInfo, Axis
 from anystar_batch.archive.nodes import kind_of, read_object
+from anystar_batch.archive.storage.files import output_error
 from anystar_batch.errors import DataError, ImageError, shorten
 from anystar_batch.geometry import ZYX, Box
 
@@ -90,7 +90,7 @@ def store_of(path: str, *, read_only: bool) -> str | Store:
     """Return what zarr opens: the path itself, or the store of an address."""
     if not is_remote(path):
         return path
-    from anystar_batch.archive.objects import object_store  # noqa: PLC0415  (fsspec)
+    from anystar_batch.archive.storage.objects import object_store  # noqa: PLC0415  (fsspec)
 
     return object_store(path, read_only=read_only)
 

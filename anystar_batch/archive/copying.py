@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from anystar_batch.archive import files, remote, store
+from anystar_batch.archive import store
 from anystar_batch.archive.label_list import list_label, refresh_consolidated, unlist_label
 from anystar_batch.archive.label_place import LabelPlace
-from anystar_batch.archive.lease import hold_list
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.nodes import read_object
+from anystar_batch.archive.storage import files, remote
+from anystar_batch.archive.storage.lease import hold_list
 from anystar_batch.errors import OutputError
 
 AT_ONCE = 1000

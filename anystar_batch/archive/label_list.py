@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from anystar_batch.address import absolute, is_remote, normal, parent
-from anystar_batch.archive import documents, files, store
+from anystar_batch.archive import documents, store
 from anystar_batch.archive.label_place import LabelPlace
 from anystar_batch.archive.ngff import JSON
+from anystar_batch.archive.storage import files
 
 
 def existing_labels(root: str) -> dict[str, JSON]:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from anystar_batch.address import absolute, normal, parent
-from anystar_batch.archive.labels import existing_labels
+from anystar_batch.archive.arrays import array_info
+from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.ngff import Axis, ImageSource, Level
 from anystar_batch.archive.nodes import (
     Node,
@@ -25,7 +26,7 @@ from anystar_batch.archive.nodes import (
     read_object,
     read_root,
 )
-from anystar_batch.archive.store import array_info, read_image
+from anystar_batch.archive.store import read_image
 from anystar_batch.errors import ImageError
 
 

@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from anystar_batch.address import is_remote, joined, relative_path
-from anystar_batch.archive import copying, files, remote, store
+from anystar_batch.archive import copying, store
 from anystar_batch.archive.colours import colours
 from anystar_batch.archive.label_list import (
     existing_labels,
@@ -34,9 +34,10 @@ from anystar_batch.archive.label_list import (
     sweep_lists,
 )
 from anystar_batch.archive.label_place import KEY, LabelPlace, in_image, standalone
-from anystar_batch.archive.lease import hold_list
 from anystar_batch.archive.mirror import LabelSpec, LabelWriter, label_spec
 from anystar_batch.archive.ngff import JSON
+from anystar_batch.archive.storage import files, remote
+from anystar_batch.archive.storage.lease import hold_list
 from anystar_batch.errors import OutputError
 
 __all__ = [

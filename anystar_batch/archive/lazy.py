@@ -20,8 +20,8 @@ from typing import Any, Literal, SupportsIndex, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from anystar_batch.archive.arrays import open_array
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.store import open_array
 from anystar_batch.errors import DataError, ImageError, shorten
 
 COARSE_VOXELS = 2**27

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive import files, store
+from anystar_batch.archive import store
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Version
+from anystar_batch.archive.storage import files
 from anystar_batch.errors import DataError, LostLockError, shorten
 from anystar_batch.geometry import ZYX, Box
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from anystar_batch.address import is_remote, normal, parent
-from anystar_batch.archive import documents, files, remote, remote_errors
-from anystar_batch.archive.files import output_error, write_json_atomic
+from anystar_batch.archive import documents
 from anystar_batch.archive.foreign import WRITE, what_else
 from anystar_batch.archive.ngff import JSON
+from anystar_batch.archive.storage import files, remote, remote_errors
+from anystar_batch.archive.storage.files import output_error, write_json_atomic
 from anystar_batch.errors import DataError, ImageError, did_you_mean, shorten
 
 

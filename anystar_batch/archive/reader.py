@@ -17,9 +17,9 @@ import zarr
 from numpy.typing import NDArray
 
 from anystar_batch.address import is_read_only, is_remote
-from anystar_batch.archive import files, remote
 from anystar_batch.archive.arrays import axis_index, open_array, to_zyx
 from anystar_batch.archive.ngff import ImageSource
+from anystar_batch.archive.storage import files, remote
 from anystar_batch.errors import DataError, shorten
 from anystar_batch.geometry import ZYX, Box, grid_box, grid_range, grid_shape
 

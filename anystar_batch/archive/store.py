@@ -13,7 +13,7 @@ from typing import Literal
 import zarr
 
 from anystar_batch.address import normal
-from anystar_batch.archive import documents, files
+from anystar_batch.archive import documents
 from anystar_batch.archive.arrays import (
     array_info,
     axis_index,
@@ -22,14 +22,6 @@ from anystar_batch.archive.arrays import (
     open_array,
     store_of,
     to_zyx,
-)
-from anystar_batch.archive.files import (
-    PARTIAL,
-    check_writable,
-    output_error,
-    sync_directory,
-    write_bytes_atomic,
-    write_json_atomic,
 )
 from anystar_batch.archive.ngff import JSON, ImageSource
 from anystar_batch.archive.nodes import (
@@ -42,6 +34,15 @@ from anystar_batch.archive.nodes import (
     write_attributes,
 )
 from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage.files import (
+    PARTIAL,
+    check_writable,
+    output_error,
+    sync_directory,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 
 __all__ = [
     "PARTIAL",

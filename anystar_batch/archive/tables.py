@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 from anystar_batch.address import is_remote, normal
-from anystar_batch.archive import files, remote, store
-from anystar_batch.archive.lease import hold_list
+from anystar_batch.archive import store
+from anystar_batch.archive.storage import files, remote
+from anystar_batch.archive.storage.lease import hold_list
 
 TABLES = "tables"
 """Group of the tables in an image."""

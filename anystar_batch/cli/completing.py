@@ -47,7 +47,8 @@ def models() -> list[str]:
 
 def channels(context: typer.Context) -> list[str]:
     """Return the channels of the first image that is named."""
-    from anystar_batch.archive.store import find_images, read_image  # noqa: PLC0415
+    from anystar_batch.archive.nodes import find_images  # noqa: PLC0415
+    from anystar_batch.archive.store import read_image  # noqa: PLC0415
 
     return _of_image(
         context,
@@ -57,7 +58,7 @@ def channels(context: typer.Context) -> list[str]:
 
 def labels(context: typer.Context) -> list[str]:
     """Return the labels of the image that is named."""
-    from anystar_batch.archive.labels import existing_labels  # noqa: PLC0415
+    from anystar_batch.archive.label_list import existing_labels  # noqa: PLC0415
 
     return _of_image(context, lambda path: list(existing_labels(path)))
 

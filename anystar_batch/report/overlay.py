@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anystar_batch.archive.labels import LabelWriter, label_spec
+from anystar_batch.archive.mirror import LabelWriter, label_spec
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.store import ImageReader, read_image, write_bytes_atomic
+from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.storage.files import write_bytes_atomic
+from anystar_batch.archive.store import read_image
 from anystar_batch.geometry import Box
 
 MAX_VOXELS = 64 * 10**6

@@ -9,8 +9,9 @@ import warnings
 import numpy as np
 import pytest
 
-from anystar_batch.archive import copying, labels, lease, lock, remote, store
-from anystar_batch.archive.fence import Fence
+from anystar_batch.archive import copying, labels, store
+from anystar_batch.archive.storage import lease, lock, remote
+from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.tables import has_table, write_table
 from anystar_batch.errors import LockedError, LostLockError, OutputError
 from anystar_batch.geometry import Box

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from anystar_batch.archive import files
+from anystar_batch.archive.storage import files
 
 
 def refusing(number):

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch.archive import files, labels, store
-from anystar_batch.archive.labels import LabelWriter
+from anystar_batch.archive import labels, store
+from anystar_batch.archive.mirror import LabelWriter
 from anystar_batch.archive.ngff import ArrayInfo, ImageSource
+from anystar_batch.archive.storage import files
 from anystar_batch.errors import DataError, LostLockError, OutputError
 from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
 

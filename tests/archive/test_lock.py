@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from anystar_batch.archive import fence as fence_module
-from anystar_batch.archive import lock
+from anystar_batch.archive.storage import fence as fence_module
+from anystar_batch.archive.storage import lock
 from anystar_batch.errors import LockedError, LostLockError, OutputError
 
 DEAD = 2**22 - 7
@@ -51,7 +51,7 @@ def test_lock_is_released_when_the_block_fails(tmp_path):
 def test_lock_of_a_killed_process_is_taken_over(tmp_path):
     path = tmp_path / "run.lock"
     code = (
-        "import os, sys; from anystar_batch.archive.lock import hold\n"
+        "import os, sys; from anystar_batch.archive.storage.lock import hold\n"
         "with hold(sys.argv[1]): os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)

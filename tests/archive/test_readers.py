@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from anystar_batch.archive import labels, store
-from anystar_batch.archive.labels import LabelWriter
+from anystar_batch.archive.mirror import LabelWriter
 from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
 
 LENGTHS = {"t": 2, "c": 3, "z": 11, "y": 21, "x": 30}

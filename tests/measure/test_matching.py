@@ -10,7 +10,8 @@ from stardist.matching import matching as stardist_matching
 from anystar_batch.errors import ImageError
 from anystar_batch.measure import assignment, overlaps
 from anystar_batch.measure.assignment import Graph, assign
-from anystar_batch.measure.matching import IOUS, match, merge, merges, pool, scores, splits
+from anystar_batch.measure.matching import IOUS, merges, scores, splits
+from anystar_batch.measure.overlaps import match, merge, pool
 from tests.crowded import cells, pair
 
 COUNTS = ("tp", "fp", "fn", "n_true")

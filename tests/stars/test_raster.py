@@ -10,14 +10,8 @@ from stardist.rays3d import Rays_GoldenSpiral
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.stars import raster
 from anystar_batch.stars.candidates import Candidates, quantise
-from anystar_batch.stars.polyhedra import FRACTION
-from anystar_batch.stars.raster import (
-    LatticeMap,
-    bounding_boxes,
-    owns_voxel,
-    paint,
-    volumes,
-)
+from anystar_batch.stars.polyhedra import FRACTION, LatticeMap, bounding_boxes, volumes
+from anystar_batch.stars.raster import owns_voxel, paint
 from anystar_batch.stars.rays import golden_spiral
 from tests.stars.drawn import SAME, blobs, ranks, real_labels, seen
 

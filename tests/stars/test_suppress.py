@@ -10,7 +10,8 @@ from stardist.rays3d import Rays_GoldenSpiral
 from anystar_batch.geometry import Box
 from anystar_batch.stars import suppress as suppress_module
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.stars.raster import LatticeMap, bounding_boxes, paint, volumes
+from anystar_batch.stars.polyhedra import LatticeMap, bounding_boxes, volumes
+from anystar_batch.stars.raster import paint
 from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import Status, resolve, suppress, suppress_block
 from tests.stars.drawn import SAME, blobs, blockwise, ranks, real_labels, seen

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.errors import ConfigError
-from anystar_batch.stars.raster import LatticeMap
+from anystar_batch.stars.polyhedra import LatticeMap
 from anystar_batch.stars.rays import golden_spiral
 from trainer import score, volumes
 from trainer.baseline import DEFAULTS, GRIDS, BlobLog, Otsu

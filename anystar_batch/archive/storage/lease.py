@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from anystar_batch.address import is_remote, parent
-from anystar_batch.archive import lock, remote
-from anystar_batch.archive.fence import Fence, Signature, read_signature
-from anystar_batch.archive.files import output_error
+from anystar_batch.archive.storage import lock, remote
+from anystar_batch.archive.storage.fence import Fence, Signature, read_signature
+from anystar_batch.archive.storage.files import output_error
 from anystar_batch.errors import LockedError
 
 logger = logging.getLogger(__name__)

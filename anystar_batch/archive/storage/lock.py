@@ -27,8 +27,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from anystar_batch.archive.fence import Fence, Signature, read_signature
-from anystar_batch.archive.files import PARTIAL, stamp
+from anystar_batch.archive.storage.fence import Fence, Signature, read_signature
+from anystar_batch.archive.storage.files import PARTIAL, stamp
 from anystar_batch.errors import LockedError, OutputError
 
 logger = logging.getLogger(__name__)

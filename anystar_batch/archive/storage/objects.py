@@ -15,8 +15,8 @@ from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.storage import FsspecStore
 
 from anystar_batch.address import is_read_only
-from anystar_batch.archive import remote, remote_errors
-from anystar_batch.archive.filesystems import filesystem
+from anystar_batch.archive.storage import remote, remote_errors
+from anystar_batch.archive.storage.filesystems import filesystem
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import glob
 import json
 import os
 import secrets
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from anystar_batch.address import is_read_only, is_remote
-from anystar_batch.archive import remote
+from anystar_batch.archive.storage import remote
 from anystar_batch.errors import OutputError
 
 PARTIAL = ".partial"
@@ -362,3 +363,37 @@ def output_error(path: str | Path, error: OSError) -> OutputError:
             "results elsewhere"
         )
     return OutputError(error.errno, message)
+
+
+def move_atomic(source: str | Path, target: str | Path) -> None:
+    """Move a file, also to another storage; the target is whole or as it was.
+
+    What a process that was killed here has left beside the target is deleted: whoever moves holds
+    the lock of the results.
+
+    Raises
+    ------
+    OutputError
+        If the target cannot be written.
+    """
+    if is_remote(source) or is_remote(target):
+        copy(source, target)
+        remove(source)
+        return
+    _move_local(Path(source), Path(target))
+
+
+def _move_local(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
+    try:
+        for torn in target.parent.glob(f".{glob.escape(target.name)}.*{PARTIAL}"):
+            torn.unlink(missing_ok=True)
+        shutil.copyfile(source, partial)
+        with partial.open("r+b") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+        sync_directory(target.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise output_error(target, error) from error
+    source.unlink()

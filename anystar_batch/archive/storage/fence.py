@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anystar_batch.address import is_remote
-from anystar_batch.archive import remote
+from anystar_batch.archive.storage import remote
 from anystar_batch.errors import LostLockError
 
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from anystar_batch.address import is_read_only, parent, scheme
-from anystar_batch.archive import filesystems
-from anystar_batch.archive.filesystems import filesystem
-from anystar_batch.archive.remote_errors import CredentialsError, is_passing, os_error
+from anystar_batch.archive.storage import filesystems
+from anystar_batch.archive.storage.filesystems import filesystem
+from anystar_batch.archive.storage.remote_errors import CredentialsError, is_passing, os_error
 from anystar_batch.errors import ConfigError
 
 PAUSES = (0.2, 1.0, 3.0)
