@@ -8,11 +8,10 @@ from typing import Any
 
 from anystar_batch import publication
 from anystar_batch.address import absolute
+from anystar_batch.archive.discovery import find_images
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.ledger import Ledger
-from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.nodes import find_images
-from anystar_batch.archive.reader import ImageReader
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.ngff import ImageSource, channel_index
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine import threads_per_worker
 from anystar_batch.errors import ImageChangedError, ImageError, ModelError
@@ -24,14 +23,7 @@ from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.predictor import KerasFactory, PredictorFactory, extra_of
 from anystar_batch.network.unet import PRECISIONS
 from anystar_batch.places import Places, run_places
-from anystar_batch.plan import (
-    Plan,
-    channel_index,
-    fingerprint,
-    fingerprint_parts,
-    level_scales,
-    make_plan,
-)
+from anystar_batch.plan import Plan, fingerprint, fingerprint_parts, level_scales, make_plan
 from anystar_batch.probe import probe_diameter
 from anystar_batch.sampling import all_limits, limits_content, reference_time
 

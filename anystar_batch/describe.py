@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from anystar_batch.address import normal
+from anystar_batch.archive.discovery import Field, find_images, plate_fields
+from anystar_batch.archive.images import read_image
 from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.nodes import find_images, read_node
-from anystar_batch.archive.store import read_image
-from anystar_batch.archive.survey import Field, plate_fields
+from anystar_batch.archive.nodes import read_node
 from anystar_batch.errors import ImageError
 from anystar_batch.naming import name_images
 from anystar_batch.origin import Origin, label_origin

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anystar_batch import finding
-from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.images import ImageReader
 from anystar_batch.blocks import Block
 from anystar_batch.geometry import ZYX
 from anystar_batch.plan import Plan

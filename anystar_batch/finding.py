@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch import spool
-from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.images import ImageReader
 from anystar_batch.blocks import Block
 from anystar_batch.geometry import ZYX, Box, inside
 from anystar_batch.network.bundled import Model

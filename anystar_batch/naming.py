@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anystar_batch.address import absolute, is_remote, parent
-from anystar_batch.archive.nodes import find_images, read_node
-from anystar_batch.archive.survey import Field, plate_fields
+from anystar_batch.archive.discovery import Field, find_images, plate_fields
+from anystar_batch.archive.nodes import read_node
 from anystar_batch.config import image_stem
 from anystar_batch.errors import ConfigError, ImageError
 

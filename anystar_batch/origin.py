@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from anystar_batch.archive.label_place import KEY
-from anystar_batch.archive.ngff import JSON, ImageSource
+from anystar_batch.archive.ngff import JSON, ImageSource, metadata_fingerprint
 from anystar_batch.archive.nodes import read_object
-from anystar_batch.archive.store import metadata_fingerprint
 from anystar_batch.errors import ImageError, ModelError
 from anystar_batch.network.bundled import bundled_models, load_model
 from anystar_batch.plan import ALGORITHM, fingerprint

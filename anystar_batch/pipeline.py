@@ -24,42 +24,26 @@ from typing import Any
 import numpy as np
 
 from anystar_batch import holding, publication, render, reporting, stages
-from anystar_batch.archive.labels import (
-    create_label,
-    discard,
-    publish,
-    recover,
-)
+from anystar_batch.archive.images import read_image
+from anystar_batch.archive.labels import create_label, discard, publish, recover
 from anystar_batch.archive.ledger import Ledger
+from anystar_batch.archive.ngff import metadata_fingerprint
 from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import write_bytes_atomic, write_json_atomic
-from anystar_batch.archive.store import metadata_fingerprint, read_image
 from anystar_batch.archive.tables import has_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.deciding import Wanted, block_shape, check_network, decide, settle
 from anystar_batch.effective import effective_toml
 from anystar_batch.engine import Engine, InlineEngine
-from anystar_batch.errors import (
-    ImageChangedError,
-    LedgerMismatchError,
-)
+from anystar_batch.errors import ImageChangedError, LedgerMismatchError
 from anystar_batch.events import Event, Listener, Note, StageDone, ignore
-from anystar_batch.memory import (
-    MemoryMeter,
-    available_memory,
-)
+from anystar_batch.memory import MemoryMeter, available_memory
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.places import Places
 from anystar_batch.publication import token
-from anystar_batch.record import (
-    DONE,
-    NOTHING_TO_DO,
-    Summary,
-    provenance,
-    run_record,
-)
+from anystar_batch.record import DONE, NOTHING_TO_DO, Summary, provenance, run_record
 from anystar_batch.report.probe_figure import probe_svg
 from anystar_batch.running import Run, removed_counts
 from anystar_batch.tabulate import table

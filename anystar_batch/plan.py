@@ -10,21 +10,13 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.reader import ImageReader
-from anystar_batch.archive.store import metadata_fingerprint
+from anystar_batch.archive.images import ImageReader
+from anystar_batch.archive.ngff import ImageSource, channel_index, metadata_fingerprint
 from anystar_batch.config import ResultConfig
-from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.filters import Filters
-from anystar_batch.geometry import (
-    ZYXFloat,
-)
+from anystar_batch.geometry import ZYXFloat
 from anystar_batch.network.bundled import Model
-from anystar_batch.network.scale import (
-    LevelMap,
-    WorkingScale,
-    working_scale,
-)
+from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
 from anystar_batch.sampling import level_position
 from anystar_batch.stars.polyhedra import LatticeMap
@@ -161,24 +153,6 @@ def fingerprint(parts: dict[str, object]) -> str:
     """Return the digest of `fingerprint_parts`: 64 hexadecimal digits."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def channel_index(source: ImageSource, channel: str) -> int:
-    """Return the index of a channel given by name or index.
-
-    Raises
-    ------
-    ConfigError
-        If the image has no such channel.
-    """
-    if channel in source.channels:
-        return source.channels.index(channel)
-    if channel.isdecimal() and int(channel) < source.num_channels:
-        return int(channel)
-    names = ", ".join(f"{i} ({n})" for i, n in enumerate(source.channels))
-    near = did_you_mean(channel, source.channels)
-    message = f"--channel: got {channel!r}; the image has {names}{near}"
-    raise ConfigError(message)
 
 
 def level_scales(source: ImageSource, config: ResultConfig) -> tuple[list[ZYXFloat], ZYXFloat]:

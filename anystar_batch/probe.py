@@ -19,7 +19,7 @@ import numpy as np
 from dask_image.ndfilters import gaussian_filter
 from numpy.typing import NDArray
 
-from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.images import ImageReader
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import BlockDone, Listener, StageDone, StageStarted, ignore

@@ -23,9 +23,7 @@ from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import move_atomic
 from anystar_batch.archive.tables import write_table
 from anystar_batch.config import SegmentConfig
-from anystar_batch.errors import (
-    OutputExistsError,
-)
+from anystar_batch.errors import OutputExistsError
 from anystar_batch.places import Places, courses_path
 
 PENDING_RECORD = "run.json"

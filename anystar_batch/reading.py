@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.images import ImageReader
 from anystar_batch.geometry import ZYX, Box, hull
 from anystar_batch.network.intensity import normalise, raised
 from anystar_batch.network.resample import Taps, resample, source_box, tile_taps

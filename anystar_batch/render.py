@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch import measured
-from anystar_batch.archive.mirror import LabelSpec, LabelWriter, label_spec
+from anystar_batch.archive.images import ImageReader
+from anystar_batch.archive.label_image import LabelSpec, LabelWriter, label_spec
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.reader import ImageReader
 from anystar_batch.blocks import Block
 from anystar_batch.coarse import CoarseLevels
 from anystar_batch.geometry import (

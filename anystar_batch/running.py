@@ -16,8 +16,8 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from anystar_batch import render
+from anystar_batch.archive.label_image import LabelSpec
 from anystar_batch.archive.ledger import Ledger
-from anystar_batch.archive.mirror import LabelSpec
 from anystar_batch.attempts import Failure
 from anystar_batch.blocks import Block, Blocks, plan_blocks, units_per_block
 from anystar_batch.engine import Engine

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.reader import ImageReader
 from anystar_batch.errors import ImageError
 from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx, grid_box, grid_shape, iter_grid
 from anystar_batch.network import intensity

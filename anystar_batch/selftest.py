@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anystar_batch.archive.reader import ImageReader
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import OutputError
 from anystar_batch.events import Listener

@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from anystar_batch import finding, render, spool, tasks
-from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.storage.files import write_bytes_atomic
 from anystar_batch.blocks import Block
-from anystar_batch.errors import (
-    ImageChangedError,
-    ImageError,
-)
+from anystar_batch.errors import ImageChangedError, ImageError
 from anystar_batch.events import BlockDone, StageDone, StageStarted, ignore
 from anystar_batch.geometry import ZYX, Box, grid_box
 from anystar_batch.plan import Plan

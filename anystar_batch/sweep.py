@@ -2,7 +2,7 @@
 
 ::
 
-    find      below ROOT, by name            archive.survey
+    find      below ROOT, by name            archive.discovery
     judge     current, other, being written  ahead.standing, archive.settle
     segment   the rest, oldest first         pipeline.segment, one engine, one network
     gather    a table of every plate         plates.gather
@@ -24,12 +24,17 @@ from pathlib import Path
 from anystar_batch import pipeline
 from anystar_batch.ahead import Standing
 from anystar_batch.ahead import standing as standing_of
-from anystar_batch.archive.settle import Settling, is_any_young, newest_file
+from anystar_batch.archive.discovery import (
+    Settling,
+    find_zarrs,
+    images_in,
+    is_any_young,
+    newest_file,
+)
+from anystar_batch.archive.images import read_image
 from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.lock import file_system_now, hold
-from anystar_batch.archive.store import read_image
-from anystar_batch.archive.survey import find_zarrs, images_in
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine import Engine, InlineEngine
 from anystar_batch.errors import (

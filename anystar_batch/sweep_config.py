@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anystar_batch.address import is_remote
+from anystar_batch.archive.discovery import is_zarr
 from anystar_batch.archive.nodes import local_path
-from anystar_batch.archive.survey import is_zarr
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import ConfigError
 

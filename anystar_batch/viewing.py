@@ -14,16 +14,16 @@ from typing import Any, Literal
 import numpy as np
 
 from anystar_batch.address import absolute, absolute_place, normal, parent
-from anystar_batch.archive import documents
+from anystar_batch.archive import metadata
+from anystar_batch.archive.discovery import find_images, plate_fields
+from anystar_batch.archive.images import read_image
 from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.label_source import read_label_source
 from anystar_batch.archive.labels import image_of
 from anystar_batch.archive.lazy import LazyLevel, lazy_levels
 from anystar_batch.archive.ngff import JSON, ImageSource
-from anystar_batch.archive.nodes import find_images, read_node
+from anystar_batch.archive.nodes import read_node
 from anystar_batch.archive.storage import files
-from anystar_batch.archive.store import read_image
-from anystar_batch.archive.survey import plate_fields
 from anystar_batch.config import image_stem
 from anystar_batch.errors import ConfigError, ImageError, did_you_mean
 from anystar_batch.network import intensity
@@ -164,7 +164,7 @@ def _one_image(path: str) -> tuple[str, dict[str, str], list[str]]:
     image = images[0]
     node = read_node(image)
     attributes = {} if node is None else node.attributes
-    if node is None or "image-label" not in documents.all_attributes(attributes, node.zarr_format):
+    if node is None or "image-label" not in metadata.all_attributes(attributes, node.zarr_format):
         return image, {}, []
     own = {_label_name(image, attributes, node.zarr_format): image}
     source = image_of(image, attributes)
@@ -179,7 +179,7 @@ def _label_name(path: str, attributes: JSON, zarr_format: int) -> str:
     """The name that a label has among those of its image."""
     if parent(path).rpartition("/")[2] == "labels":
         return path.rpartition("/")[2]
-    listed = documents.all_attributes(attributes, zarr_format).get("multiscales")
+    listed = metadata.all_attributes(attributes, zarr_format).get("multiscales")
     first = listed[0] if isinstance(listed, list) and listed else {}
     name = first.get("name") if isinstance(first, dict) else None
     return name if isinstance(name, str) and name else path.rpartition("/")[2]
@@ -231,7 +231,7 @@ def _chosen(
 def _channels(source: ImageSource) -> list[ViewLayer]:
     """One layer a channel."""
     node = read_node(source.path)
-    ome = {} if node is None else documents.all_attributes(node.attributes, node.zarr_format)
+    ome = {} if node is None else metadata.all_attributes(node.attributes, node.zarr_format)
     omero = ome.get("omero")
     listed = omero.get("channels") if isinstance(omero, dict) else None
     said = [one if isinstance(one, dict) else {} for one in listed or []] or [{}]

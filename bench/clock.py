@@ -17,8 +17,8 @@ from typing import Any
 
 PARTS: dict[str, tuple[str, ...]] = {
     "read": (
-        "anystar_batch.archive.reader:ImageReader.read_box",
-        "anystar_batch.archive.reader:ImageReader.identities",
+        "anystar_batch.archive.images:ImageReader.read_box",
+        "anystar_batch.archive.images:ImageReader.identities",
     ),
     "resample": ("anystar_batch.network.resample:resample",),
     "normalise": ("anystar_batch.network.intensity:normalise",),
@@ -34,7 +34,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "store candidates": ("anystar_batch.spool:save", "anystar_batch.spool:load"),
     "paint": ("anystar_batch.render:paint_block", "anystar_batch.stars.raster:paint"),
     "statistics": ("anystar_batch.measure.partials:partials", "anystar_batch.tabulate:table"),
-    "write": ("anystar_batch.archive.mirror:LabelWriter.write_box",),
+    "write": ("anystar_batch.archive.label_image:LabelWriter.write_box",),
     "pyramid": (
         "anystar_batch.coarse:CoarseLevels.add",
         "anystar_batch.render:write_coarse",

@@ -32,8 +32,7 @@ from numpy.typing import NDArray
 from ome_zarr.writer import write_image, write_labels
 from scipy import ndimage
 
-from anystar_batch.archive.reader import ImageReader
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.geometry import Box
 from anystar_batch.parsing import Diameter

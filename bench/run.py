@@ -26,8 +26,7 @@ from typing import Any
 import numpy as np
 
 from anystar_batch import pipeline
-from anystar_batch.archive.reader import ImageReader
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine import InlineEngine, block_threads, threads_per_worker
 from anystar_batch.geometry import iter_grid

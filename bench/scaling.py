@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch import pipeline
-from anystar_batch.archive.reader import ImageReader
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine import InlineEngine
 from anystar_batch.geometry import Box, as_zyx

@@ -8,13 +8,7 @@ import numpy as np
 
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.parsing import Diameter
-from tests.fakes import (
-    TruthPredictor,
-    make_model,
-    mean_level,
-    random_ellipsoids,
-    write_image,
-)
+from tests.fakes import TruthPredictor, make_model, mean_level, random_ellipsoids, write_image
 
 SHAPE = (61, 83, 97)
 """No block divides it, nor does a tile or a chunk."""

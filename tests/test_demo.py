@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import read_image
 from anystar_batch.demo import VOXEL_UM, run_demo
 from anystar_batch.events import ignore
 from anystar_batch.examples import nuclei, write_example

@@ -13,8 +13,7 @@ import tifffile
 import typer
 
 from anystar_batch import cli
-from anystar_batch.archive.reader import ImageReader
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.geometry import Box
 from bench.__main__ import PARTS
 from tests import small

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.events import BlockDone, Note, ignore

@@ -18,15 +18,7 @@ from anystar_batch.pipeline import segment
 from anystar_batch.stars.suppress import suppress
 from anystar_batch.tasks import model_rays
 from tests.fakes import make_model, random_ellipsoids
-from tests.law import (
-    SHAPE,
-    digests,
-    law_config,
-    law_factory,
-    law_model,
-    law_truth,
-    write_law_image,
-)
+from tests.law import SHAPE, digests, law_config, law_factory, law_model, law_truth, write_law_image
 
 BLOCKS = [(64, 128, 128), (32, 32, 32), (61, 40, 97), (96, 64, 33)]
 STAGES = [

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anystar_batch.archive.reader import ImageReader
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.geometry import Box
 from anystar_batch.network.predictor import KerasFactory

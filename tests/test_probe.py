@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from anystar_batch import probe as probe_module
-from anystar_batch.archive.reader import ImageReader
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box

@@ -5,15 +5,9 @@ import pytest
 import zarr
 
 from anystar_batch import reading
-from anystar_batch.archive.reader import ImageReader
+from anystar_batch.archive.images import ImageReader
 from anystar_batch.geometry import Box, iter_grid
-from anystar_batch.reading import (
-    Planes,
-    content_digest,
-    tile_content,
-    tile_image,
-    tile_source,
-)
+from anystar_batch.reading import Planes, content_digest, tile_content, tile_image, tile_source
 from tests.fakes import write_image
 from tests.test_plan import plan_of
 from tests.test_tasks import MODEL, SHAPE, make_work, truth

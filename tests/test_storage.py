@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anystar_batch.archive import copying
+from anystar_batch.archive import label_copy
 from anystar_batch.archive.storage import remote
 from anystar_batch.geometry import Box
 from anystar_batch.viewing import scene
@@ -135,8 +135,7 @@ def test_a_server_that_ignores_ranges_is_told_of(web, tmp_path, command):
 
 
 def test_errors_that_pass_are_tried_again(web):
-    from anystar_batch.archive.reader import ImageReader
-    from anystar_batch.archive.store import read_image
+    from anystar_batch.archive.images import ImageReader, read_image
 
     source = read_image(f"{web.url}/plain.ome.zarr")
     reader = ImageReader(source)
@@ -152,8 +151,7 @@ def test_errors_that_pass_are_tried_again(web):
 
 
 def test_a_server_that_is_down_is_no_empty_image(web, local):
-    from anystar_batch.archive.reader import ImageReader
-    from anystar_batch.archive.store import read_image
+    from anystar_batch.archive.images import ImageReader, read_image
     from anystar_batch.errors import DataError
 
     source = read_image(f"{web.url}/plain.ome.zarr")
@@ -231,7 +229,7 @@ def test_local_work_loads_no_library_of_stores():
         "import sys\n"
         "from anystar_batch import places\n"
         "names = ('fsspec.asyn', 's3fs', 'aiohttp', 'gcsfs', 'botocore')\n"
-        "from anystar_batch.archive import store\n"
+        "from anystar_batch.archive import images\n"
         "print([m for m in names if m in sys.modules])\n"
     )
     root = Path(__file__).parent.parent
@@ -346,7 +344,7 @@ def test_what_waits_for_another_label_is_left_alone(bucket, local, here, command
     assert command(*options).exit_code == 0
     before = objects(f"{bucket}/wait")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copying, "begin", lambda *_: die())
+        patch.setattr(label_copy, "begin", lambda *_: die())
         with pytest.raises(Killed):
             command("segment", image, *SIZE, "--overwrite")
     assert ".a.anystar.pending/table.csv" in objects(f"{bucket}/wait")
@@ -367,10 +365,10 @@ def test_a_rerun_from_elsewhere_finishes_what_was_being_replaced(bucket, here, c
     (here / "one").mkdir()
     image = upload(small.small_image(here / "b.ome.zarr", **KINDS["plain"]), f"{bucket}/k/b.zarr")
     assert command("segment", image, *SIZE, "--min-prob", "0.95").exit_code == 0
-    old, copy_all = objects(f"{bucket}/k"), copying._copy
+    old, copy_all = objects(f"{bucket}/k"), label_copy._copy
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here / "one")
-        patch.setattr(copying, "_copy", lambda *a: (copy_all(*a), die()))
+        patch.setattr(label_copy, "_copy", lambda *a: (copy_all(*a), die()))
         with pytest.raises(Killed):
             command("segment", image, *SIZE, "--overwrite")
     between = objects(f"{bucket}/k")

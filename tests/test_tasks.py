@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from anystar_batch import finding, spool, tasks
-from anystar_batch.archive.reader import ImageReader
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.blocks import plan_blocks
 from anystar_batch.config import ResultConfig
 from anystar_batch.engine import InlineEngine

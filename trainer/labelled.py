@@ -18,8 +18,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.reader import ImageReader
 from anystar_batch.errors import ImageError
 from anystar_batch.geometry import Box, ZYXFloat, as_zyx
 from anystar_batch.network.intensity import normalise, raised

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from anystar_batch.archive.discovery import find_images
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.label_list import existing_labels
-from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.nodes import find_images
-from anystar_batch.archive.reader import ImageReader
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.ngff import ImageSource, channel_index
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.scale import working_scale
-from anystar_batch.plan import channel_index
 from anystar_batch.sampling import intensity_limits, level_position
 from trainer.finetune_config import FinetuneConfig, Labelled
 from trainer.labelled import LabelledVolume, measure, split

@@ -21,11 +21,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive import store
+from anystar_batch.archive import arrays, images, nodes
+from anystar_batch.archive.label_image import (
+    MAX_FILES,
+    SHARD_EDGE,
+    LabelSpec,
+    LabelWriter,
+    label_spec,
+)
 from anystar_batch.archive.label_place import in_image
 from anystar_batch.archive.labels import create_label, publish
-from anystar_batch.archive.mirror import MAX_FILES, SHARD_EDGE, LabelSpec, LabelWriter, label_spec
 from anystar_batch.archive.ngff import JSON, ArrayInfo
+from anystar_batch.archive.storage import files
 from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box, grid_shape, iter_grid
 from anystar_batch.pyramid import downsample_mode, level_factors, source_box
@@ -115,15 +122,15 @@ def write(phantom: Phantom, path: Path, chunks: int = 64, workers: int = 1) -> f
         message = f"{path} exists; expected a new path; delete it or name another one"
         raise OutputError(message)
     started = time.monotonic()
-    store.check_writable(str(path.absolute().parent))
+    files.check_writable(str(path.absolute().parent))
     draft = path.with_name(f".{path.name}.partial")
     if draft.exists():
         shutil.rmtree(draft)
     infos = levels(phantom.shape, chunks)
-    store.write_attributes(str(draft), 3, {"ome": document(path.name, infos)})
+    nodes.write_attributes(str(draft), 3, {"ome": document(path.name, infos)})
     for k, info in enumerate(infos):
-        store.create_array(f"{draft}/{k}", 3, info, _AXES)
-    source = store.read_image(str(draft))
+        arrays.create_array(f"{draft}/{k}", 3, info, _AXES)
+    source = images.read_image(str(draft))
     spec = label_spec(source)
     place = in_image(str(draft), LABEL)
     job = Job(phantom, str(draft), create_label(place, spec, _TOKEN), spec, infos)
@@ -211,20 +218,20 @@ def mean(values: NDArray[np.uint16], box: Box, shape_from: ZYX) -> NDArray[np.ui
 def _write_block(job: Job, level: int, box: Box) -> None:
     """Compute and write one block of image and label."""
     writer = LabelWriter(job.label, job.spec)
-    array: Any = store.open_array(f"{job.path}/{level}", 3, "r+")
+    array: Any = arrays.open_array(f"{job.path}/{level}", 3, "r+")
     if level == 0:
         image, labels = job.phantom.both(box)
     else:
         before = as_zyx(job.image[level - 1].shape)
         factors = level_factors(before, as_zyx(job.image[level].shape))
         read = source_box(box, factors, before)
-        finer: Any = store.open_array(f"{job.path}/{level - 1}", 3, "r")
+        finer: Any = arrays.open_array(f"{job.path}/{level - 1}", 3, "r")
         image = mean(np.asarray(finer[read.slices]), box, before)
         labels = downsample_mode(writer.read_box(level - 1, 0, read), box, factors, before)
     try:
         array[box.slices] = image
     except OSError as error:
-        raise store.output_error(job.path, error) from error
+        raise files.output_error(job.path, error) from error
     writer.write_box(level, 0, box, labels)
 
 

@@ -5,14 +5,20 @@ Whoever changes them holds `lease.hold_list` of the directory of labels.
 
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
 from typing import Literal
 
+import zarr
+
 from anystar_batch.address import absolute, is_remote, normal, parent
-from anystar_batch.archive import documents, store
+from anystar_batch.archive import metadata, nodes
+from anystar_batch.archive.arrays import store_of
 from anystar_batch.archive.label_place import LabelPlace
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage.files import write_json_atomic
 
 
 def existing_labels(root: str) -> dict[str, JSON]:
@@ -36,11 +42,11 @@ def existing_labels(root: str) -> dict[str, JSON]:
         for name in _names_below(f"{root}/labels")
         if not name.startswith(".")
         and name not in names
-        and store.read_node(f"{root}/labels/{name}") is not None
+        and nodes.read_node(f"{root}/labels/{name}") is not None
     ]
     found = {}
     for name in names:
-        node = store.read_node(f"{root}/labels/{name}")
+        node = nodes.read_node(f"{root}/labels/{name}")
         found[name] = {} if node is None else node.attributes
     return found
 
@@ -57,10 +63,10 @@ def _names_below(path: str) -> list[str]:
 
 def listed(root: str) -> list[str]:
     """Return the names in the list of labels of an image."""
-    node = store.read_node(f"{root}/labels")
+    node = nodes.read_node(f"{root}/labels")
     if node is None:
         return []
-    found = documents.ome_attributes(node.attributes, node.zarr_format).get("labels")
+    found = metadata.ome_attributes(node.attributes, node.zarr_format).get("labels")
     return list(map(str, found)) if isinstance(found, list) else []
 
 
@@ -80,7 +86,7 @@ def unlist_label(place: LabelPlace, zarr_format: Literal[2, 3]) -> None:
 
 def _write_names(labels: str, zarr_format: Literal[2, 3], names: list[str]) -> None:
     """Write the list of labels, if it is another than what is there."""
-    node = store.read_node(labels)
+    node = nodes.read_node(labels)
     attributes = {} if node is None else node.attributes
     if zarr_format == 2:
         wanted = {**attributes, "labels": names}
@@ -89,13 +95,13 @@ def _write_names(labels: str, zarr_format: Literal[2, 3], names: list[str]) -> N
         ome = ome if isinstance(ome, dict) else {}
         wanted = {**attributes, "ome": {**ome, "version": "0.5", "labels": names}}
     if node is None or wanted != attributes:
-        store.write_attributes(labels, zarr_format, wanted)
+        nodes.write_attributes(labels, zarr_format, wanted)
 
 
 def sweep_lists(place: LabelPlace) -> None:
     """Delete what a killed `list_label` left; whoever writes a list holds the directory's lock."""
     for name in (".zgroup", ".zattrs", "zarr.json"):
-        for torn in Path(place.parent).glob(f".{name}.*-*{store.PARTIAL}"):
+        for torn in Path(place.parent).glob(f".{name}.*-*{files.PARTIAL}"):
             torn.unlink(missing_ok=True)
 
 
@@ -105,10 +111,41 @@ def refresh_consolidated(place: LabelPlace) -> None:
         return
     below = place.name
     root = absolute(place.parent)
-    while (node := store.read_node(root)) is not None:
-        if node.was_consolidated and not store.is_consolidated(root, below):
-            store.consolidate(root, node.zarr_format)
+    while (node := nodes.read_node(root)) is not None:
+        if node.was_consolidated and not nodes.is_consolidated(root, below):
+            consolidate(root, node.zarr_format)
         below = f"{root.rpartition('/')[2]}/{below}"
         if parent(root) == root:
             break
         root = parent(root)
+
+
+def consolidate(path: str, zarr_format: Literal[2, 3]) -> None:
+    """Rewrite the consolidated metadata of a group, so that readers who trust it see new labels.
+
+    Hidden groups of runs that are not finished are left out, as they are from every other list.
+
+    Parameters
+    ----------
+    path : str
+        The group.
+    zarr_format : {2, 3}
+        Its format.
+    """
+    with warnings.catch_warnings():
+        # Consolidated metadata is outside the v3 specification; here it was there already.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(store_of(path, read_only=False), zarr_format=zarr_format)
+    file = f"{path}/{'.zmetadata' if zarr_format == 2 else 'zarr.json'}"
+    document = json.loads(files.read_bytes(file) or b"{}")
+    holder = document if zarr_format == 2 else document["consolidated_metadata"]
+    shown = {
+        key: value
+        for key, value in holder["metadata"].items()
+        if not any(
+            part.startswith(".") for part in key.split("/")[: -1 if zarr_format == 2 else None]
+        )
+    }
+    if shown != holder["metadata"]:
+        holder["metadata"] = shown
+        write_json_atomic(file, document)

@@ -18,15 +18,11 @@ import numpy as np
 
 from anystar_batch.address import absolute, normal, parent
 from anystar_batch.archive.arrays import array_info
+from anystar_batch.archive.discovery import find_images
+from anystar_batch.archive.images import read_image
 from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.ngff import Axis, ImageSource, Level
-from anystar_batch.archive.nodes import (
-    Node,
-    find_images,
-    read_object,
-    read_root,
-)
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.nodes import Node, read_object, read_root
 from anystar_batch.errors import ImageError
 
 

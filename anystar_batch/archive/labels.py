@@ -11,11 +11,12 @@ The old label and the new one change places in one step: `anystar` is one of the
 moment. Where the file system cannot do that (NFS) it takes two steps, and killed between them
 `anystar` is missing until the next run, when `recover` undoes the first. With `--output` the label
 is a root group of its own, exchanged alike and listed nowhere. In object stores, which cannot
-rename, `copying` does the exchange.
+rename, `label_copy` does the exchange.
 """
 
 from __future__ import annotations
 
+import colorsys
 import copy
 import os
 import shutil
@@ -24,40 +25,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from anystar_batch.address import is_remote, joined, relative_path
-from anystar_batch.archive import copying, store
-from anystar_batch.archive.colours import colours
-from anystar_batch.archive.label_list import (
-    existing_labels,
-    list_label,
-    listed,
-    refresh_consolidated,
-    sweep_lists,
-)
-from anystar_batch.archive.label_place import KEY, LabelPlace, in_image, standalone
-from anystar_batch.archive.mirror import LabelSpec, LabelWriter, label_spec
+from anystar_batch.archive import arrays, label_copy, nodes
+from anystar_batch.archive.label_image import LabelSpec
+from anystar_batch.archive.label_list import list_label, listed, refresh_consolidated, sweep_lists
+from anystar_batch.archive.label_place import KEY, LabelPlace
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.storage import files, remote
 from anystar_batch.archive.storage.lease import hold_list
 from anystar_batch.errors import OutputError
 
-__all__ = [
-    "KEY",
-    "LabelPlace",
-    "LabelSpec",
-    "LabelWriter",
-    "create_label",
-    "discard",
-    "existing_labels",
-    "image_of",
-    "in_image",
-    "label_spec",
-    "publish",
-    "published_attributes",
-    "recover",
-    "source_of",
-    "standalone",
-    "sweep_partials",
-]
+MOST = 256
+"""Labels that get a colour each; with more, viewers do better by their own hash."""
+
+GOLDEN = 0.618033988749895
+"""Step of the hue: no two of many are alike."""
 
 
 def create_label(place: LabelPlace, spec: LabelSpec, token: str) -> str:
@@ -84,23 +65,23 @@ def create_label(place: LabelPlace, spec: LabelSpec, token: str) -> str:
     """
     path = place.hidden_path(token)
     names = tuple(axis.name for axis in spec.axes)
-    if store.read_node(path) is None:
-        store.write_attributes(path, spec.zarr_format, {})
+    if nodes.read_node(path) is None:
+        nodes.write_attributes(path, spec.zarr_format, {})
     for relative, info in zip(spec.paths, spec.arrays, strict=True):
         for above in list(Path(relative).parents)[-2::-1]:
-            if store.read_node(f"{path}/{above}") is None:
-                store.write_attributes(f"{path}/{above}", spec.zarr_format, {})
-        node = store.read_node(f"{path}/{relative}")
+            if nodes.read_node(f"{path}/{above}") is None:
+                nodes.write_attributes(f"{path}/{above}", spec.zarr_format, {})
+        node = nodes.read_node(f"{path}/{relative}")
         # zarr writes an array's two files of format 2 in any order: a kill may leave either alone.
         if node is None or node.kind != "array":
-            store.create_array(f"{path}/{relative}", spec.zarr_format, info, names)
-        elif (found := store.array_info(path, relative, spec.zarr_format)) != info:
+            arrays.create_array(f"{path}/{relative}", spec.zarr_format, info, names)
+        elif (found := arrays.array_info(path, relative, spec.zarr_format)) != info:
             message = f"{path}/{relative}: found {found}, expected {info}; delete the hidden label"
             raise OutputError(message)
         attributes = f"{path}/{relative}/.zattrs"
         if spec.zarr_format == 2 and not files.exists(attributes):
             # The second file that zarr writes for an array: a kill may have come between.
-            store.write_bytes_atomic(attributes, b"{}")
+            files.write_bytes_atomic(attributes, b"{}")
     return path
 
 
@@ -109,15 +90,15 @@ def published_attributes(place: LabelPlace) -> JSON | None:
 
     A label that is on its way to the name, as `recover` will bring it there, has it.
     """
-    begun = copying.begun(place) if is_remote(place.parent) else None
+    begun = label_copy.begun(place) if is_remote(place.parent) else None
     if begun is not None and not begun["is_copied"]:
-        node = store.read_node(place.hidden_path(str(begun["token"])))
+        node = nodes.read_node(place.hidden_path(str(begun["token"])))
         return {} if node is None else node.attributes
     if not files.exists(place.path) and (
         place.is_standalone or place.name not in listed(place.image)
     ):
         return None
-    node = store.read_node(place.path)
+    node = nodes.read_node(place.path)
     return {} if node is None else node.attributes
 
 
@@ -188,17 +169,17 @@ def publish(
     """
     hidden = place.hidden_path(token)
     for relative in spec.paths:
-        if store.read_node(f"{hidden}/{relative}") is None:
+        if nodes.read_node(f"{hidden}/{relative}") is None:
             message = f"{hidden}: level {relative} is missing; nothing is published, run again"
             raise OutputError(message)
     check()
     sweep_partials(hidden)
     attributes = _attributes(place, spec, provenance)
-    store.write_attributes(hidden, spec.zarr_format, attributes)
+    nodes.write_attributes(hidden, spec.zarr_format, attributes)
     if is_remote(place.parent):
         check()
-        copying.begin(place, spec.zarr_format, token)
-        copying.finish(place, check)
+        label_copy.begin(place, spec.zarr_format, token)
+        label_copy.finish(place, check)
         return place.path
     with hold_list(place.parent):
         check()
@@ -244,9 +225,9 @@ def _exchange(place: LabelPlace, hidden: str) -> None:
             if final.exists():
                 final.rename(old)
             Path(hidden).rename(final)
-        store.sync_directory(place.parent)
+        files.sync_directory(place.parent)
     except OSError as error:
-        raise store.output_error(place.path, error) from error
+        raise files.output_error(place.path, error) from error
 
 
 def _aside(place: LabelPlace, what: str) -> Path:
@@ -260,7 +241,7 @@ def _remove(place: LabelPlace, what: str) -> None:
         shutil.rmtree(trash)
     if aside.exists() and what != "trash":
         aside.rename(trash)
-        store.sync_directory(place.parent)
+        files.sync_directory(place.parent)
         shutil.rmtree(trash)
 
 
@@ -280,7 +261,7 @@ def recover(place: LabelPlace, check: Callable[[], None] = lambda: None) -> None
         If the place cannot be written.
     """
     if is_remote(place.parent):
-        copying.recover(place, check)
+        label_copy.recover(place, check)
         return
     if not Path(place.parent).is_dir():
         return
@@ -291,15 +272,15 @@ def recover(place: LabelPlace, check: Callable[[], None] = lambda: None) -> None
         try:
             if old.exists() and not final.exists():
                 old.rename(final)
-                store.sync_directory(place.parent)
-            node = store.read_node(place.path)
+                files.sync_directory(place.parent)
+            node = nodes.read_node(place.path)
             if node is not None and KEY in node.attributes:
                 sweep_partials(place.path)
                 if not place.is_standalone:
                     list_label(place, node.zarr_format)
             _remove(place, "old")
         except OSError as error:
-            raise store.output_error(place.path, error) from error
+            raise files.output_error(place.path, error) from error
         if node is not None:
             refresh_consolidated(place)
 
@@ -332,5 +313,34 @@ def sweep_partials(path: str) -> None:
         return
     for folder, _, names in os.walk(path):
         for name in names:
-            if name.endswith(store.PARTIAL):
+            if name.endswith(files.PARTIAL):
                 Path(folder, name).unlink(missing_ok=True)
+
+
+def colours(count: int) -> list[JSON]:
+    """Return the colours of labels 1 to `count` as `image-label` wants them; none if too many.
+
+    Parameters
+    ----------
+    count : int
+        Number of labels.
+
+    Returns
+    -------
+    list of dict
+        `label-value` and `rgba`, opaque, 0 to 255.
+
+    Examples
+    --------
+    >>> colours(1)
+    [{'label-value': 1, 'rgba': [82, 129, 242, 255]}]
+    """
+    if count > MOST:
+        return []
+    found: list[JSON] = []
+    for label in range(1, count + 1):
+        saturation = 0.66 + 0.09 * (1 - label % 2)
+        value = 0.95 - 0.05 * (1 - label % 2)
+        rgb = colorsys.hsv_to_rgb(label * GOLDEN % 1.0, saturation, value)
+        found.append({"label-value": label, "rgba": [*(round(255 * c) for c in rgb), 255]})
+    return found

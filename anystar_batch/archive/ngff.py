@@ -2,7 +2,7 @@
 
 An `ImageSource` is everything that planning needs to know of an image. Its shapes, scales and
 translations have one item per axis of the image, in the image's own order; only the methods whose
-names end in `_zyx` or `_um` turn them into (z, y, x). `documents` makes them.
+names end in `_zyx` or `_um` turn them into (z, y, x). `metadata` makes them.
 
 Dataset transforms come first, those of the multiscale second::
 
@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.geometry import ZYX, ZYXFloat
 
 JSON: TypeAlias = dict[str, Any]
@@ -247,3 +248,54 @@ class ImageSource:
             values[i] * MICROMETRES.get(self.axes[i].unit or "", 1.0) for i in self.space_axes
         )
         return z, y, x
+
+
+def metadata_fingerprint(source: ImageSource) -> JSON:
+    """Return what the result depends on of an image's metadata: not its place, name or version.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image.
+
+    Returns
+    -------
+    dict
+        JSON-able: axes, channels (they name columns), and of every level shape, type, chunking and
+        transforms.
+    """
+    return {
+        "axes": [[a.name, a.type, a.unit] for a in source.axes],
+        "channels": list(source.channels),
+        "levels": [
+            {
+                "path": level.path,
+                "shape": list(level.shape),
+                "dtype": level.dtype,
+                "chunks": list(level.chunks),
+                "shards": None if level.shards is None else list(level.shards),
+                "scale": list(level.scale),
+                "translation": list(level.translation),
+                "has_translation": level.has_translation,
+            }
+            for level in source.levels
+        ],
+    }
+
+
+def channel_index(source: ImageSource, channel: str) -> int:
+    """Return the index of a channel given by name or index.
+
+    Raises
+    ------
+    ConfigError
+        If the image has no such channel.
+    """
+    if channel in source.channels:
+        return source.channels.index(channel)
+    if channel.isdecimal() and int(channel) < source.num_channels:
+        return int(channel)
+    names = ", ".join(f"{i} ({n})" for i, n in enumerate(source.channels))
+    near = did_you_mean(channel, source.channels)
+    message = f"--channel: got {channel!r}; the image has {names}{near}"
+    raise ConfigError(message)

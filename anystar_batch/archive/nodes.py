@@ -1,7 +1,7 @@
-"""Zarr groups and arrays as the JSON files they are: find images, read and write attributes.
+"""Zarr groups and arrays as the JSON files they are: read and write attributes.
 
 Reading the files themselves names the truncated one, sees a group's attributes past any
-consolidated copy of them, and costs no import.
+consolidated copy of them, and costs no import. What is no Zarr is named, with what makes one of it.
 """
 
 from __future__ import annotations
@@ -11,16 +11,45 @@ import itertools
 import json
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from anystar_batch.address import is_remote, normal, parent
-from anystar_batch.archive import documents
-from anystar_batch.archive.foreign import WRITE, what_else
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.storage import files, remote, remote_errors
 from anystar_batch.archive.storage.files import output_error, write_json_atomic
 from anystar_batch.errors import DataError, ImageError, did_you_mean, shorten
+
+MOST_BYTES = 256 * 2**20
+"""Largest metadata file that is read; the consolidated metadata of a plate take some 20 MB."""
+
+_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+"""What a store says in a weak moment."""
+
+MICROSCOPES = {
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".btf": "TIFF",
+    ".czi": "Zeiss CZI",
+    ".lsm": "Zeiss LSM",
+    ".nd2": "Nikon ND2",
+    ".lif": "Leica LIF",
+    ".ims": "Imaris",
+    ".oib": "Olympus OIB",
+    ".oif": "Olympus OIF",
+    ".oir": "Olympus OIR",
+    ".vsi": "Olympus VSI",
+    ".dv": "DeltaVision",
+    ".mrc": "MRC",
+    ".klb": "KLB",
+}
+"""Files of microscopes, by suffix: Bio-Formats reads them."""
+
+ARRAYS = {".h5": "HDF5", ".hdf5": "HDF5", ".n5": "N5", ".npy": "NumPy", ".nrrd": "NRRD"}
+"""Files of bare arrays, by suffix: they do not say what their axes and voxels are."""
+
+WRITE = "write the array as OME-Zarr with its voxel size: ome_zarr.writer.write_image of ome-zarr"
+"""The cure for a bare array."""
 
 
 def local_path(path: str) -> str:
@@ -38,10 +67,6 @@ def local_path(path: str) -> str:
         )
         raise ImageError(message)
     return normal(path)
-
-
-MOST_BYTES = 256 * 2**20
-"""Largest metadata file that is read; the consolidated metadata of a plate take some 20 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +131,6 @@ def read_node(path: str) -> Node | None:
     )
 
 
-_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
-"""What a store says in a weak moment."""
-
-
 def kind_of(error: BaseException) -> type[ImageError]:
     """Return which error says that something of an image could not be read.
 
@@ -147,56 +168,6 @@ def read_object(path: str | Path) -> JSON | None:
         message = f"{path}: invalid metadata: expected a JSON object"
         raise ImageError(message)
     return document
-
-
-def find_images(path: str) -> list[str]:
-    """Return the images at a path: itself, or the series of a bioformats2raw container.
-
-    Parameters
-    ----------
-    path : str
-        Local path or address of an OME-Zarr group.
-
-    Returns
-    -------
-    list of str
-        At least one path. They are not checked further; `read_image` does.
-
-    Raises
-    ------
-    ImageError
-        If there is no image at the path; the message names what is there and the way out.
-    """
-    path = normal(path)
-    node = read_root(path)
-    keys = documents.all_attributes(node.attributes, node.zarr_format)
-    if node.kind == "array":
-        message = (
-            f"{path}: a bare Zarr array without OME metadata; give the group that holds it, or "
-            f"{WRITE}"
-        )
-        raise ImageError(message)
-    if "multiscales" in keys:
-        return [path]
-    if "plate" in keys:
-        message = f"{path}: a plate (HCS); give its fields one by one, e.g. {path}/A/1/0"
-        raise ImageError(message)
-    if "well" in keys:
-        message = f"{path}: a well of a plate; give its fields one by one, e.g. {path}/0"
-        raise ImageError(message)
-    if "bioformats2raw.layout" in keys:
-        return _series(path, keys["bioformats2raw.layout"])
-    if "labels" in keys:
-        message = (
-            f"{path}: a list of labels, not an image; give the image above it, or one label, "
-            f"e.g. {path}/{(keys['labels'] or ['NAME'])[0]}"
-        )
-        raise ImageError(message)
-    message = (
-        f"{path}: a Zarr group without OME-Zarr `multiscales`; give the path of an image, or "
-        f"{WRITE}"
-    )
-    raise ImageError(message)
 
 
 def read_root(path: str) -> Node:
@@ -256,36 +227,6 @@ def _beside(place: Path) -> list[str]:
         return []
 
 
-def _series(path: str, layout: object) -> list[str]:
-    """Return the images of a bioformats2raw container in the order of its series."""
-    if layout != 3:
-        message = f"{path}: bioformats2raw layout {shorten(repr(layout))} is unknown; expected 3"
-        raise ImageError(message)
-    container = read_node(f"{path}/OME")
-    listed: object = None
-    if container is not None:
-        ome = documents.ome_attributes(container.attributes, container.zarr_format)
-        listed = ome.get("series")
-    if isinstance(listed, list):
-        names = [str(name) for name in listed]
-        if any(".." in name.split("/") or name.startswith("/") for name in names):
-            message = f"{path}: OME/series names an image outside the container: {shorten(names)}"
-            raise ImageError(message)
-    else:
-        names = []
-        while _is_group(f"{path}/{len(names)}"):
-            names.append(str(len(names)))
-    if not names:
-        message = f"{path}: the bioformats2raw container holds no series; expected {path}/0"
-        raise ImageError(message)
-    return [f"{path}/{name}" for name in names]
-
-
-def _is_group(path: str) -> bool:
-    """Return whether there is a directory, or at an address a node."""
-    return read_node(path) is not None if is_remote(path) else Path(path).is_dir()
-
-
 def write_attributes(path: str, zarr_format: Literal[2, 3], attributes: JSON) -> None:
     """Create a group with these attributes, or replace those of an existing one, atomically."""
     try:
@@ -323,3 +264,37 @@ def is_consolidated(path: str, below: str) -> bool:
         if node is not None and known.get(name) != node.attributes:
             return False
     return True
+
+
+def what_else(path: str) -> str | None:
+    """Return what a path is instead of an OME-Zarr, and the cure; None if its name says nothing.
+
+    Parameters
+    ----------
+    path : str
+        File, directory or address.
+
+    Examples
+    --------
+    >>> what_else("s3://bucket/e.czi")
+    'Zeiss CZI, not OME-Zarr; convert it: bioformats2raw e.czi e.ome.zarr, or bioio-conversion'
+    """
+    name = PurePosixPath(path)
+    suffix = name.suffix.lower()
+    if suffix in MICROSCOPES:
+        stem = name.name.removesuffix(name.suffix).removesuffix(".ome")
+        return (
+            f"{MICROSCOPES[suffix]}, not OME-Zarr; convert it: bioformats2raw {name.name} "
+            f"{stem}.ome.zarr, or bioio-conversion"
+        )
+    if suffix in ARRAYS or _is_n5(path):
+        return f"{ARRAYS.get(suffix, 'N5')}, not OME-Zarr; {WRITE}"
+    return None
+
+
+def _is_n5(path: str) -> bool:
+    """Whether a local directory says that it is an N5 container, which has any name."""
+    try:
+        return "n5" in json.loads(Path(path, "attributes.json").read_bytes())
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from anystar_batch.address import is_remote, normal
-from anystar_batch.archive import store
+from anystar_batch.archive import label_list, nodes
 from anystar_batch.archive.storage import files, remote
 from anystar_batch.archive.storage.lease import hold_list
 
@@ -26,7 +26,7 @@ TABLES = "tables"
 
 def has_table(image: str, name: str) -> bool:
     """Return whether an image has a table of this name."""
-    return name in _listed(image) and store.read_node(f"{image}/{TABLES}/{name}") is not None
+    return name in _listed(image) and nodes.read_node(f"{image}/{TABLES}/{name}") is not None
 
 
 def write_table(image: str, name: str, file: str | Path, label: str) -> None:
@@ -49,7 +49,7 @@ def write_table(image: str, name: str, file: str | Path, label: str) -> None:
         If the place cannot be written.
     """
     image = normal(image)
-    above = store.read_node(image)
+    above = nodes.read_node(image)
     zarr_format = 3 if above is None else above.zarr_format
     parent = f"{image}/{TABLES}"
     kind = str(file).rpartition(".")[2].lower()
@@ -62,13 +62,13 @@ def write_table(image: str, name: str, file: str | Path, label: str) -> None:
             else:
                 _exchange(Path(parent), name, file, zarr_format, attributes)
             names = list(dict.fromkeys([*_listed(image), name]))
-            node = store.read_node(parent)
+            node = nodes.read_node(parent)
             known = {} if node is None else node.attributes
-            store.write_attributes(parent, zarr_format, {**known, "tables": names})
+            nodes.write_attributes(parent, zarr_format, {**known, "tables": names})
             if above is not None and above.was_consolidated:
-                store.consolidate(image, zarr_format)
+                label_list.consolidate(image, zarr_format)
     except OSError as error:
-        raise store.output_error(f"{parent}/{name}", error) from error
+        raise files.output_error(f"{parent}/{name}", error) from error
 
 
 def _exchange(
@@ -82,7 +82,7 @@ def _exchange(
     final, made, old = (parent / n for n in (name, f".{name}.made", f".{name}.old"))
     for left in (made, old):
         shutil.rmtree(left, ignore_errors=True)
-    store.write_attributes(str(made), zarr_format, attributes)
+    nodes.write_attributes(str(made), zarr_format, attributes)
     files.copy(file, made / f"table.{attributes['backend']}")
     if final.exists():
         final.rename(old)
@@ -96,7 +96,7 @@ def _put(
     """Write the table's objects; nothing reads as a table until its metadata are there."""
     remote.remove_tree(final)
     files.copy(file, f"{final}/table.{attributes['backend']}")
-    store.write_attributes(final, zarr_format, attributes)
+    nodes.write_attributes(final, zarr_format, attributes)
 
 
 def _attributes(label: str, kind: str) -> dict[str, object]:
@@ -113,6 +113,6 @@ def _attributes(label: str, kind: str) -> dict[str, object]:
 
 def _listed(image: str) -> list[str]:
     """Return the names in the list of tables of an image."""
-    node = store.read_node(f"{normal(image)}/{TABLES}")
+    node = nodes.read_node(f"{normal(image)}/{TABLES}")
     listed = None if node is None else node.attributes.get("tables")
     return list(map(str, listed)) if isinstance(listed, list) else []

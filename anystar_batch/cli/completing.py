@@ -47,8 +47,8 @@ def models() -> list[str]:
 
 def channels(context: typer.Context) -> list[str]:
     """Return the channels of the first image that is named."""
-    from anystar_batch.archive.nodes import find_images  # noqa: PLC0415
-    from anystar_batch.archive.store import read_image  # noqa: PLC0415
+    from anystar_batch.archive.discovery import find_images  # noqa: PLC0415
+    from anystar_batch.archive.images import read_image  # noqa: PLC0415
 
     return _of_image(
         context,

@@ -21,13 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYX
-from anystar_batch.measure.sums import (
-    merge_floats,
-    name_runs,
-    sum_floats,
-    sum_integers,
-    sum_shapes,
-)
+from anystar_batch.measure.sums import merge_floats, name_runs, sum_floats, sum_integers, sum_shapes
 
 SHAPE = np.dtype(
     [

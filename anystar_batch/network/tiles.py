@@ -31,15 +31,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anystar_batch.errors import ConfigError
-from anystar_batch.geometry import (
-    ZYX,
-    Box,
-    as_zyx,
-    grid_box,
-    grid_range,
-    grid_shape,
-    iter_grid,
-)
+from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box, grid_range, grid_shape, iter_grid
 
 BORDER = 8
 """Least padding beyond the volume's border, working voxels."""

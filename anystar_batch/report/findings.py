@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from anystar_batch.archive.images import read_image
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.store import read_image
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.report.digest import Digest, Frame, digest_table
 from anystar_batch.report.seams import BorderGrid, SeamTest, seam_tests

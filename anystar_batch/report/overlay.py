@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anystar_batch.archive.mirror import LabelWriter, label_spec
+from anystar_batch.archive.images import ImageReader, read_image
+from anystar_batch.archive.label_image import LabelWriter, label_spec
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.reader import ImageReader
 from anystar_batch.archive.storage.files import write_bytes_atomic
-from anystar_batch.archive.store import read_image
 from anystar_batch.geometry import Box
 
 MAX_VOXELS = 64 * 10**6

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive.mirror import LabelWriter, label_spec
+from anystar_batch.archive.images import ImageReader
+from anystar_batch.archive.label_image import LabelWriter, label_spec
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.reader import ImageReader
 from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx
 
 FINE_EDGE = 640

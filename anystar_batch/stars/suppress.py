@@ -28,13 +28,7 @@ from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.gauge import Gauge, Row, invert, make_row
 from anystar_batch.stars.kernel import kernel, leaf
 from anystar_batch.stars.neighbours import Grid, make_grid, query
-from anystar_batch.stars.overlap import (
-    Stars,
-    is_overlapping,
-    make_stars,
-    render,
-    words_per_star,
-)
+from anystar_batch.stars.overlap import Stars, is_overlapping, make_stars, render, words_per_star
 from anystar_batch.stars.rays import Rays
 
 POOL_WORDS = 1 << 25

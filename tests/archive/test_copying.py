@@ -9,7 +9,15 @@ import warnings
 import numpy as np
 import pytest
 
-from anystar_batch.archive import copying, labels, store
+from anystar_batch.archive import (
+    images,
+    label_copy,
+    label_image,
+    label_list,
+    label_place,
+    labels,
+    nodes,
+)
 from anystar_batch.archive.storage import lease, lock, remote
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.tables import has_table, write_table
@@ -45,22 +53,22 @@ def put_image(memory, folder, version):
     for file in sorted((folder / "a.zarr").rglob("*")):
         if file.is_file():
             remote.put(f"{IMAGE}/{file.relative_to(folder / 'a.zarr')}", file.read_bytes())
-    return store.read_image(IMAGE)
+    return images.read_image(IMAGE)
 
 
 def make(place, spec, token, value):
     path = labels.create_label(place, spec, token)
     box = Box((0, 0, 0), (2, 2, 2))
-    labels.LabelWriter(path, spec).write_box(0, 0, box, np.full((2, 2, 2), value, np.uint32))
+    label_image.LabelWriter(path, spec).write_box(0, 0, box, np.full((2, 2, 2), value, np.uint32))
 
 
 def whole(path, spec, value):
     """Whether a complete label of one value, described by its metadata, is at an address."""
-    node = store.read_node(path)
+    node = nodes.read_node(path)
     if node is None or node.attributes.get("anystar-batch") != {"value": value}:
         return False
     box = Box((0, 0, 0), (2, 2, 2))
-    return bool((labels.LabelWriter(path, spec).read_box(0, 0, box) == value).all())
+    return bool((label_image.LabelWriter(path, spec).read_box(0, 0, box) == value).all())
 
 
 def shown_consolidated(memory, version):
@@ -77,7 +85,7 @@ def shown_consolidated(memory, version):
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_overwriting_killed_anywhere_keeps_a_whole_label_and_is_finished(memory, tmp_path, version):
     source = put_image(memory, tmp_path, version)
-    spec, place = labels.label_spec(source), labels.in_image(IMAGE, "n")
+    spec, place = label_image.label_spec(source), label_place.in_image(IMAGE, "n")
     make(place, spec, "old1", 1)
     labels.publish(place, spec, "old1", {"value": 1})
     make(place, spec, "new1", 2)
@@ -90,8 +98,8 @@ def test_overwriting_killed_anywhere_keeps_a_whole_label_and_is_finished(memory,
         assert whole(place.path, spec, 1) or whole(hidden, spec, 2) or whole(place.path, spec, 2), (
             step
         )
-        node = store.read_node(place.path)
-        if "n" in labels.listed(IMAGE) or (node is not None and node.attributes):
+        node = nodes.read_node(place.path)
+        if "n" in label_list.listed(IMAGE) or (node is not None and node.attributes):
             assert whole(place.path, spec, 1) or whole(place.path, spec, 2)
         begun = remote.exists(f"{IMAGE}/labels/.n.publish") or finished
         expected = 2 if begun or whole(place.path, spec, 2) else 1
@@ -100,7 +108,7 @@ def test_overwriting_killed_anywhere_keeps_a_whole_label_and_is_finished(memory,
             killed(step % 7, place, lambda: labels.recover(place))
         labels.recover(place)
         assert whole(place.path, spec, expected), step
-        assert labels.listed(IMAGE) == ["n"]
+        assert label_list.listed(IMAGE) == ["n"]
         assert shown_consolidated(memory, version) == {"n"}
         left = set(remote.names(f"{IMAGE}/labels"))
         assert not {name for name in left if name.startswith(".n.") and expected == 2}
@@ -149,15 +157,15 @@ def bury(path):
 
 def test_a_hidden_label_that_is_gone_is_told_of(memory, tmp_path):
     source = put_image(memory, tmp_path, "0.5")
-    place = labels.in_image(IMAGE, "n")
-    copying.begin(place, labels.label_spec(source).zarr_format, "t1")
+    place = label_place.in_image(IMAGE, "n")
+    label_copy.begin(place, label_image.label_spec(source).zarr_format, "t1")
     with pytest.raises(OutputError, match=r"\.n\.t1 is gone, of which .* was being made"):
         labels.recover(place)
 
 
 def test_who_may_not_publish_copies_nothing(memory, tmp_path):
     source = put_image(memory, tmp_path, "0.5")
-    spec, place = labels.label_spec(source), labels.in_image(IMAGE, "n")
+    spec, place = label_image.label_spec(source), label_place.in_image(IMAGE, "n")
     make(place, spec, "t1", 1)
     labels.publish(place, spec, "t1", {"value": 1})
     make(place, spec, "t2", 2)
@@ -177,10 +185,10 @@ def test_who_may_not_publish_copies_nothing(memory, tmp_path):
 
 def test_a_long_copy_asks_before_every_part(memory, tmp_path, monkeypatch):
     source = put_image(memory, tmp_path, "0.5")
-    spec, place = labels.label_spec(source), labels.in_image(IMAGE, "n")
+    spec, place = label_image.label_spec(source), label_place.in_image(IMAGE, "n")
     asked = []
     for at_once in (1, 1000):
-        monkeypatch.setattr(copying, "AT_ONCE", at_once)
+        monkeypatch.setattr(label_copy, "AT_ONCE", at_once)
         make(place, spec, "t1", 1)
         calls = []
         labels.publish(place, spec, "t1", {"value": 1}, lambda calls=calls: calls.append(1))
@@ -192,7 +200,7 @@ def test_a_long_copy_asks_before_every_part(memory, tmp_path, monkeypatch):
 
 def test_the_lock_is_looked_at_right_before_anything_is_deleted(memory, tmp_path, monkeypatch):
     source = put_image(memory, tmp_path, "0.5")
-    spec, place = labels.label_spec(source), labels.in_image(IMAGE, "n")
+    spec, place = label_image.label_spec(source), label_place.in_image(IMAGE, "n")
     done = []
     for token in ("t1", "t2"):
         make(place, spec, token, 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anystar_batch.archive.documents import dataset_paths, image_source, multiscales_of
+from anystar_batch.archive.metadata import dataset_paths, image_source, multiscales_of
 from anystar_batch.archive.ngff import MICROMETRES, ArrayInfo
 from anystar_batch.errors import ImageError
 

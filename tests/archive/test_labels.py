@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch.archive import labels, store
-from anystar_batch.archive.mirror import LabelWriter
+from anystar_batch.archive import images, label_image, label_list, label_place, labels, nodes
+from anystar_batch.archive.label_image import LabelWriter
 from anystar_batch.archive.ngff import ArrayInfo, ImageSource
 from anystar_batch.archive.storage import files
 from anystar_batch.errors import DataError, LostLockError, OutputError
@@ -23,7 +23,7 @@ from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
 def image(make_image, axes="zyx", version="0.5", **more) -> ImageSource:
     lengths = {"t": 2, "c": 3, "z": 20, "y": 24, "x": 9}
     data = np.ones([lengths[a] for a in axes], "uint8")
-    return store.read_image(make_image(data, axes, version, **more))
+    return images.read_image(make_image(data, axes, version, **more))
 
 
 def huge(source: ImageSource, shape, chunks, shards=None) -> ImageSource:
@@ -44,7 +44,7 @@ def fill(writer: LabelWriter, seed: int = 3) -> None:
 
 
 def publish_one(source: ImageSource, place, token: str = "a1", seed: int = 3, **provenance) -> str:
-    spec = labels.label_spec(source)
+    spec = label_image.label_spec(source)
     fill(LabelWriter(labels.create_label(place, spec, token), spec), seed)
     return labels.publish(place, spec, token, provenance)
 
@@ -65,7 +65,7 @@ def tree(path: str | Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("axes", ["zyx", "tczyx", "cxyz", "tzyx"])
 def test_label_mirrors_the_image_without_its_channels(make_image, axes, version):
     source = image(make_image, axes, version)
-    spec = labels.label_spec(source)
+    spec = label_image.label_spec(source)
     kept = [i for i, a in enumerate(axes) if a != "c"]
     assert [a.name for a in spec.axes] == [axes[i] for i in kept]
     assert spec.paths == ("0", "1")
@@ -92,7 +92,7 @@ def test_transforms_of_the_multiscale_lose_the_channel_too(make_image):
             {"type": "translation", "translation": [0.0, 5.0, 6.0, 7.0]},
         ]
 
-    spec = labels.label_spec(image(make_image, "czyx", change=move))
+    spec = label_image.label_spec(image(make_image, "czyx", change=move))
     assert spec.multiscales["coordinateTransformations"] == [
         {"type": "scale", "scale": [2.0, 3.0, 4.0]},
         {"type": "identity"},
@@ -120,7 +120,7 @@ def test_chunks_and_shards_follow_from_the_image(
     make_image, shape, chunks, shards, version, expected_chunks, expected_shards
 ):
     source = huge(image(make_image, version=version), shape, chunks, shards)
-    spec = labels.label_spec(source)
+    spec = label_image.label_spec(source)
     assert spec.arrays[0].chunks == expected_chunks
     assert spec.chunks_zyx() == expected_chunks
     assert spec.arrays[0].shards == expected_shards
@@ -129,7 +129,7 @@ def test_chunks_and_shards_follow_from_the_image(
 
 def test_write_unit_is_in_zyx_for_any_stored_order(make_image):
     source = huge(image(make_image, "xyz"), (300, 200, 100), (70, 80, 90))
-    assert labels.label_spec(source).write_unit_zyx() == (90, 80, 70)
+    assert label_image.label_spec(source).write_unit_zyx() == (90, 80, 70)
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -139,8 +139,8 @@ def test_write_unit_is_in_zyx_for_any_stored_order(make_image):
 @pytest.mark.parametrize("axes", ["zyx", "tcxyz"])
 def test_what_is_written_is_read_back(make_image, axes, version):
     source = image(make_image, axes, version)
-    spec = labels.label_spec(source)
-    place = labels.in_image(source.path, "anystar")
+    spec = label_image.label_spec(source)
+    place = label_place.in_image(source.path, "anystar")
     writer = LabelWriter(labels.create_label(place, spec, "a1"), spec)
     box = Box.of_shape(source.shape_zyx())
     found = np.arange(box.size, dtype=np.uint32).reshape(box.shape)
@@ -155,10 +155,10 @@ def test_what_is_written_is_read_back(make_image, axes, version):
 
 @pytest.mark.parametrize("shards", [None, (100, 100, 100)])
 def test_bytes_depend_on_the_labels_alone(make_image, shards):
-    source = store.read_image(
+    source = images.read_image(
         make_image(np.ones((150, 70, 130), "u1"), chunks=(50,) * 3, shards=shards, steps=(1,))
     )
-    spec = labels.label_spec(source)
+    spec = label_image.label_spec(source)
     assert (spec.arrays[0].shards is None) == (shards is None)
     rng = np.random.default_rng(8)
     first = np.kron(rng.integers(0, 5, (15, 7, 13)), np.ones((10, 10, 10))).astype(np.uint32)
@@ -167,7 +167,7 @@ def test_bytes_depend_on_the_labels_alone(make_image, shards):
     found = []
     for token, earlier in (("a", None), ("b", rng.integers(0, 9, whole.shape).astype(np.uint32))):
         writer = LabelWriter(
-            labels.create_label(labels.in_image(source.path, "n"), spec, token), spec
+            labels.create_label(label_place.in_image(source.path, "n"), spec, token), spec
         )
         if earlier is not None:
             writer.write_box(0, 0, whole, earlier)
@@ -183,11 +183,13 @@ def test_bytes_depend_on_the_labels_alone(make_image, shards):
 
 
 def test_boxes_that_cut_write_units_are_refused(make_image):
-    source = store.read_image(
+    source = images.read_image(
         make_image(np.ones((150, 70, 130), "u1"), chunks=(50,) * 3, steps=(1,))
     )
-    spec = labels.label_spec(source)
-    writer = LabelWriter(labels.create_label(labels.in_image(source.path, "n"), spec, "a"), spec)
+    spec = label_image.label_spec(source)
+    writer = LabelWriter(
+        labels.create_label(label_place.in_image(source.path, "n"), spec, "a"), spec
+    )
     for start, stop in (
         ((0, 0, 0), (150, 70, 100)),
         ((1, 0, 0), (150, 70, 130)),
@@ -207,8 +209,8 @@ def test_boxes_that_cut_write_units_are_refused(make_image):
 def test_who_was_overtaken_neither_paints_nor_publishes(make_image, version):
     """Another run has published the very label: its hidden directory does not come back."""
     source = image(make_image, version=version)
-    place = labels.in_image(source.path, "n")
-    spec = labels.label_spec(source)
+    place = label_place.in_image(source.path, "n")
+    spec = label_image.label_spec(source)
     stale = LabelWriter(labels.create_label(place, spec, "a"), spec)
     fill(stale)
     labels.publish(place, spec, "a", {})
@@ -225,10 +227,10 @@ def test_who_was_overtaken_neither_paints_nor_publishes(make_image, version):
 def test_who_may_not_publish_leaves_the_old_label(make_image, calls):
     """Asked at first, and again once it has the directory to itself."""
     source = image(make_image)
-    place = labels.in_image(source.path, "n")
+    place = label_place.in_image(source.path, "n")
     publish_one(source, place, "a")
     before = tree(place.path)
-    spec = labels.label_spec(source)
+    spec = label_image.label_spec(source)
     fill(LabelWriter(labels.create_label(place, spec, "b"), spec), 9)
     asked = []
 
@@ -245,8 +247,10 @@ def test_who_may_not_publish_leaves_the_old_label(make_image, calls):
 
 def test_full_disk_is_one_clear_message(make_image, monkeypatch):
     source = image(make_image)
-    spec = labels.label_spec(source)
-    writer = LabelWriter(labels.create_label(labels.in_image(source.path, "n"), spec, "a"), spec)
+    spec = label_image.label_spec(source)
+    writer = LabelWriter(
+        labels.create_label(label_place.in_image(source.path, "n"), spec, "a"), spec
+    )
 
     class Full:
         def __setitem__(self, index, values):
@@ -260,7 +264,7 @@ def test_full_disk_is_one_clear_message(make_image, monkeypatch):
 @pytest.mark.parametrize("lost", [".zarray", ".zattrs"])
 def test_an_array_of_which_a_kill_left_one_file_is_made(make_image, lost):
     source = image(make_image, version="0.4")
-    spec, place = labels.label_spec(source), labels.in_image(source.path, "n")
+    spec, place = label_image.label_spec(source), label_place.in_image(source.path, "n")
     before = tree(path := labels.create_label(place, spec, "a"))
     Path(path, "1", lost).unlink()
     assert labels.create_label(place, spec, "a") == path
@@ -270,8 +274,8 @@ def test_an_array_of_which_a_kill_left_one_file_is_made(make_image, lost):
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_making_a_label_again_keeps_what_is_there(make_image, version):
     source = image(make_image, version=version)
-    spec = labels.label_spec(source)
-    place = labels.in_image(source.path, "n")
+    spec = label_image.label_spec(source)
+    place = label_place.in_image(source.path, "n")
     path = labels.create_label(place, spec, "a")
     fill(LabelWriter(path, spec))
     before = tree(path)
@@ -288,8 +292,8 @@ def test_making_a_label_again_keeps_what_is_there(make_image, version):
 def test_nested_dataset_paths_get_their_groups(make_image):
     source = image(make_image)
     levels = tuple(replace(level, path=f"a/b/{level.path}") for level in source.levels)
-    spec = labels.label_spec(replace(source, levels=levels))
-    path = labels.create_label(labels.in_image(source.path, "n"), spec, "a")
+    spec = label_image.label_spec(replace(source, levels=levels))
+    path = labels.create_label(label_place.in_image(source.path, "n"), spec, "a")
     group = zarr.open_group(path, mode="r")
     assert list(group.group_keys()) == ["a"]
     assert group["a/b/1"].shape == spec.arrays[1].shape
@@ -297,7 +301,7 @@ def test_nested_dataset_paths_get_their_groups(make_image):
 
 @pytest.mark.parametrize("token", ["old", "trash", "", "a.b", "a/b"])
 def test_tokens_that_would_clash_are_refused(make_image, token):
-    place = labels.in_image("x", "n")
+    place = label_place.in_image("x", "n")
     with pytest.raises(OutputError, match="cannot name a hidden label"):
         place.hidden_path(token)
 
@@ -305,9 +309,9 @@ def test_tokens_that_would_clash_are_refused(make_image, token):
 @pytest.mark.parametrize("name", ["", ".a", "__a", "a/b", "a\\b", "a\n"])
 def test_names_that_are_no_group_are_refused(name):
     with pytest.raises(OutputError, match="cannot name a label"):
-        labels.in_image("x", name)
+        label_place.in_image("x", name)
     with pytest.raises(OutputError, match="cannot name a label"):
-        labels.standalone("x", "stem", name, "image")
+        label_place.standalone("x", "stem", name, "image")
 
 
 # --- publishing ----------------------------------------------------------------------------------
@@ -316,12 +320,12 @@ def test_names_that_are_no_group_are_refused(name):
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_label_is_listed_last_and_described(make_image, version):
     source = image(make_image, "tczyx", version)
-    place = labels.in_image(source.path, "anystar")
-    spec = labels.label_spec(source)
+    place = label_place.in_image(source.path, "anystar")
+    spec = label_image.label_spec(source)
     hidden = labels.create_label(place, spec, "a1")
     fill(LabelWriter(hidden, spec))
     (Path(hidden, "0") / ".torn.partial").write_bytes(b"")
-    assert labels.existing_labels(source.path) == {}
+    assert label_list.existing_labels(source.path) == {}
     assert labels.published_attributes(place) is None
     path = labels.publish(place, spec, "a1", {"model": "m"})
     assert path == f"{source.path}/labels/anystar"
@@ -348,34 +352,34 @@ def test_label_is_listed_last_and_described(make_image, version):
     assert (entry["name"], entry["type"]) == ("anystar", "mode")
     assert "ties" in entry["metadata"]["description"]
     assert labels.published_attributes(place) == attributes
-    assert labels.existing_labels(source.path) == {"anystar": attributes}
+    assert label_list.existing_labels(source.path) == {"anystar": attributes}
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_other_labels_keep_their_place_in_the_list(make_image, version):
     source = image(make_image, version=version)
     for name in ("b", "a", "c"):
-        publish_one(source, labels.in_image(source.path, name))
-    publish_one(source, labels.in_image(source.path, "a"), seed=4)
-    assert labels.listed(source.path) == ["b", "a", "c"]
-    node = store.read_node(f"{source.path}/labels")
-    store.write_attributes(f"{source.path}/labels", node.zarr_format, {"other": 1})
-    assert list(labels.existing_labels(source.path)) == ["a", "b", "c"]
+        publish_one(source, label_place.in_image(source.path, name))
+    publish_one(source, label_place.in_image(source.path, "a"), seed=4)
+    assert label_list.listed(source.path) == ["b", "a", "c"]
+    node = nodes.read_node(f"{source.path}/labels")
+    nodes.write_attributes(f"{source.path}/labels", node.zarr_format, {"other": 1})
+    assert list(label_list.existing_labels(source.path)) == ["a", "b", "c"]
 
 
 def test_version_is_added_to_lists_that_lack_it(make_image):
     source = image(make_image)
-    store.write_attributes(f"{source.path}/labels", 3, {"ome": {"labels": ["x"]}, "k": 1})
-    publish_one(source, labels.in_image(source.path, "a"))
-    node = store.read_node(f"{source.path}/labels")
+    nodes.write_attributes(f"{source.path}/labels", 3, {"ome": {"labels": ["x"]}, "k": 1})
+    publish_one(source, label_place.in_image(source.path, "a"))
+    node = nodes.read_node(f"{source.path}/labels")
     assert node.attributes == {"ome": {"version": "0.5", "labels": ["x", "a"]}, "k": 1}
-    assert labels.existing_labels(source.path)["x"] == {}
+    assert label_list.existing_labels(source.path)["x"] == {}
 
 
 def test_equal_labels_have_equal_bytes(make_image):
     source = image(make_image, "tzyx")
-    one = tree(publish_one(source, labels.in_image(source.path, "a"), "a1", model="m"))
-    two = tree(publish_one(source, labels.in_image(source.path, "a"), "b2", model="m"))
+    one = tree(publish_one(source, label_place.in_image(source.path, "a"), "a1", model="m"))
+    two = tree(publish_one(source, label_place.in_image(source.path, "a"), "b2", model="m"))
     assert one == two
 
 
@@ -385,10 +389,10 @@ def test_consolidated_images_show_the_new_label(make_image, version):
     path = make_image(np.ones((8, 8, 8), "u1"), version=version, name="c.zarr/0")
     parent = str(Path(path).parent)
     for p in (path, parent):
-        store.consolidate(p, 2 if version == "0.4" else 3)
-    source = store.read_image(path)
+        label_list.consolidate(p, 2 if version == "0.4" else 3)
+    source = images.read_image(path)
     assert source.was_consolidated
-    place = labels.in_image(path, "anystar")
+    place = label_place.in_image(path, "anystar")
     for model in ("one", "two"):
         publish_one(source, place, model=model)
         for p, name in ((path, "labels/anystar"), (parent, "0/labels/anystar")):
@@ -396,10 +400,10 @@ def test_consolidated_images_show_the_new_label(make_image, version):
             assert group[name].attrs["anystar-batch"] == {"model": model}
             assert group[f"{name}/1"].shape == (4, 4, 4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "consolidate", lambda *_: pytest.fail("nothing has changed"))
+        patch.setattr(label_list, "consolidate", lambda *_: pytest.fail("nothing has changed"))
         labels.recover(place)
     # A run killed before this last step: the next command does it.
-    store.write_attributes(place.path, source.zarr_format, {"anystar-batch": {"model": "three"}})
+    nodes.write_attributes(place.path, source.zarr_format, {"anystar-batch": {"model": "three"}})
     labels.recover(place)
     group = zarr.open_group(path, mode="r", use_consolidated=True)
     assert group["labels/anystar"].attrs["anystar-batch"] == {"model": "three"}
@@ -408,8 +412,10 @@ def test_consolidated_images_show_the_new_label(make_image, version):
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_consolidated_images_do_not_show_unfinished_labels(make_image, version):
     source = image(make_image, version=version, is_consolidated=True)
-    labels.create_label(labels.in_image(source.path, "b"), labels.label_spec(source), "b2")
-    publish_one(source, labels.in_image(source.path, "a"))
+    labels.create_label(
+        label_place.in_image(source.path, "b"), label_image.label_spec(source), "b2"
+    )
+    publish_one(source, label_place.in_image(source.path, "a"))
     group = zarr.open_group(source.path, mode="r", use_consolidated=True)
     assert list(group["labels"].group_keys()) == ["a"]
     assert sorted(group.array_keys()) == ["0", "1"]
@@ -420,12 +426,12 @@ def test_consolidated_images_do_not_show_unfinished_labels(make_image, version):
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_torn_lists_of_labels_are_swept(make_image, version, monkeypatch):
     source = image(make_image, version=version)
-    place = labels.in_image(source.path, "a")
+    place = label_place.in_image(source.path, "a")
     publish_one(source, place)
     before = tree(source.path)
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
     monkeypatch.setattr(Path, "replace", lambda *_: None)
-    store.write_attributes(place.parent, source.zarr_format, {})
+    nodes.write_attributes(place.parent, source.zarr_format, {})
     monkeypatch.undo()
     theirs = Path(place.parent, ".other.12-34.partial")
     theirs.write_bytes(b"")
@@ -438,19 +444,19 @@ def test_torn_lists_of_labels_are_swept(make_image, version, monkeypatch):
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_standalone_label_is_a_root_that_points_to_its_image(make_image, tmp_path, version):
     source = image(make_image, "czyx", version)
-    place = labels.standalone(str(tmp_path / "out"), "a.b", "anystar", source.path)
+    place = label_place.standalone(str(tmp_path / "out"), "a.b", "anystar", source.path)
     (tmp_path / "out").mkdir()
     before = tree(source.path)
     path = publish_one(source, place, model="m")
     assert path == f"{tmp_path}/out/a.b.anystar.ome.zarr"
     assert names(tmp_path / "out") == ["a.b.anystar.ome.zarr"]
     assert tree(source.path) == before
-    node = store.read_node(path)
+    node = nodes.read_node(path)
     ome = node.attributes if version == "0.4" else node.attributes["ome"]
     pointer = ome["image-label"]["source"]["image"]
     assert (Path(path) / pointer).resolve() == Path(source.path).resolve()
     assert not Path(pointer).is_absolute()
-    assert store.read_image(path).shape_zyx() == source.shape_zyx()
+    assert images.read_image(path).shape_zyx() == source.shape_zyx()
     assert ome["multiscales"][0]["name"] == "anystar"
     publish_one(source, place, model="two")
     labels.recover(place)
@@ -461,22 +467,22 @@ def test_standalone_label_is_a_root_that_points_to_its_image(make_image, tmp_pat
 def test_pointer_is_absolute_where_no_relative_path_leads(make_image, tmp_path, monkeypatch):
     source = image(make_image)
     (tmp_path / "out").mkdir()
-    place = labels.standalone(str(tmp_path / "out"), "a", "n", source.path)
+    place = label_place.standalone(str(tmp_path / "out"), "a", "n", source.path)
 
     def refuse(path, start):
         raise ValueError("another drive")
 
     monkeypatch.setattr(os.path, "relpath", refuse)
     path = publish_one(source, place)
-    ome = store.read_node(path).attributes["ome"]
+    ome = nodes.read_node(path).attributes["ome"]
     assert ome["image-label"]["source"]["image"] == str(Path(source.path).resolve())
 
 
 def test_discard_removes_the_hidden_label_only(make_image):
     source = image(make_image)
-    place = labels.in_image(source.path, "n")
+    place = label_place.in_image(source.path, "n")
     publish_one(source, place)
-    labels.create_label(place, labels.label_spec(source), "b2")
+    labels.create_label(place, label_image.label_spec(source), "b2")
     labels.discard(place, "b2")
     labels.discard(place, "b2")
     assert sorted(names(f"{source.path}/labels")) == ["n", "zarr.json"]
@@ -485,13 +491,13 @@ def test_discard_removes_the_hidden_label_only(make_image):
 def test_discard_leaves_an_image_as_it_was(make_image, tmp_path):
     source = image(make_image)
     before = tree(source.path)
-    place = labels.in_image(source.path, "n")
-    labels.create_label(place, labels.label_spec(source), "b2")
+    place = label_place.in_image(source.path, "n")
+    labels.create_label(place, label_image.label_spec(source), "b2")
     labels.discard(place, "b2")
     assert tree(source.path) == before
     assert not Path(place.parent).exists()
     (tmp_path / "out").mkdir()
-    labels.discard(labels.standalone(str(tmp_path / "out"), "a", "n", source.path), "b2")
+    labels.discard(label_place.standalone(str(tmp_path / "out"), "a", "n", source.path), "b2")
     assert (tmp_path / "out").exists()
 
 
@@ -523,7 +529,7 @@ def kill_at(monkeypatch, step: int) -> list[str]:
     guard(os, "rmdir")
     guard(Path, "rename")
     guard(Path, "replace")
-    guard(store, "consolidate")
+    guard(label_list, "consolidate")
     guard(files, "exchange")
     return done
 
@@ -534,7 +540,7 @@ def state(source: ImageSource, place) -> tuple[str, dict[str, bytes]]:
     assert attributes is not None
     model = attributes["anystar-batch"]["model"]
     if not place.is_standalone:
-        assert labels.listed(source.path).count(place.name) == 1
+        assert label_list.listed(source.path).count(place.name) == 1
         if source.was_consolidated:
             group = zarr.open_group(source.path, mode="r", use_consolidated=True)
             assert group[f"labels/{place.name}"].attrs["anystar-batch"]["model"] == model
@@ -582,15 +588,15 @@ def test_overwriting_killed_anywhere_leaves_the_old_or_the_new_label(
 ):
     version = "0.4" if kind == "0.4" else "0.5"
     source = image(make_image, version=version, is_consolidated=kind == "consolidated")
-    place = labels.in_image(source.path, "anystar")
+    place = label_place.in_image(source.path, "anystar")
     if kind == "standalone":
         (tmp_path / "out").mkdir()
-        place = labels.standalone(str(tmp_path / "out"), "a", "anystar", source.path)
+        place = label_place.standalone(str(tmp_path / "out"), "a", "anystar", source.path)
     whole = {
         model: tree(publish_one(source, place, seed=seed, model=model))
         for model, seed in (("new", 7), ("old", 3))
     }
-    spec = labels.label_spec(source)
+    spec = label_image.label_spec(source)
     fill(LabelWriter(labels.create_label(place, spec, "n1"), spec), 7)
     scene = Path(place.parent if kind == "standalone" else source.path)
     shutil.copytree(scene, template := tmp_path / "template")
@@ -618,15 +624,15 @@ def test_overwriting_killed_anywhere_leaves_the_old_or_the_new_label(
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_first_publishing_killed_anywhere_leaves_nothing_or_all(make_image, tmp_path, version):
     source = image(make_image, version=version)
-    place = labels.in_image(source.path, "anystar")
-    spec = labels.label_spec(source)
+    place = label_place.in_image(source.path, "anystar")
+    spec = label_image.label_spec(source)
     fill(LabelWriter(labels.create_label(place, spec, "n1"), spec))
     shutil.copytree(source.path, template := tmp_path / "template")
     seen = []
     for _ in kill_everywhere(place, spec, Path(source.path), template):
         if labels.published_attributes(place) is None:
             seen.append("none")
-            assert "anystar" not in labels.listed(source.path)
+            assert "anystar" not in label_list.listed(source.path)
         else:
             seen.append(state(source, place)[0])
     assert seen[-1] == "new"
@@ -637,9 +643,9 @@ def test_first_publishing_killed_anywhere_leaves_nothing_or_all(make_image, tmp_
 def test_recovery_killed_anywhere_is_recovered_by_the_next(make_image, monkeypatch, step):
     cannot_exchange(monkeypatch)
     source = image(make_image)
-    place = labels.in_image(source.path, "anystar")
+    place = label_place.in_image(source.path, "anystar")
     old = tree(publish_one(source, place, model="old"))
-    spec = labels.label_spec(source)
+    spec = label_image.label_spec(source)
     fill(LabelWriter(labels.create_label(place, spec, "n1"), spec), 7)
     with pytest.MonkeyPatch.context() as patch:
         done = kill_at(patch, step)
@@ -659,27 +665,27 @@ def test_recovery_killed_anywhere_is_recovered_by_the_next(make_image, monkeypat
 
 def test_recovery_leaves_alone_what_is_not_ours(make_image):
     source = image(make_image)
-    place = labels.in_image(source.path, "theirs")
+    place = label_place.in_image(source.path, "theirs")
     labels.recover(place)
     assert not Path(place.parent).exists()
-    store.write_attributes(place.path, 3, {"ome": {"version": "0.5"}})
+    nodes.write_attributes(place.path, 3, {"ome": {"version": "0.5"}})
     Path(place.path, "x.partial").write_bytes(b"")
     before = tree(place.parent)
     labels.recover(place)
     assert tree(place.parent) == before
     # Unlisted, but taken: nothing is published over it unasked.
     assert labels.published_attributes(place) == {"ome": {"version": "0.5"}}
-    assert "theirs" in labels.existing_labels(source.path)
+    assert "theirs" in label_list.existing_labels(source.path)
 
 
 def test_failing_exchange_names_the_place(make_image, monkeypatch):
     source = image(make_image)
-    place = labels.in_image(source.path, "n")
+    place = label_place.in_image(source.path, "n")
 
     def refuse(self, target):
         raise OSError(errno.EACCES, "Permission denied")
 
-    spec = labels.label_spec(source)
+    spec = label_image.label_spec(source)
     labels.create_label(place, spec, "a")
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OutputError, match=r"cannot be written \(Permission denied"):
@@ -687,15 +693,15 @@ def test_failing_exchange_names_the_place(make_image, monkeypatch):
     Path(place.parent, ".n.old").mkdir()
     with pytest.raises(OutputError, match=r"cannot be written \(Permission denied"):
         labels.recover(place)
-    nowhere = labels.standalone("/proc/none", "a", "n", source.path)
+    nowhere = label_place.standalone("/proc/none", "a", "n", source.path)
     with pytest.raises(OutputError, match="--output DIR"):
         labels.create_label(nowhere, spec, "a")
 
 
 def test_labels_that_cannot_be_read_back_are_named(make_image):
     source = image(make_image)
-    place = labels.in_image(source.path, "n")
-    spec = labels.label_spec(source)
+    place = label_place.in_image(source.path, "n")
+    spec = label_image.label_spec(source)
     writer = LabelWriter(labels.create_label(place, spec, "a"), spec)
     fill(writer)
     chunk = next(p for p in sorted(Path(writer.path, "0", "c").rglob("*")) if p.is_file())
@@ -706,9 +712,9 @@ def test_labels_that_cannot_be_read_back_are_named(make_image):
 
 def test_label_without_all_its_levels_replaces_nothing(make_image):
     source = image(make_image)
-    place = labels.in_image(source.path, "n")
+    place = label_place.in_image(source.path, "n")
     before = tree(publish_one(source, place))
-    spec = labels.label_spec(source)
+    spec = label_image.label_spec(source)
     with pytest.raises(OutputError, match="level 0 is missing; nothing is published"):
         labels.publish(place, spec, "gone", {})
     shutil.rmtree(Path(labels.create_label(place, spec, "torn"), "1"))
@@ -719,10 +725,10 @@ def test_label_without_all_its_levels_replaces_nothing(make_image):
 
 def test_listed_but_missing_label_takes_the_name(make_image):
     source = image(make_image)
-    store.write_attributes(
+    nodes.write_attributes(
         f"{source.path}/labels", 3, {"ome": {"version": "0.5", "labels": ["gone"]}}
     )
-    place = labels.in_image(source.path, "gone")
+    place = label_place.in_image(source.path, "gone")
     assert labels.published_attributes(place) == {}
-    assert labels.existing_labels(source.path) == {"gone": {}}
-    assert json.dumps(labels.existing_labels(source.path))
+    assert label_list.existing_labels(source.path) == {"gone": {}}
+    assert json.dumps(label_list.existing_labels(source.path))

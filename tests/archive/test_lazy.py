@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.archive import lazy
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import read_image
 from anystar_batch.errors import DataError, ImageError
 from tests.fakes import write_image
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch.archive import labels, store
-from anystar_batch.archive.mirror import LabelWriter
+from anystar_batch.archive import images, label_image, label_place, labels
+from anystar_batch.archive.label_image import LabelWriter
 from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
 
 LENGTHS = {"t": 2, "c": 3, "z": 11, "y": 21, "x": 30}
@@ -28,7 +28,7 @@ CASES = [
 
 def publish(source, place) -> dict[int, np.ndarray]:
     """Publish a label with something in every level of the last time; return those arrays."""
-    spec = labels.label_spec(source)
+    spec = label_image.label_spec(source)
     writer = LabelWriter(labels.create_label(place, spec, "a1"), spec)
     found = {}
     for level in range(spec.num_levels):
@@ -48,10 +48,10 @@ def publish(source, place) -> dict[int, np.ndarray]:
 def published(request, make_image):
     version, axes, shards, is_consolidated = request.param
     data = np.ones([LENGTHS[a] for a in axes], "uint8")
-    source = store.read_image(
+    source = images.read_image(
         make_image(data, axes, version, shards=shards, is_consolidated=is_consolidated)
     )
-    place = labels.in_image(source.path, "anystar")
+    place = label_place.in_image(source.path, "anystar")
     return source, place, publish(source, place)
 
 
@@ -75,21 +75,21 @@ def test_validators_accept_image_and_label(published):
 def test_validators_accept_the_image_while_a_label_is_being_made(make_image):
     for version in ("0.4", "0.5"):
         data = np.ones((11, 21, 30), "u1")
-        source = store.read_image(make_image(data, version=version, name=f"{version}.zarr"))
-        place = labels.in_image(source.path, "anystar")
-        labels.create_label(place, labels.label_spec(source), "a1")
+        source = images.read_image(make_image(data, version=version, name=f"{version}.zarr"))
+        place = label_place.in_image(source.path, "anystar")
+        labels.create_label(place, label_image.label_spec(source), "a1")
         validate(source.path)
-        publish(source, labels.in_image(source.path, "other"))
-        labels.create_label(place, labels.label_spec(source), "a1")
+        publish(source, label_place.in_image(source.path, "other"))
+        labels.create_label(place, label_image.label_spec(source), "a1")
         validate(source.path)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize("axes", ["zyx", "tczyx"])
 def test_validators_accept_standalone_labels(make_image, tmp_path, version, axes):
-    source = store.read_image(make_image(np.ones([LENGTHS[a] for a in axes], "u1"), axes, version))
+    source = images.read_image(make_image(np.ones([LENGTHS[a] for a in axes], "u1"), axes, version))
     (tmp_path / "out").mkdir()
-    place = labels.standalone(str(tmp_path / "out"), "tiny", "anystar", source.path)
+    place = label_place.standalone(str(tmp_path / "out"), "tiny", "anystar", source.path)
     found = publish(source, place)
     validate(place.path)
     array = zarr.open_array(f"{place.path}/0", mode="r")
@@ -151,7 +151,7 @@ def test_napari_shows_the_label_over_the_image(published):
 
 def test_box_of_everything_is_the_whole_label(published):
     source, place, found = published
-    writer = LabelWriter(place.path, labels.label_spec(source))
+    writer = LabelWriter(place.path, label_image.label_spec(source))
     for level, expected in found.items():
         box = Box.of_shape(source.shape_zyx(level))
         assert np.array_equal(writer.read_box(level, source.num_times - 1, box), expected)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch.archive import arrays, store
-from anystar_batch.archive import reader as reader_module
+from anystar_batch.archive import arrays, discovery, images, ngff, nodes
+from anystar_batch.archive import images as reader_module
 from anystar_batch.archive.ngff import ArrayInfo
+from anystar_batch.archive.storage import files
 from anystar_batch.errors import DataError, ImageError, OutputError
 from anystar_batch.geometry import Box
 
@@ -30,8 +31,8 @@ def noise(*shape: int, dtype: str = "uint16") -> np.ndarray:
 
 def test_an_image_is_found_at_its_own_path(make_image):
     path = make_image(noise(9, 10, 11))
-    assert store.find_images(path) == [path]
-    assert store.find_images(f"file://{path}/") == [path]
+    assert discovery.find_images(path) == [path]
+    assert discovery.find_images(f"file://{path}/") == [path]
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -43,14 +44,14 @@ def test_series_of_a_container_are_found_in_order(make_image, tmp_path, version,
     listed = {"series": series}
     if version == "0.5":
         layout, listed = {"ome": {"version": "0.5", **layout}}, {"ome": listed}
-    store.write_attributes(str(root), zarr_format, layout)
+    nodes.write_attributes(str(root), zarr_format, layout)
     if series:
-        store.write_attributes(str(root / "OME"), zarr_format, listed)
+        nodes.write_attributes(str(root / "OME"), zarr_format, listed)
     for n in range(2):
         make_image(noise(4, 5, 6), version=version, name=f"container.zarr/{n}")
-    found = store.find_images(str(root))
+    found = discovery.find_images(str(root))
     assert found == [f"{root}/{n}" for n in (series or ["0", "1"])]
-    assert all(store.read_image(p).version == version for p in found)
+    assert all(images.read_image(p).version == version for p in found)
 
 
 @pytest.mark.parametrize(
@@ -68,16 +69,16 @@ def test_series_of_a_container_are_found_in_order(make_image, tmp_path, version,
 def test_groups_that_are_no_images_are_named(tmp_path, attributes, message, zarr_format):
     path = str(tmp_path / "labels.zarr")
     keys = attributes if zarr_format == 2 else {"ome": attributes}
-    store.write_attributes(path, zarr_format, keys)
+    nodes.write_attributes(path, zarr_format, keys)
     with pytest.raises(ImageError, match=message):
-        store.find_images(path)
+        discovery.find_images(path)
 
 
 def test_container_that_names_images_outside_is_refused(tmp_path):
-    store.write_attributes(str(tmp_path / "a"), 2, {"bioformats2raw.layout": 3})
-    store.write_attributes(str(tmp_path / "a/OME"), 2, {"series": ["../b"]})
+    nodes.write_attributes(str(tmp_path / "a"), 2, {"bioformats2raw.layout": 3})
+    nodes.write_attributes(str(tmp_path / "a/OME"), 2, {"series": ["../b"]})
     with pytest.raises(ImageError, match="names an image outside the container"):
-        store.find_images(str(tmp_path / "a"))
+        discovery.find_images(str(tmp_path / "a"))
 
 
 def test_places_that_are_no_zarr_are_named(tmp_path):
@@ -106,7 +107,7 @@ def test_places_that_are_no_zarr_are_named(tmp_path):
         "array.zarr": "a bare Zarr array without OME metadata.*ome_zarr.writer.write_image",
     }.items():
         with pytest.raises(ImageError, match=message):
-            store.find_images(str(tmp_path / name))
+            discovery.find_images(str(tmp_path / name))
 
 
 # --- read_image ----------------------------------------------------------------------------------
@@ -120,18 +121,18 @@ def test_truncated_metadata_is_named(make_image, version, file):
     broken = Path(path, name[file == "array"])
     broken.write_bytes(broken.read_bytes()[:40])
     with pytest.raises(ImageError, match=rf"{broken.name}: truncated or invalid JSON"):
-        store.read_image(path)
+        images.read_image(path)
 
 
 def test_metadata_that_is_no_object_or_no_file_is_named(make_image):
     path = make_image(noise(4, 5, 6))
     Path(path, "zarr.json").write_text("[1, 2]")
     with pytest.raises(ImageError, match="expected a JSON object"):
-        store.read_image(path)
+        images.read_image(path)
     Path(path, "zarr.json").unlink()
     Path(path, "zarr.json").mkdir()
     with pytest.raises(ImageError, match="the metadata cannot be read"):
-        store.read_image(path)
+        images.read_image(path)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -139,7 +140,7 @@ def test_missing_array_is_named(make_image, version):
     path = make_image(noise(4, 5, 6), version=version)
     shutil.rmtree(Path(path, "1"))
     with pytest.raises(ImageError, match="dataset 1 is listed but its array is missing"):
-        store.read_image(path)
+        images.read_image(path)
 
 
 def test_array_that_zarr_refuses_is_named(make_image):
@@ -149,7 +150,7 @@ def test_array_that_zarr_refuses_is_named(make_image):
     document["codecs"] = [{"name": "no-such-codec"}]
     file.write_text(json.dumps(document))
     with pytest.raises(ImageError, match="the array of dataset 0 cannot be opened"):
-        store.read_image(path)
+        images.read_image(path)
 
 
 def failing(number):
@@ -162,18 +163,18 @@ def failing(number):
 @pytest.mark.parametrize(("number", "is_passing"), [(errno.EIO, True), (errno.EACCES, False)])
 def test_a_weak_moment_of_the_store_is_no_wrong_image(make_image, monkeypatch, number, is_passing):
     path = make_image(noise(4, 5, 6))
-    source = store.read_image(path)
+    source = images.read_image(path)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", failing(number))
         with pytest.raises(ImageError, match="metadata cannot be read") as caught:
-            store.read_image(path)
+            images.read_image(path)
         assert isinstance(caught.value, DataError) == is_passing
     monkeypatch.setattr(arrays.zarr, "open_array", failing(number))
     with pytest.raises(ImageError, match=r"of dataset 0 cannot be opened: \[Errno") as caught:
-        store.read_image(path)
+        images.read_image(path)
     assert isinstance(caught.value, DataError) == is_passing
     with pytest.raises(DataError, match=r"0: the array cannot be opened .*run again") as caught:
-        store.ImageReader(source).chunk_exists(0, 0, 0, (0, 0, 0))
+        images.ImageReader(source).chunk_exists(0, 0, 0, (0, 0, 0))
     assert isinstance(caught.value.__cause__, OSError)
 
 
@@ -182,7 +183,7 @@ def test_a_weak_moment_of_the_store_is_no_wrong_image(make_image, monkeypatch, n
 def test_unsupported_types_are_named(make_image, dtype):
     path = make_image(np.zeros((4, 5, 6), dtype), version="0.4")
     with pytest.raises(ImageError, match="unsupported type"):
-        store.read_image(path)
+        images.read_image(path)
 
 
 def test_empty_image_is_named(make_image, edit_attributes):
@@ -192,7 +193,7 @@ def test_empty_image_is_named(make_image, edit_attributes):
     document["shape"][1] = 0
     file.write_text(json.dumps(document))
     with pytest.raises(ImageError, match="the image is empty"):
-        store.read_image(path)
+        images.read_image(path)
 
 
 def test_a_claim_of_a_thousand_trillion_voxels_is_read_lazily(make_image):
@@ -201,8 +202,8 @@ def test_a_claim_of_a_thousand_trillion_voxels_is_read_lazily(make_image):
     document = json.loads(file.read_text())
     document["shape"] = [100_000, 100_000, 100_000]
     file.write_text(json.dumps(document))
-    source = store.read_image(path)
-    reader = store.ImageReader(source)
+    source = images.read_image(path)
+    reader = images.ImageReader(source)
     assert source.shape_zyx() == (100_000,) * 3
     assert [i for i, _ in reader.existing_chunks(0, 0, 0)] == [(0, 0, 0)]
     assert not reader.read_box(0, 0, 0, Box((99_990,) * 3, (100_000,) * 3)).any()
@@ -210,18 +211,18 @@ def test_a_claim_of_a_thousand_trillion_voxels_is_read_lazily(make_image):
 
 def test_a_label_is_an_image_too(make_image):
     path = make_image(noise(4, 5, 6), change=lambda a: a["ome"].update({"image-label": {}}))
-    assert store.find_images(path) == [path]
-    assert store.read_image(path).shape_zyx() == (4, 5, 6)
+    assert discovery.find_images(path) == [path]
+    assert images.read_image(path).shape_zyx() == (4, 5, 6)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_consolidation_is_noticed_but_not_trusted(make_image, edit_attributes, version):
     path = make_image(noise(4, 5, 6), version=version, is_consolidated=True)
-    before = store.metadata_fingerprint(store.read_image(path))
-    assert store.read_image(path).was_consolidated
+    before = ngff.metadata_fingerprint(images.read_image(path))
+    assert images.read_image(path).was_consolidated
     plain = make_image(noise(4, 5, 6), version=version, name="plain.zarr")
-    assert not store.read_image(plain).was_consolidated
-    assert store.metadata_fingerprint(store.read_image(plain)) == before
+    assert not images.read_image(plain).was_consolidated
+    assert ngff.metadata_fingerprint(images.read_image(plain)) == before
 
 
 # --- ImageReader ---------------------------------------------------------------------------------
@@ -232,7 +233,7 @@ def test_consolidation_is_noticed_but_not_trusted(make_image, edit_attributes, v
 def test_boxes_are_read_in_zyx_whatever_the_stored_order(make_image, version, axes):
     lengths = {"t": 2, "c": 3, "z": 9, "y": 10, "x": 11}
     data = noise(*(lengths[a] for a in axes))
-    reader = store.ImageReader(store.read_image(make_image(data, axes, version)))
+    reader = images.ImageReader(images.read_image(make_image(data, axes, version)))
     for level, step in ((0, 1), (1, 2)):
         whole = data
         for a, i in (("c", 2), ("t", 1)):
@@ -249,8 +250,8 @@ def test_boxes_are_read_in_zyx_whatever_the_stored_order(make_image, version, ax
 @pytest.mark.parametrize("dtype", ["bool", "int8", ">u2", ">f4", "float16", "uint64", "float64"])
 def test_values_keep_their_type_in_native_order(make_image, dtype):
     data = noise(4, 5, 6, dtype=dtype)
-    source = store.read_image(make_image(data, version="0.4"))
-    read = store.ImageReader(source).read_box(0, 0, 0, Box.of_shape((4, 5, 6)))
+    source = images.read_image(make_image(data, version="0.4"))
+    read = images.ImageReader(source).read_box(0, 0, 0, Box.of_shape((4, 5, 6)))
     assert read.dtype == ("uint8" if dtype == "bool" else np.dtype(dtype).newbyteorder("="))
     assert read.dtype.isnative
     assert read.dtype == source.dtype
@@ -262,7 +263,7 @@ def test_nan_and_missing_chunks_are_read_as_they_are(make_image):
     data[0, 0, 0] = np.nan
     path = make_image(data)
     Path(path, "0/c/0/0/1").unlink()
-    read = store.ImageReader(store.read_image(path)).read_box(0, 0, 0, Box.of_shape((8, 8, 24)))
+    read = images.ImageReader(images.read_image(path)).read_box(0, 0, 0, Box.of_shape((8, 8, 24)))
     assert np.isnan(read[0, 0, 0])
     assert not read[..., 8:16].any()
     assert np.array_equal(read[..., 16:], data[..., 16:])
@@ -270,7 +271,7 @@ def test_nan_and_missing_chunks_are_read_as_they_are(make_image):
 
 def test_reader_travels_without_its_open_arrays(make_image):
     data = noise(8, 8, 8)
-    reader = store.ImageReader(store.read_image(make_image(data)))
+    reader = images.ImageReader(images.read_image(make_image(data)))
     box = Box((0, 0, 0), (8, 8, 8))
     reader.read_box(0, 0, 0, box)
     assert len(pickle.dumps(reader)) < 4000
@@ -279,7 +280,7 @@ def test_reader_travels_without_its_open_arrays(make_image):
 
 def test_boxes_outside_the_image_and_torn_chunks_are_errors(make_image):
     path = make_image(noise(8, 8, 8))
-    reader = store.ImageReader(store.read_image(path))
+    reader = images.ImageReader(images.read_image(path))
     with pytest.raises(ValueError, match=r"is not inside level 0 of shape \(8, 8, 8\)"):
         reader.read_box(0, 0, 0, Box((-1, 0, 0), (8, 8, 8)))
     chunk = Path(path, "0/c/0/0/0")
@@ -303,8 +304,8 @@ def test_stored_chunks_and_their_identities(make_image, version, separator, shar
     data = noise(2, 2, 20, 24, 9) + 1
     data[1, 1, :16, :16] = 0  # such a chunk or shard is not stored
     path = make_image(data, "tczyx", version, separator=separator, shards=shards)
-    source = store.read_image(path)
-    reader = store.ImageReader(source)
+    source = images.read_image(path)
+    reader = images.ImageReader(source)
     step = source.storage_zyx()
     assert step == ((16, 16, 16) if shards else (8, 8, 8))
     is_joint = shards is not None and shards[0] == 2
@@ -333,7 +334,7 @@ def test_stored_chunks_and_their_identities(make_image, version, separator, shar
 
 def test_no_chunks_at_all_are_listed_as_none(make_image):
     path = make_image(np.zeros((8, 8, 8), "u1"))
-    reader = store.ImageReader(store.read_image(path))
+    reader = images.ImageReader(images.read_image(path))
     assert list(reader.existing_chunks(0, 0, 0)) == []
     path = make_image(np.zeros((8, 8, 8), "u1"), version="0.4", separator=".", name="b.zarr")
     shutil.rmtree(Path(path, "0"))
@@ -342,7 +343,7 @@ def test_no_chunks_at_all_are_listed_as_none(make_image):
 
 def test_an_edited_chunk_changes_its_identity(make_image):
     path = make_image(noise(8, 8, 16))
-    reader = store.ImageReader(store.read_image(path))
+    reader = images.ImageReader(images.read_image(path))
     box = Box((0, 0, 0), (8, 8, 8))
     before = reader.identities(0, 0, 0, box)
     assert [key for key, _, _ in before] == ["0/c/0/0/0"]
@@ -357,7 +358,7 @@ def test_fingerprint_knows_content_not_place(make_image):
     data = noise(8, 9, 10)
     one = make_image(data, name="a.zarr")
     two = make_image(data, name="b.zarr")
-    fingerprints = [store.metadata_fingerprint(store.read_image(p)) for p in (one, two)]
+    fingerprints = [ngff.metadata_fingerprint(images.read_image(p)) for p in (one, two)]
     assert fingerprints[0] == fingerprints[1]
     assert json.loads(json.dumps(fingerprints[0])) == fingerprints[0]
 
@@ -381,16 +382,16 @@ def test_fingerprint_knows_every_transform(make_image, edit_attributes, change):
         datasets(attributes).pop(0)
 
     path = make_image(noise(8, 9, 10), change=move)
-    before = store.metadata_fingerprint(store.read_image(path))
+    before = ngff.metadata_fingerprint(images.read_image(path))
     edit_attributes(path, lambda attributes: change(datasets(attributes)[0]))
-    assert store.metadata_fingerprint(store.read_image(path)) != before
+    assert ngff.metadata_fingerprint(images.read_image(path)) != before
 
 
 @pytest.mark.parametrize("more", [{"chunks": (4, 4, 4)}, {"shards": (16, 16, 16)}, {"unit": None}])
 def test_fingerprint_knows_storage_and_unit(make_image, more):
     data = noise(8, 9, 10)
     paths = make_image(data), make_image(data, name="b.zarr", **more)
-    one, two = (store.metadata_fingerprint(store.read_image(p)) for p in paths)
+    one, two = (ngff.metadata_fingerprint(images.read_image(p)) for p in paths)
     assert one != two
 
 
@@ -399,7 +400,7 @@ def test_fingerprint_knows_storage_and_unit(make_image, more):
 
 def test_json_is_whole_or_absent(tmp_path, monkeypatch):
     file = tmp_path / "a.json"
-    store.write_json_atomic(file, {"b": 1, "a": [1.5, "µ"]})
+    files.write_json_atomic(file, {"b": 1, "a": [1.5, "µ"]})
     assert json.loads(file.read_bytes()) == {"b": 1, "a": [1.5, "µ"]}
     before = file.read_bytes()
 
@@ -408,7 +409,7 @@ def test_json_is_whole_or_absent(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OutputError, match="no space left to write; free some") as caught:
-        store.write_json_atomic(file, {})
+        files.write_json_atomic(file, {})
     assert caught.value.errno == errno.ENOSPC
     assert file.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
@@ -418,20 +419,20 @@ def test_json_is_whole_or_absent(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        store.write_bytes_atomic(file, b"")
+        files.write_bytes_atomic(file, b"")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_unwritable_places_name_the_way_out(tmp_path, make_image):
-    store.check_writable(str(tmp_path / "not" / "there"))
+    files.check_writable(str(tmp_path / "not" / "there"))
     assert not list(tmp_path.iterdir())
     for check in (
-        lambda: store.check_writable("/proc/self"),
-        lambda: store.write_attributes("/proc/none", 2, {}),
-        lambda: store.create_array(
+        lambda: files.check_writable("/proc/self"),
+        lambda: nodes.write_attributes("/proc/none", 2, {}),
+        lambda: arrays.create_array(
             "/proc/none/0", 3, ArrayInfo((4, 4, 4), (4, 4, 4), None, "uint32"), ("z", "y", "x")
         ),
-        lambda: store.write_bytes_atomic("/proc/none/a", b""),
+        lambda: files.write_bytes_atomic("/proc/none/a", b""),
     ):
         with pytest.raises(OutputError, match=r"cannot be written .*--output DIR"):
             check()
@@ -445,16 +446,16 @@ def test_directories_that_cannot_be_synced_are_no_error(tmp_path, monkeypatch):
         return fsync
 
     monkeypatch.setattr(os, "fsync", fail(errno.EINVAL))
-    store.sync_directory(tmp_path)
+    files.sync_directory(tmp_path)
     monkeypatch.setattr(os, "fsync", fail(errno.EIO))
     with pytest.raises(OSError, match="x"):
-        store.sync_directory(tmp_path)
+        files.sync_directory(tmp_path)
 
 
 def test_attributes_of_a_group_are_replaced_and_nothing_else(make_image):
     path = make_image(noise(4, 5, 6), is_consolidated=True)
     before = json.loads(Path(path, "zarr.json").read_text())
-    store.write_attributes(path, 3, {"a": 1})
+    nodes.write_attributes(path, 3, {"a": 1})
     after = json.loads(Path(path, "zarr.json").read_text())
     assert after.pop("attributes") == {"a": 1}
     del before["attributes"]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anystar_batch.archive import settle, survey
-from anystar_batch.archive.settle import Settling
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive import discovery
+from anystar_batch.archive.discovery import Settling
+from anystar_batch.archive.images import read_image
 from anystar_batch.errors import ImageError
 
 
@@ -24,7 +24,7 @@ def group(path, **ome):
 
 
 def found(root, pattern="*.ome.zarr"):
-    paths, unreadable = survey.find_zarrs(str(root), pattern)
+    paths, unreadable = discovery.find_zarrs(str(root), pattern)
     return [os.path.relpath(p, root) for p in paths], [p for p, _ in unreadable]
 
 
@@ -64,8 +64,8 @@ def test_a_directory_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
 
 def test_a_label_is_no_image(tmp_path):
     label = group(tmp_path / "a.ome.zarr", multiscales=[{}], **{"image-label": {}})
-    assert survey.images_in(str(label)) == []
-    assert survey.images_in(str(group(tmp_path / "b.ome.zarr", multiscales=[{}]))) == [
+    assert discovery.images_in(str(label)) == []
+    assert discovery.images_in(str(group(tmp_path / "b.ome.zarr", multiscales=[{}]))) == [
         str(tmp_path / "b.ome.zarr")
     ]
 
@@ -73,7 +73,7 @@ def test_a_label_is_no_image(tmp_path):
 def test_a_plate_is_its_fields(tmp_path):
     plate = group(tmp_path / "p", plate={"wells": [{"path": "A/1"}, {"path": "A/2"}]})
     group(plate / "A/1", well={"images": [{"path": "0"}, {"path": "1"}]})
-    names = [os.path.relpath(p, plate) for p in survey.images_in(str(plate))]
+    names = [os.path.relpath(p, plate) for p in discovery.images_in(str(plate))]
     assert names == ["A/1/0", "A/1/1", "A/2"]
 
 
@@ -81,7 +81,7 @@ def test_a_plate_is_its_fields(tmp_path):
 def test_a_plate_that_leads_elsewhere_is_refused(tmp_path, path):
     plate = group(tmp_path / "p", plate={"wells": [{"path": path}]})
     with pytest.raises(ImageError, match=r"p: `wells` names .*; expected a path below it"):
-        survey.images_in(str(plate))
+        discovery.images_in(str(plate))
 
 
 @pytest.fixture
@@ -98,21 +98,21 @@ def test_the_newest_file_of_the_levels_counts_and_no_other(image):
     Path(image, "labels/n/0").mkdir(parents=True)
     Path(image, "labels/n/0/zarr.json").write_text("")
     Path(image, "zarr.json").touch()
-    assert settle.newest_file(source, settling) == 1.5e9
+    assert discovery.newest_file(source, settling) == 1.5e9
     Path(image, "1/c/0/0/0").touch()
-    assert settle.newest_file(source, settling) is None
-    assert settle.newest_file(source, Settling(0.0)) > 1.6e9
+    assert discovery.newest_file(source, settling) is None
+    assert discovery.newest_file(source, Settling(0.0)) > 1.6e9
     # The file server's clock is an hour behind ours.
     then = time.time() - 3600
     os.utime(Path(image, "1/c/0/0/0"), (then, then))
-    assert settle.newest_file(source, Settling(900.0, offset=-3600.0)) is None
+    assert discovery.newest_file(source, Settling(900.0, offset=-3600.0)) is None
 
 
 def test_the_first_young_file_ends_the_search(image, monkeypatch):
     Path(image, "0/zarr.json").touch()
     listed, scandir = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda p: listed.append(str(p)) or scandir(p))
-    assert settle.newest_file(read_image(image), Settling(900.0)) is None
+    assert discovery.newest_file(read_image(image), Settling(900.0)) is None
     assert listed == [f"{image}/0"]
 
 
@@ -120,7 +120,7 @@ def test_a_file_that_is_renamed_meanwhile_hides_no_other(image, monkeypatch):
     Path(image, "0/c/0/0/0").touch()
     for n in range(30):
         Path(image, f"0/c/0/0/{n}-gone").symlink_to("nowhere")
-    assert settle.newest_file(read_image(image), Settling(900.0)) is None
+    assert discovery.newest_file(read_image(image), Settling(900.0)) is None
 
 
 def test_what_cannot_be_read_is_named(image, monkeypatch):
@@ -130,18 +130,18 @@ def test_what_cannot_be_read_is_named(image, monkeypatch):
     source = read_image(image)
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(ImageError, match="0: cannot be read: Permission denied"):
-        settle.newest_file(source, Settling(900.0))
+        discovery.newest_file(source, Settling(900.0))
 
 
 def test_of_what_is_no_image_yet_any_file_counts_but_labels(tmp_path):
     root = tmp_path / "a.ome.zarr"
     settling = Settling(900.0)
-    assert not settle.is_any_young(root, settling)
+    assert not discovery.is_any_young(root, settling)
     (root / "labels").mkdir(parents=True)
     (root / "labels" / "x").write_text("")
     (root / "0").mkdir()
-    assert settle.is_any_young(root, settling), "the directory itself is new"
+    assert discovery.is_any_young(root, settling), "the directory itself is new"
     os.utime(root, (1e9, 1e9))
-    assert not settle.is_any_young(root, settling)
+    assert not discovery.is_any_young(root, settling)
     (root / "0" / "x").write_text("")
-    assert settle.is_any_young(root, settling)
+    assert discovery.is_any_young(root, settling)

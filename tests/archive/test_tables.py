@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch.archive.colours import MOST, colours
+from anystar_batch.archive.labels import MOST, colours
 from anystar_batch.archive.tables import has_table, write_table
 from anystar_batch.errors import ConfigError
 from tests import small

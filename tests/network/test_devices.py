@@ -3,12 +3,7 @@ from __future__ import annotations
 import pytest
 
 from anystar_batch.network import devices
-from anystar_batch.network.devices import (
-    cpu_flags,
-    gpu_capabilities,
-    gpu_names,
-    natural_precision,
-)
+from anystar_batch.network.devices import cpu_flags, gpu_capabilities, gpu_names, natural_precision
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from anystar_batch import pipeline, reporting
+from anystar_batch.archive.images import read_image
 from anystar_batch.archive.storage.files import write_json_atomic
-from anystar_batch.archive.store import read_image
 from anystar_batch.errors import LostLockError
 from anystar_batch.events import Note
 from anystar_batch.parsing import Diameter

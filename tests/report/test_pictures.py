@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import read_image
 from anystar_batch.geometry import Box
 from anystar_batch.report import charts, gallery, views
 from anystar_batch.report.digest import Frame, digest_table

@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.errors import ConfigError
-from anystar_batch.stars.candidates import (
-    Candidates,
-    decode,
-    encode,
-    is_storable,
-    quantise,
-)
+from anystar_batch.stars.candidates import Candidates, decode, encode, is_storable, quantise
 
 
 def some(n: int, n_rays: int = 5) -> Candidates:

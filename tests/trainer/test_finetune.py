@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anystar_batch.archive.store import read_image
+from anystar_batch.archive.images import read_image
 from anystar_batch.errors import ConfigError, ImageError, ModelError, OutputExistsError
 from anystar_batch.geometry import Box
 from anystar_batch.network.bundled import load_model

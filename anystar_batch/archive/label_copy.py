@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from anystar_batch.archive import store
+from anystar_batch.archive import nodes
 from anystar_batch.archive.label_list import list_label, refresh_consolidated, unlist_label
 from anystar_batch.archive.label_place import LabelPlace
 from anystar_batch.archive.ngff import JSON
@@ -55,7 +55,7 @@ def begin(place: LabelPlace, zarr_format: Literal[2, 3], token: str) -> None:
         If the place cannot be written.
     """
     note = {"token": token, "zarr_format": zarr_format, "is_copied": False}
-    store.write_json_atomic(_mark(place), note)
+    files.write_json_atomic(_mark(place), note)
 
 
 def finish(place: LabelPlace, check: Callable[[], None]) -> None:
@@ -79,7 +79,7 @@ def finish(place: LabelPlace, check: Callable[[], None]) -> None:
     hidden = place.hidden_path(str(note["token"]))
     try:
         if not note["is_copied"]:
-            if store.read_node(hidden) is None:
+            if nodes.read_node(hidden) is None:
                 message = (
                     f"{hidden} is gone, of which {place.path} was being made; restore it, or "
                     f"delete {_mark(place)} and give --overwrite to make the label anew"
@@ -89,14 +89,14 @@ def finish(place: LabelPlace, check: Callable[[], None]) -> None:
             _copy(place, hidden, check)
             _list(place, note["zarr_format"], check)
             check()
-            store.write_json_atomic(_mark(place), {**note, "is_copied": True})
+            files.write_json_atomic(_mark(place), {**note, "is_copied": True})
         check()
         remote.remove_tree(hidden)
         remote.remove(_mark(place))
     except OutputError:
         raise
     except OSError as error:
-        raise store.output_error(place.path, error) from error
+        raise files.output_error(place.path, error) from error
 
 
 def _mark(place: LabelPlace) -> str:
@@ -152,6 +152,6 @@ def recover(place: LabelPlace, check: Callable[[], None]) -> None:
     Parameters and errors are those of `finish`.
     """
     finish(place, check)
-    node = store.read_node(place.path)
+    node = nodes.read_node(place.path)
     if node is not None and not place.is_standalone:
         _list(place, node.zarr_format, check)

@@ -1,4 +1,4 @@
-"""Read boxes of an image, and tell which of its chunks are stored, and as what.
+"""Images: describe them, read boxes of them, tell which of their chunks are stored, and as what.
 
 Boxes and chunk indices are (z, y, x); the order of a stored array's axes stays in here.
 """
@@ -16,9 +16,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from anystar_batch.address import is_read_only, is_remote
-from anystar_batch.archive.arrays import axis_index, open_array, to_zyx
+from anystar_batch.address import is_read_only, is_remote, normal
+from anystar_batch.archive import metadata
+from anystar_batch.archive.arrays import array_info, axis_index, open_array, to_zyx
 from anystar_batch.archive.ngff import ImageSource
+from anystar_batch.archive.nodes import read_root
 from anystar_batch.archive.storage import files, remote
 from anystar_batch.errors import DataError, shorten
 from anystar_batch.geometry import ZYX, Box, grid_box, grid_range, grid_shape
@@ -279,3 +281,36 @@ def _named(path: str) -> Iterator[None]:
     except OSError as error:
         message = f"{path}: the storage does not say what is stored ({error.strerror}); run again"
         raise DataError(message) from error
+
+
+def read_image(path: str) -> ImageSource:
+    """Read and check the description of one image.
+
+    Parameters
+    ----------
+    path : str
+        Path or address of an image: one of `find_images`.
+
+    Returns
+    -------
+    ImageSource
+
+    Raises
+    ------
+    ImageError
+        If it is not an image that can be segmented.
+    """
+    path = normal(path)
+    node = read_root(path)
+    _, multiscales = metadata.multiscales_of(path, node.attributes, node.zarr_format)
+    arrays = [
+        array_info(path, relative, node.zarr_format)
+        for relative in metadata.dataset_paths(path, multiscales)
+    ]
+    return metadata.image_source(
+        path,
+        node.attributes,
+        node.zarr_format,
+        arrays,
+        was_consolidated=node.was_consolidated,
+    )

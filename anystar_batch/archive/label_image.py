@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive import store
+from anystar_batch.archive import arrays as store
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Version
 from anystar_batch.archive.storage import files
 from anystar_batch.errors import DataError, LostLockError, shorten
@@ -289,4 +289,4 @@ class LabelWriter:
         try:
             array[index] = store.from_zyx(labels, spec.space_axes)
         except OSError as error:
-            raise store.output_error(f"{self.path}/{spec.paths[level]}", error) from error
+            raise files.output_error(f"{self.path}/{spec.paths[level]}", error) from error
