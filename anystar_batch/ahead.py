@@ -19,12 +19,13 @@ from anystar_batch.archive.storage.files import nearest
 from anystar_batch.blocks import units_per_block
 from anystar_batch.config import SegmentConfig
 from anystar_batch.deciding import block_shape, check_network, decide, settle
-from anystar_batch.engine import block_threads, natural_workers, threads_per_worker
+from anystar_batch.engine.engines import block_threads, natural_workers, threads_per_worker
+from anystar_batch.engine.machine import available_memory
 from anystar_batch.errors import OutputExistsError
 from anystar_batch.estimate import estimate
 from anystar_batch.events import Event, StageDone
 from anystar_batch.geometry import grid_shape
-from anystar_batch.memory import available_memory, block_bytes, network_bytes
+from anystar_batch.memory import block_bytes, network_bytes
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.devices import gpu_names
 from anystar_batch.network.predictor import PredictorFactory

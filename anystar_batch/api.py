@@ -85,9 +85,9 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     """
     asked = {k: v for k, v in locals().items() if k not in {"image", "on_event"}}
     from anystar_batch import pipeline  # noqa: PLC0415
-    from anystar_batch.engine import open_engine  # noqa: PLC0415
+    from anystar_batch.engine.engines import open_engine  # noqa: PLC0415
+    from anystar_batch.engine.machine import available_memory  # noqa: PLC0415
     from anystar_batch.events import ignore  # noqa: PLC0415
-    from anystar_batch.memory import available_memory  # noqa: PLC0415
     from anystar_batch.network.devices import gpu_names  # noqa: PLC0415
 
     config = _config(os.fspath(image), asked)

@@ -13,7 +13,7 @@ from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.ngff import ImageSource, channel_index
 from anystar_batch.config import SegmentConfig
-from anystar_batch.engine import threads_per_worker
+from anystar_batch.engine.engines import threads_per_worker
 from anystar_batch.errors import ImageChangedError, ImageError, ModelError
 from anystar_batch.events import Listener, Note
 from anystar_batch.geometry import ZYX

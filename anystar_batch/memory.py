@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import math
-import threading
-from types import TracebackType
-from typing import Self
 
-import psutil
-
-from anystar_batch import cgroup
 from anystar_batch.blocks import plan_blocks, units_per_block
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYX
 from anystar_batch.network.slabs import SLAB_BYTES
 from anystar_batch.plan import Plan
 from anystar_batch.reading import SLAB_VOXELS
-from anystar_batch.usage import used_memory
 
 PROCESS_BYTES = 900_000_000
 """An interpreter with TensorFlow, the network and the compiled kernels."""
 
+
 CANDIDATE_BYTES = 40
 """Bytes a working voxel for candidates in dense tissue, their files and their suppression."""
+
 
 RESAMPLING_BYTES = 20
 """Bytes a voxel of a slab that is resampled: its conversions, the weighted sums."""
 
+
 BLOCK_EDGES = (512, 384, 256, 192, 128, 96, 64)
 """Edges that a block may get when the user names none, level-0 voxels."""
 
+
 LEAST_EDGE = 128
 """Blocks are not made smaller than this to have more of them, level-0 voxels."""
-
-FREE_SHARE = 0.8
-"""Share of the free memory a run takes when the user names none."""
 
 
 def network_bytes(plan: Plan) -> int:
@@ -74,12 +68,6 @@ def block_bytes(plan: Plan, shape: ZYX) -> int:
     seen = max(math.prod(view.tiles.window) * zoom * view.step**3 for view in plan.views)
     reading = int(min(SLAB_VOXELS, seen)) * (2 * pixel + RESAMPLING_BYTES)
     return max(painting, candidates + reading)
-
-
-def available_memory() -> int:
-    """Return the bytes a run may take by default: of the machine's, and of a container's limit."""
-    free, left = int(psutil.virtual_memory().available), cgroup.memory_left()
-    return int((free if left is None else min(free, left)) * FREE_SHARE)
 
 
 def default_block_shape(plan: Plan, memory: int, workers: int, unit: ZYX, threads: int = 1) -> ZYX:
@@ -141,32 +129,3 @@ def _tile_blocks(plan: Plan, edge: int) -> int:
     core = plan.tiles.core
     per_block = units_per_block((edge, edge, edge), core, plan.lattice.scale)
     return len(plan_blocks(plan.tiles.shape, core, per_block))
-
-
-class MemoryMeter:
-    """Samples the memory of this process and its children while a `with` block runs."""
-
-    def __init__(self, interval: float = 0.5) -> None:
-        self.peak = 0
-        self._interval = interval
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while True:
-            self.peak = max(self.peak, used_memory())
-            if self._stop.wait(self._interval):
-                return

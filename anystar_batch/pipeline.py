@@ -35,10 +35,10 @@ from anystar_batch.archive.tables import has_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.deciding import Wanted, block_shape, check_network, decide, settle
 from anystar_batch.effective import effective_toml
-from anystar_batch.engine import Engine, InlineEngine
+from anystar_batch.engine.engines import Engine, InlineEngine
+from anystar_batch.engine.machine import MemoryMeter, available_memory
 from anystar_batch.errors import ImageChangedError, LedgerMismatchError
 from anystar_batch.events import Event, Listener, Note, StageDone, ignore
-from anystar_batch.memory import MemoryMeter, available_memory
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.places import Places

@@ -18,9 +18,9 @@ import numpy as np
 from anystar_batch import render
 from anystar_batch.archive.label_image import LabelSpec
 from anystar_batch.archive.ledger import Ledger
-from anystar_batch.attempts import Failure
 from anystar_batch.blocks import Block, Blocks, plan_blocks, units_per_block
-from anystar_batch.engine import Engine
+from anystar_batch.engine.attempts import Failure
+from anystar_batch.engine.engines import Engine
 from anystar_batch.errors import BlockError, LedgerMismatchError, OutOfTimeError
 from anystar_batch.events import BlockDone, BlockFailed, Listener, StageDone, StageStarted
 from anystar_batch.geometry import ZYX, Box, as_zyx

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from anystar_batch import pipeline
 from anystar_batch.archive.ledger import Ledger
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
-from anystar_batch.engine import open_engine
+from anystar_batch.engine.engines import open_engine
 from anystar_batch.events import BlockDone, Event
 from anystar_batch.geometry import Box
 from anystar_batch.network.bundled import Model, load_model

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from anystar_batch import pipeline
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
-from anystar_batch.engine import threads_per_worker
+from anystar_batch.engine.engines import threads_per_worker
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.measure.matching import merges, scores, splits
 from anystar_batch.measure.overlaps import match

@@ -28,7 +28,7 @@ import numpy as np
 from anystar_batch import pipeline
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
-from anystar_batch.engine import InlineEngine, block_threads, threads_per_worker
+from anystar_batch.engine.engines import InlineEngine, block_threads, threads_per_worker
 from anystar_batch.geometry import iter_grid
 from anystar_batch.network.bundled import load_model
 from anystar_batch.network.devices import natural_precision

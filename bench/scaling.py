@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from anystar_batch import pipeline
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
-from anystar_batch.engine import InlineEngine
+from anystar_batch.engine.engines import InlineEngine
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.parsing import parse_diameter, parse_memory

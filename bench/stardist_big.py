@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from anystar_batch import pipeline
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
-from anystar_batch.engine import threads_per_worker
+from anystar_batch.engine.engines import threads_per_worker
 from anystar_batch.geometry import Box
 from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.intensity import normalise

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import anystar_batch
-from anystar_batch import engine, pipeline
+from anystar_batch import pipeline
 from anystar_batch.cli.config_file import options_of
 from anystar_batch.cli.segmenting import segment as command
+from anystar_batch.engine import engines
 from anystar_batch.errors import ConfigError, ImageError, OutputExistsError
 from anystar_batch.events import BlockDone
 from tests import small
@@ -28,7 +29,7 @@ def fake(monkeypatch):
     """The network of the tests, and one worker unless told otherwise."""
     options = {"factory": TruthPredictor(small.truth()), "model": small.model()}
     monkeypatch.setattr(pipeline, "segment", functools.partial(pipeline.segment, **options))
-    monkeypatch.setattr(engine, "natural_workers", lambda *_: 1)
+    monkeypatch.setattr(engines, "natural_workers", lambda *_: 1)
 
 
 def test_it_has_the_words_of_the_command_with_their_defaults():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anystar_batch import cgroup, engine, memory
+from anystar_batch.engine import engines, machine
 
 GB = 10**9
 
@@ -17,11 +17,11 @@ def tree(root, own, files):
 
 
 def test_without_control_groups_there_is_no_limit(tmp_path):
-    assert cgroup.memory_left(tmp_path) is None
-    assert cgroup.cores(tmp_path) is None
+    assert machine.memory_left(tmp_path) is None
+    assert machine.cores(tmp_path) is None
     tree(tmp_path, "0::/\n", {"sys/fs/cgroup/cgroup.procs": ""})
-    assert cgroup.memory_left(tmp_path) is None
-    assert cgroup.cores(tmp_path) is None
+    assert machine.memory_left(tmp_path) is None
+    assert machine.cores(tmp_path) is None
 
 
 def test_a_container_of_version_2(tmp_path):
@@ -32,8 +32,8 @@ def test_a_container_of_version_2(tmp_path):
         "cpu.max": "250000 100000\n",
     }
     root = tree(tmp_path, "0::/\n", {f"sys/fs/cgroup/{k}": v for k, v in files.items()})
-    assert cgroup.memory_left(root) == 7 * GB
-    assert cgroup.cores(root) == 2
+    assert machine.memory_left(root) == 7 * GB
+    assert machine.cores(root) == 2
 
 
 def test_the_tightest_of_all_groups_above_counts(tmp_path):
@@ -47,8 +47,8 @@ def test_the_tightest_of_all_groups_above_counts(tmp_path):
         f"{job}/cpu.max": "max 100000",
     }
     root = tree(tmp_path, "0::/slurm/job_7\n", files)
-    assert cgroup.memory_left(root) == GB
-    assert cgroup.cores(root) == 1, "half a core is one"
+    assert machine.memory_left(root) == GB
+    assert machine.cores(root) == 1, "half a core is one"
 
 
 def test_version_1_and_what_it_says_without_a_limit(tmp_path):
@@ -62,34 +62,34 @@ def test_version_1_and_what_it_says_without_a_limit(tmp_path):
         f"{unseen}/cpu/cpu.cfs_period_us": "100000",
     }
     root = tree(tmp_path / "a", own, files)
-    assert cgroup.memory_left(root) == 4 * GB - GB // 2
-    assert cgroup.cores(root) == 4
+    assert machine.memory_left(root) == 4 * GB - GB // 2
+    assert machine.cores(root) == 4
     free = {
         f"{unseen}/memory/memory.limit_in_bytes": str(2**63 - 4096),
         f"{unseen}/cpu/cpu.cfs_quota_us": "-1",
         f"{unseen}/cpu/cpu.cfs_period_us": "100000",
     }
     root = tree(tmp_path / "b", own, files | free)
-    assert cgroup.memory_left(root) is None
-    assert cgroup.cores(root) is None
+    assert machine.memory_left(root) is None
+    assert machine.cores(root) is None
 
 
 @pytest.mark.parametrize("torn", ["", "many\n", "-5", "\xff"])
 def test_torn_files_are_no_limit(tmp_path, torn):
     files = dict.fromkeys(("memory.max", "memory.current", "memory.stat", "cpu.max"), torn)
     root = tree(tmp_path, "0::/\n", {f"sys/fs/cgroup/{k}": v for k, v in files.items()})
-    assert cgroup.memory_left(root) is None
-    assert cgroup.cores(root) is None
+    assert machine.memory_left(root) is None
+    assert machine.cores(root) is None
 
 
 def test_a_run_keeps_to_them(monkeypatch):
-    free = memory.available_memory()
-    monkeypatch.setattr(cgroup, "memory_left", lambda: 2 * GB)
-    assert memory.available_memory() == min(free, int(2 * GB * memory.FREE_SHARE))
-    monkeypatch.setattr(cgroup, "cores", lambda: 1)
-    assert engine.threads_per_worker(1) == engine.natural_workers(10**12, 0) == 1
-    monkeypatch.setattr(cgroup.os, "sched_getaffinity", lambda _: set(range(64)))
-    monkeypatch.setattr(cgroup, "cores", lambda: 8)
-    assert engine.natural_workers(10**12, 0) == 2
-    monkeypatch.setattr(cgroup, "cores", lambda: None)
-    assert engine.natural_workers(10**12, 0) == 16
+    free = machine.available_memory()
+    monkeypatch.setattr(machine, "memory_left", lambda: 2 * GB)
+    assert machine.available_memory() == min(free, int(2 * GB * machine.FREE_SHARE))
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    assert engines.threads_per_worker(1) == engines.natural_workers(10**12, 0) == 1
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    assert engines.natural_workers(10**12, 0) == 2
+    monkeypatch.setattr(machine, "cores", lambda: None)
+    assert engines.natural_workers(10**12, 0) == 16

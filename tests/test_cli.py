@@ -402,12 +402,12 @@ class Interrupting:
 
 
 def test_several_images_share_one_loaded_network_and_one_engine(tmp_path, command, monkeypatch):
-    from anystar_batch import engine
+    from anystar_batch.engine import engines
 
     opened = []
-    original = engine.open_engine
+    original = engines.open_engine
     monkeypatch.setattr(
-        engine, "open_engine", lambda *a, **k: opened.append(a) or original(*a, **k)
+        engines, "open_engine", lambda *a, **k: opened.append(a) or original(*a, **k)
     )
     images = [small.small_image(tmp_path / f"{n}.zarr") for n in "ab"]
     counting = Counting()

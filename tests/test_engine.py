@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from anystar_batch import cluster
-from anystar_batch.attempts import Failure, Left, attempt, failure_of
-from anystar_batch.engine import (
+from anystar_batch.engine import cluster
+from anystar_batch.engine.attempts import Failure, Left, attempt, failure_of
+from anystar_batch.engine.engines import (
     RETRIES,
     WINDOW,
     InlineEngine,
@@ -20,8 +20,8 @@ from anystar_batch.engine import (
     open_engine,
     threads_per_worker,
 )
+from anystar_batch.engine.stop import Stop
 from anystar_batch.errors import ConfigError, DataError, ImageError, OutputError, WorkersError
-from anystar_batch.stopping import Stop
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 from anystar_batch.config import RunConfig
-from anystar_batch.engine import InlineEngine, open_engine
+from anystar_batch.engine.engines import InlineEngine, open_engine
 from anystar_batch.filters import Filters, Volume
 from anystar_batch.pipeline import segment
 from anystar_batch.stars.suppress import suppress

@@ -8,12 +8,11 @@ import psutil
 import pytest
 
 from anystar_batch import memory
+from anystar_batch.engine.machine import MemoryMeter, available_memory
 from anystar_batch.errors import ConfigError
 from anystar_batch.memory import (
     BLOCK_EDGES,
     PROCESS_BYTES,
-    MemoryMeter,
-    available_memory,
     block_bytes,
     default_block_shape,
     network_bytes,

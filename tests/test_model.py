@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch.engine import open_engine
+from anystar_batch.engine.engines import open_engine
 from anystar_batch.geometry import Box
 from anystar_batch.network.bundled import load_model
 from anystar_batch.network.predictor import KerasPredictor

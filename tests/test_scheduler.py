@@ -5,9 +5,9 @@ import os
 import pytest
 from distributed import LocalCluster, Nanny, Scheduler, SpecCluster, get_worker
 
-from anystar_batch import scheduler
 from anystar_batch.config import RunConfig
-from anystar_batch.engine import InlineEngine, open_engine
+from anystar_batch.engine import external_cluster
+from anystar_batch.engine.engines import InlineEngine, open_engine
 from anystar_batch.errors import ConfigError
 from anystar_batch.pipeline import segment
 from tests.law import SHAPE, digests, law_config, law_factory, law_model, write_law_image
@@ -49,8 +49,8 @@ def test_the_network_runs_where_the_gpu_is(cluster):
 
 
 def test_what_the_workers_are_together(cluster):
-    with scheduler.connected(cluster.scheduler_address) as client:
-        pool = scheduler.survey(client, "here")
+    with external_cluster.connected(cluster.scheduler_address) as client:
+        pool = external_cluster.survey(client, "here")
     assert pool.slots == 3
     assert pool.memory == 3 * 2 * 10**9
     assert pool.network_threads == max(1, len(os.sched_getaffinity(0)) // 3)
@@ -74,14 +74,14 @@ def test_workers_that_do_not_see_the_storage_are_named(cluster, tmp_path):
 
 
 def test_another_version_in_a_worker_is_refused(cluster, monkeypatch):
-    monkeypatch.setattr(scheduler, "__version__", "0.0.0")
+    monkeypatch.setattr(external_cluster, "__version__", "0.0.0")
     message = r"worker tcp://.* has anystar-batch .*; expected 0\.0\.0, as here"
     with pytest.raises(ConfigError, match=message):
         open_engine(1, 10**9, scheduler=cluster.scheduler_address).__enter__()
 
 
 def test_a_cluster_without_workers_is_not_waited_for_without_end(monkeypatch):
-    monkeypatch.setattr(scheduler, "WORKER_SECONDS", 0.2)
+    monkeypatch.setattr(external_cluster, "WORKER_SECONDS", 0.2)
     with (
         LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1") as empty,
         pytest.raises(ConfigError, match=r"has no worker after 0 s"),
@@ -100,7 +100,7 @@ def test_a_cluster_without_workers_is_not_waited_for_without_end(monkeypatch):
     ],
 )
 def test_no_scheduler_there(tmp_path, monkeypatch, where, message):
-    monkeypatch.setattr(scheduler, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(external_cluster, "CONNECT_SECONDS", 0.5)
     if where == "{}":
         where = str(tmp_path / "scheduler.json")
         (tmp_path / "scheduler.json").write_text("{}")
@@ -130,12 +130,12 @@ class Dying:
 
 def test_a_worker_that_dies_while_it_is_asked_stops_nobody(tmp_path):
     client = Dying(("a", "b"))
-    scheduler.check_paths(client, (str(tmp_path),))
+    external_cluster.check_paths(client, (str(tmp_path),))
     with pytest.raises(ConfigError, match="1 of 1 workers do not see"):
-        scheduler.check_paths(client, (str(tmp_path / "gone"),))
-    assert scheduler.survey(client, "here").slots == 2
+        external_cluster.check_paths(client, (str(tmp_path / "gone"),))
+    assert external_cluster.survey(client, "here").slots == 2
     with pytest.raises(ConfigError, match="here lost its workers while they were asked"):
-        scheduler.survey(Dying(("b",)), "here")
+        external_cluster.survey(Dying(("b",)), "here")
 
 
 def test_workers_and_scheduler_contradict_each_other():

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import zarr
 
-from anystar_batch import deciding, pipeline, publication, stopping
+from anystar_batch import deciding, pipeline, publication
 from anystar_batch.archive.storage import lock
 from anystar_batch.archive.storage.lock import hold
 from anystar_batch.config import SegmentConfig
+from anystar_batch.engine import stop
 from anystar_batch.errors import ConfigError, LostLockError
 from anystar_batch.events import BlockFailed, StageStarted
 from anystar_batch.network.bundled import load_model
@@ -217,7 +218,7 @@ def test_an_image_that_another_run_holds_is_no_failure(tmp_path, command):
 
 
 class Clock:
-    """Stands in for `time` in `stopping`."""
+    """Stands in for `time` in `stop`."""
 
     now = 0.0
 
@@ -229,7 +230,7 @@ def test_at_its_time_limit_it_stops_between_blocks_and_the_next_continues(
     tmp_path, command, monkeypatch
 ):
     clock = Clock()
-    monkeypatch.setattr(stopping, "time", clock)
+    monkeypatch.setattr(stop, "time", clock)
     for folder in ("r", "x"):
         for name, hours in (("a", 5), ("b", 2)):
             old_image(tmp_path / folder / f"{name}.ome.zarr", hours)

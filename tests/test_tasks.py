@@ -12,7 +12,7 @@ from anystar_batch import finding, spool, tasks
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.blocks import plan_blocks
 from anystar_batch.config import ResultConfig
-from anystar_batch.engine import InlineEngine
+from anystar_batch.engine.engines import InlineEngine
 from anystar_batch.filters import Filters, Volume
 from anystar_batch.finding import PredictTask
 from anystar_batch.geometry import Box, iter_grid

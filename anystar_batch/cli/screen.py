@@ -93,7 +93,7 @@ def listener(*, quiet: bool, verbose: bool, is_here: bool = True) -> Listener:
     from rich.console import Console  # noqa: PLC0415
 
     from anystar_batch import progress  # noqa: PLC0415
-    from anystar_batch.usage import used_memory  # noqa: PLC0415
+    from anystar_batch.engine.machine import used_memory  # noqa: PLC0415
 
     memory = used_memory if is_here else None
 

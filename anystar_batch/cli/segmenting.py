@@ -28,7 +28,7 @@ from anystar_batch.errors import AnyStarBatchError, ConfigError
 
 if TYPE_CHECKING:
     from anystar_batch.config import SegmentConfig
-    from anystar_batch.engine import Engine
+    from anystar_batch.engine.engines import Engine
     from anystar_batch.plates import Plate
     from anystar_batch.progress import Listener
     from anystar_batch.record import Summary
@@ -210,9 +210,9 @@ def _segment_all(
     configs: list[SegmentConfig], progress: Listener, *, as_json: bool, fail_on_warning: bool
 ) -> int:
     """Segment one image after another with one engine; return the exit code that counts most."""
-    from anystar_batch.engine import open_engine  # noqa: PLC0415
+    from anystar_batch.engine.engines import open_engine  # noqa: PLC0415
+    from anystar_batch.engine.machine import available_memory  # noqa: PLC0415
     from anystar_batch.events import Note  # noqa: PLC0415
-    from anystar_batch.memory import available_memory  # noqa: PLC0415
     from anystar_batch.network.devices import gpu_names  # noqa: PLC0415
 
     shared = configs[0].run

@@ -25,8 +25,8 @@ from anystar_batch.cli.screen import (
 from anystar_batch.errors import AnyStarBatchError, ConfigError
 
 if TYPE_CHECKING:
+    from anystar_batch.engine.stop import Stop
     from anystar_batch.progress import Listener
-    from anystar_batch.stopping import Stop
     from anystar_batch.sweep_config import SweepConfig
     from anystar_batch.swept import Outcome, Swept
 
@@ -155,7 +155,7 @@ def _config(chosen: o.Chosen, root: str, pattern: str, settle: str) -> SweepConf
 
 
 def _stop(max_hours: float | None) -> Stop:
-    from anystar_batch.stopping import Stop  # noqa: PLC0415
+    from anystar_batch.engine.stop import Stop  # noqa: PLC0415
 
     if max_hours is not None and not max_hours > 0:
         message = f"--max-hours: got {max_hours:g}; expected more than 0"
@@ -172,9 +172,9 @@ def _preview(config: SweepConfig, *, as_json: bool) -> Swept:
 def _sweep(config: SweepConfig, stop: Stop, progress: Listener, *, as_json: bool) -> Swept:
     """Sweep with one engine."""
     from anystar_batch import sweep as s  # noqa: PLC0415
-    from anystar_batch.engine import open_engine  # noqa: PLC0415
+    from anystar_batch.engine.engines import open_engine  # noqa: PLC0415
+    from anystar_batch.engine.machine import available_memory  # noqa: PLC0415
     from anystar_batch.events import Event  # noqa: PLC0415
-    from anystar_batch.memory import available_memory  # noqa: PLC0415
     from anystar_batch.network.devices import gpu_names  # noqa: PLC0415
     from anystar_batch.progress import log_event  # noqa: PLC0415
 

@@ -1,14 +1,25 @@
-"""What a container or a batch system leaves to this process: Linux control groups, v2 and v1."""
+"""Memory and cores: what this machine, a container or a batch system leaves us, and what we hold.
+
+Linux control groups (v2 and v1) bound both; without them the machine's own numbers count.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self
+
+import psutil
 
 _NONE = 2**60
 """Limits from here on are how v1 says that there is none."""
+
+FREE_SHARE = 0.8
+"""Share of the free memory a run takes when the user names none."""
 
 
 def memory_left(root: Path = Path("/")) -> int | None:
@@ -95,3 +106,50 @@ def _text(path: Path) -> str | None:
         return path.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return None
+
+
+def available_memory() -> int:
+    """Return the bytes a run may take by default: of the machine's, and of a container's limit."""
+    free, left = int(psutil.virtual_memory().available), memory_left()
+    return int((free if left is None else min(free, left)) * FREE_SHARE)
+
+
+class MemoryMeter:
+    """Samples the memory of this process and its children while a `with` block runs."""
+
+    def __init__(self, interval: float = 0.5) -> None:
+        self.peak = 0
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while True:
+            self.peak = max(self.peak, used_memory())
+            if self._stop.wait(self._interval):
+                return
+
+
+def used_memory() -> int:
+    """Return the resident bytes of this process and of all below it; shared pages count in each."""
+    process = psutil.Process()
+    total = 0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            total += int(member.memory_info().rss)
+        except psutil.Error:  # it has ended meanwhile
+            continue
+    return total

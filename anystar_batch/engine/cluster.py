@@ -1,10 +1,15 @@
-"""A Dask cluster on this machine, one process per GPU; what Dask does to our process is undone."""
+"""A Dask cluster on this machine, one process per GPU; what Dask does to our process is undone.
+
+Ctrl-C reaches all processes of a terminal. The run's own process answers it and closes the cluster;
+workers leave it alone (`dask_setup`, which Dask calls in each before it takes work).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -65,7 +70,7 @@ def local_cluster(
     }
     settings = {f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in names.items()} | {
         "distributed.admin.large-graph-warning-threshold": "100MB",
-        "distributed.worker.preload": ["anystar_batch.worker"],
+        "distributed.worker.preload": ["anystar_batch.engine.cluster"],
         "distributed.logging": {"distributed": "critical", "distributed.client": "critical"},
     }
     threads = [gpu_threads if n < len(gpus) else 1 for n in range(workers)]
@@ -147,3 +152,8 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             dasks.setLevel(before)
+
+
+def dask_setup(_worker: object) -> None:
+    """Leave Ctrl-C to the run's own process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

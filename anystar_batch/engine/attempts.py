@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from anystar_batch.engine.stop import Stop
 from anystar_batch.errors import AnyStarBatchError, OutputError
-from anystar_batch.stopping import Stop
 
 logger = logging.getLogger(__name__)
 

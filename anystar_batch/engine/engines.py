@@ -18,12 +18,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from anystar_batch import cgroup
-from anystar_batch import scheduler as scheduling
-from anystar_batch.attempts import Failure, Left, attempt_all, failure_of, unless_due
-from anystar_batch.cluster import GPU, local_cluster, quiet
+from anystar_batch.engine import external_cluster as scheduling
+from anystar_batch.engine import machine
+from anystar_batch.engine.attempts import Failure, Left, attempt_all, failure_of, unless_due
+from anystar_batch.engine.cluster import GPU, local_cluster, quiet
+from anystar_batch.engine.stop import Stop
 from anystar_batch.errors import ConfigError
-from anystar_batch.stopping import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -314,12 +314,14 @@ def natural_workers(memory: int, gpus: int) -> int:
     gpus : int
         That may be used.
     """
-    return max(1, gpus, min(cgroup.usable_cores() // CORES_PER_WORKER, memory // COMFORTABLE_BYTES))
+    return max(
+        1, gpus, min(machine.usable_cores() // CORES_PER_WORKER, memory // COMFORTABLE_BYTES)
+    )
 
 
 def threads_per_worker(workers: int) -> int:
     """Return how many threads each worker's network may use."""
-    return max(1, cgroup.usable_cores() // workers)
+    return max(1, machine.usable_cores() // workers)
 
 
 def block_threads(workers: int) -> int:

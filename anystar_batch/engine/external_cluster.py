@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anystar_batch import __version__, cgroup
+from anystar_batch import __version__
 from anystar_batch.address import is_remote
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.archive.storage import remote
-from anystar_batch.cluster import GPU
+from anystar_batch.engine import machine
+from anystar_batch.engine.cluster import GPU
 from anystar_batch.errors import AnyStarBatchError, ConfigError
 
 CONNECT_SECONDS = 20.0
@@ -170,7 +171,7 @@ def version() -> str:
 
 def core_count() -> int:
     """Return the cores that this process may use."""
-    return cgroup.usable_cores()
+    return machine.usable_cores()
 
 
 def _address_in(file: Path) -> str:
