@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import PurePosixPath
 
 from anystar_batch.errors import ConfigError, shorten
 
@@ -168,3 +169,18 @@ def scrub(text: str) -> str:
     """
     text = re.sub(r"(\w+://)[^\s/@]*@", r"\1", text)
     return re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\")]*", r"\1", text)
+
+
+def image_stem(path: str) -> str:
+    """Return the name of an image without its `.ome.zarr` or `.zarr`.
+
+    Examples
+    --------
+    >>> image_stem("a/b/embryo.ome.zarr/")
+    'embryo'
+    """
+    name = PurePosixPath(path.rstrip("/")).name
+    for suffix in (".ome.zarr", ".zarr"):
+        if name.endswith(suffix) and name != suffix:
+            return name.removesuffix(suffix)
+    return name

@@ -100,11 +100,14 @@ def segment(  # noqa: PLR0913  (one parameter an option)
 
 def _config(image: str, asked: dict[str, Any]) -> SegmentConfig:
     """Check options as those of a file are checked; return what is wanted of the image."""
-    from anystar_batch.cli.config_file import checked, options_of  # noqa: PLC0415
-    from anystar_batch.cli.options import Chosen  # noqa: PLC0415
     from anystar_batch.cli.segmenting import image_configs  # noqa: PLC0415
     from anystar_batch.cli.segmenting import segment as command  # noqa: PLC0415
     from anystar_batch.errors import ImageError  # noqa: PLC0415
+    from anystar_batch.options import (  # noqa: PLC0415
+        Chosen,
+        checked,
+        options_of,
+    )
 
     given = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -8,27 +8,104 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 
-from anystar_batch.address import is_remote, parent
+from anystar_batch.address import image_stem, is_remote, parent
 from anystar_batch.errors import ConfigError, did_you_mean
-from anystar_batch.filters import Filters
 from anystar_batch.geometry import ZYX, ZYXFloat
-from anystar_batch.parsing import Diameter, parse_times
+from anystar_batch.parsing import Diameter, Volume, parse_times
 
 _LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-
 MAX_SCALE = 4
 """Coarsest scale beside the working voxel, in working voxels."""
-
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 """Precisions of the network that a user may ask for."""
 
 BACKENDS = ("tensorflow", "jax")
 """What the network may run under."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What an object must have to be kept: size, certainty, contrast, shape; None asks for nothing.
+
+    A filter acts on survivors: it only removes, and what it removes has suppressed its rivals
+    before. How each value is measured: `stars/measures.py`; what each is for: `docs/filters.md`.
+
+    Parameters
+    ----------
+    min_volume, max_volume : Volume or None
+        Least and largest volume of the star itself.
+    min_prob : float or None
+        Least object probability, 0 to 1.
+    min_contrast : float or None
+        Least contrast to the surroundings, see `stars.measures.contrasts`. 0 removes nothing, and
+        has the contrast written to the table.
+    min_regularity : float or None
+        Least share of its convex hull that the star fills, 0 to 1. 0 as above.
+    """
+
+    min_volume: Volume | None = None
+    max_volume: Volume | None = None
+    min_prob: float | None = None
+    min_contrast: float | None = None
+    min_regularity: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, share in (("min-prob", self.min_prob), ("min-regularity", self.min_regularity)):
+            if share is not None and not 0.0 <= share <= 1.0:
+                message = f"--{name}: got {share:g}; expected 0 to 1"
+                raise ConfigError(message)
+        if self.min_contrast is not None and not 0.0 <= self.min_contrast < math.inf:
+            message = (
+                f"--min-contrast: got {self.min_contrast:g}; expected 0 or more, in standard "
+                "deviations (dark objects have a positive contrast too)"
+            )
+            raise ConfigError(message)
+        if self.min_volume and self.max_volume and self.min_volume.unit == self.max_volume.unit:
+            self.volume_range((1.0, 1.0, 1.0))
+
+    def volume_range(self, scale_um: ZYXFloat) -> tuple[float, float]:
+        """Return the least and the largest volume, level-0 voxels.
+
+        Parameters
+        ----------
+        scale_um : (z, y, x)
+            Level-0 voxel size, micrometres.
+
+        Raises
+        ------
+        ConfigError
+            If no volume lies between them.
+        """
+        least = 0.0 if self.min_volume is None else self.min_volume.in_voxels(scale_um)
+        most = math.inf if self.max_volume is None else self.max_volume.in_voxels(scale_um)
+        if least > most:
+            message = (
+                f"--min-volume: got {self.min_volume}, more than --max-volume {self.max_volume}; "
+                "expected at most that: no object would be left"
+            )
+            raise ConfigError(message)
+        return least, most
+
+    def __str__(self) -> str:
+        """Return the filters that were given as the options that give them."""
+        given = ((f.name.replace("_", "-"), getattr(self, f.name)) for f in fields(self))
+        return " ".join(f"--{name} {value}" for name, value in given if value is not None)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the filters that were given as plain JSON values; none give an empty one."""
+        volumes = {"min_volume": self.min_volume, "max_volume": self.max_volume}
+        numbers = {
+            "min_prob": self.min_prob,
+            "min_contrast": self.min_contrast,
+            "min_regularity": self.min_regularity,
+        }
+        found: dict[str, object] = {k: [v.value, v.unit] for k, v in volumes.items() if v}
+        return found | {k: v for k, v in numbers.items() if v is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,18 +309,3 @@ class SegmentConfig:
     def to_json(self) -> dict[str, object]:
         """Return every option as plain JSON values."""
         return asdict(self)
-
-
-def image_stem(path: str) -> str:
-    """Return the name of an image without its `.ome.zarr` or `.zarr`.
-
-    Examples
-    --------
-    >>> image_stem("a/b/embryo.ome.zarr/")
-    'embryo'
-    """
-    name = PurePosixPath(path.rstrip("/")).name
-    for suffix in (".ome.zarr", ".zarr"):
-        if name.endswith(suffix) and name != suffix:
-            return name.removesuffix(suffix)
-    return name

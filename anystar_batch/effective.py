@@ -13,8 +13,8 @@ from pathlib import Path
 import tomli_w
 
 from anystar_batch.config import SegmentConfig
-from anystar_batch.filters import Volume
 from anystar_batch.network.bundled import bundled_models
+from anystar_batch.parsing import Volume
 
 HEADER = (
     "# The options of a run. The same again: anystar-batch segment IMAGE --config THIS_FILE\n"

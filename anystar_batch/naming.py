@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from anystar_batch.address import absolute, is_remote, parent
+from anystar_batch.address import absolute, image_stem, is_remote, parent
 from anystar_batch.archive.discovery import Field, find_images, plate_fields
 from anystar_batch.archive.nodes import read_node
-from anystar_batch.config import image_stem
 from anystar_batch.errors import ConfigError, ImageError
 
 

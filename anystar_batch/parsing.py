@@ -10,8 +10,11 @@ from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.geometry import ZYXFloat
 
 _LENGTHS_UM = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3}
+
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
 _MEMORY_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
 _MEMORY_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 MIN_MEMORY = 1_000_000_000
@@ -19,6 +22,9 @@ MIN_MEMORY = 1_000_000_000
 
 MEASURES = ("solidity", "sphericity", "surface", "feret")
 """Further columns of the table that a user may ask for: shapes of the stars."""
+
+_UM3 = {"": 1.0, "nm": 1e-9, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e9}
+"""Cubic micrometres of each cubic unit; no unit at all is micrometres."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,3 +216,68 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """Volume of an object.
+
+    Parameters
+    ----------
+    value : float
+        Positive.
+    unit : str
+        `um3`, or `px`: level-0 voxels.
+    """
+
+    value: float
+    unit: str
+
+    def __str__(self) -> str:
+        """Return the volume as an option takes it."""
+        return f"{self.value:g}{self.unit}"
+
+    def in_voxels(self, scale_um: ZYXFloat) -> float:
+        """Return the volume in level-0 voxels, given their size (z, y, x)."""
+        if self.unit == "px":
+            return self.value
+        return self.value / (scale_um[0] * scale_um[1] * scale_um[2])
+
+
+def parse_volume(option: str, text: str) -> Volume:
+    """Read a volume such as `500`, `500um3`, `0.1 mm^3`, `120px`.
+
+    Parameters
+    ----------
+    option : str
+        Name of the option, for the message.
+    text : str
+        What was given. A number alone is cubic micrometres.
+
+    Raises
+    ------
+    ConfigError
+        If there is no positive number, or an unknown unit.
+
+    Examples
+    --------
+    >>> parse_volume("--min-volume", "500")
+    Volume(value=500.0, unit='um3')
+    >>> parse_volume("--min-volume", "120px")
+    Volume(value=120.0, unit='px')
+    """
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(?:(px)|([nuµμm]m)(?:\^?3|³))?\s*", text)
+    try:
+        value = float(match[1]) if match else math.nan
+    except ValueError:
+        value = math.nan
+    is_voxels = match is not None and match[2] == "px"
+    unit = (match[3] or "") if match else ""
+    volume = Volume(value, "px") if is_voxels else Volume(value * _UM3[unit], "um3")
+    if not 0.0 < volume.value < math.inf:
+        message = (
+            f"{option}: got {text!r}; expected a positive volume: 500 or 500um3 (cubic "
+            "micrometres), 0.1mm3, or 120px (level-0 voxels)"
+        )
+        raise ConfigError(message)
+    return volume

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.ngff import ImageSource, channel_index, metadata_fingerprint
-from anystar_batch.config import ResultConfig
-from anystar_batch.filters import Filters
+from anystar_batch.config import Filters, ResultConfig
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale

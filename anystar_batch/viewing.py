@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anystar_batch.address import absolute, absolute_place, normal, parent
+from anystar_batch.address import absolute, absolute_place, image_stem, normal, parent
 from anystar_batch.archive import metadata
 from anystar_batch.archive.discovery import find_images, plate_fields
 from anystar_batch.archive.images import read_image
@@ -24,7 +24,6 @@ from anystar_batch.archive.lazy import LazyLevel, lazy_levels
 from anystar_batch.archive.ngff import JSON, ImageSource
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.archive.storage import files
-from anystar_batch.config import image_stem
 from anystar_batch.errors import ConfigError, ImageError, did_you_mean
 from anystar_batch.network import intensity
 

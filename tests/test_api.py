@@ -12,11 +12,11 @@ import pytest
 
 import anystar_batch
 from anystar_batch import pipeline
-from anystar_batch.cli.config_file import options_of
 from anystar_batch.cli.segmenting import segment as command
 from anystar_batch.engine import engines
 from anystar_batch.errors import ConfigError, ImageError, OutputExistsError
 from anystar_batch.events import BlockDone
+from anystar_batch.options import options_of
 from tests import small
 from tests.fakes import TruthPredictor
 

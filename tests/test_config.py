@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig, image_stem
+from anystar_batch.address import image_stem
+from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.parsing import Diameter, parse_diameter, parse_memory, parse_times
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from anystar_batch.cli import options, segmenting, sweeping
-from anystar_batch.cli.config_file import checked, options_of
-from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
+from anystar_batch import options
+from anystar_batch.cli import segmenting, sweeping
+from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.effective import NOT_KEPT, effective_options, effective_toml
 from anystar_batch.errors import ConfigError
-from anystar_batch.filters import Filters, parse_volume
-from anystar_batch.parsing import Diameter
+from anystar_batch.options import checked, options_of
+from anystar_batch.parsing import Diameter, parse_volume
 from tests import small
 
 PARTS = {"prob_thresh": 0.5, "nms_thresh": 0.3, "tile": 64, "precision": "float32"}

@@ -8,12 +8,11 @@ import pytest
 import zarr
 
 from anystar_batch.archive.images import read_image
-from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.events import BlockDone, Note, ignore
-from anystar_batch.filters import Filters, Volume, parse_volume
 from anystar_batch.geometry import Box, grid_range
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Diameter, Volume, parse_volume
 from anystar_batch.pipeline import segment
 from anystar_batch.places import run_places
 from anystar_batch.plan import fingerprint_parts

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch.config import RunConfig
+from anystar_batch.config import Filters, RunConfig
 from anystar_batch.engine.engines import InlineEngine, open_engine
-from anystar_batch.filters import Filters, Volume
+from anystar_batch.parsing import Volume
 from anystar_batch.pipeline import segment
 from anystar_batch.stars.suppress import suppress
 from anystar_batch.tasks import model_rays

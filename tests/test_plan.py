@@ -15,11 +15,10 @@ from anystar_batch import plan as plan_module
 from anystar_batch import sampling
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.ngff import channel_index
-from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
-from anystar_batch.filters import Filters, Volume
 from anystar_batch.network.bundled import Model
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Diameter, Volume
 from anystar_batch.plan import fingerprint, fingerprint_parts, level_scales, make_plan
 from anystar_batch.sampling import all_limits, intensity_limits, level_position, limits_content
 from tests.fakes import make_model, mean_level, write_image

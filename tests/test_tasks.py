@@ -11,11 +11,11 @@ import pytest
 from anystar_batch import finding, spool, tasks
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.blocks import plan_blocks
-from anystar_batch.config import ResultConfig
+from anystar_batch.config import Filters, ResultConfig
 from anystar_batch.engine.engines import InlineEngine
-from anystar_batch.filters import Filters, Volume
 from anystar_batch.finding import PredictTask
 from anystar_batch.geometry import Box, iter_grid
+from anystar_batch.parsing import Volume
 from anystar_batch.reading import tile_content
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.suppress import Status, suppress

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,21 +9,32 @@ import typer
 from anystar_batch.cli import completing
 
 if TYPE_CHECKING:
-    from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
+    pass
+
 
 Label = Annotated[str, typer.Option(help="Name of the label.")]
+
+
 Output = Annotated[
     str | None, typer.Option(metavar="DIR", help="Write everything here, not into the images.")
 ]
+
+
 Channel = Annotated[
     str,
     typer.Option(help="Channel to segment: index or name.", autocompletion=completing.channels),
 ]
+
+
 Time = Annotated[str, typer.Option(help="Times to segment: all, 3, or 0,2,5-8.")]
+
+
 ReferenceTime = Annotated[
     int | None,
     typer.Option(metavar="T", help="Segment this time only; measure its objects at every --time."),
 ]
+
+
 Measure = Annotated[
     str,
     typer.Option(
@@ -32,47 +42,73 @@ Measure = Annotated[
         autocompletion=completing.measures,
     ),
 ]
+
+
 Diameter = Annotated[
     str | None,
     typer.Option(help="Typical object: 12um, or 9px in the plane. Default: probed."),
 ]
+
+
 Scales = Annotated[
     str, typer.Option(help="1,2 also looks for objects twice as large (--diameter: the small).")
 ]
+
+
 VoxelSize = Annotated[
     tuple[float, float, float] | None,
     typer.Option(metavar="Z Y X", help="Level-0 voxel in um, instead of the image's."),
 ]
+
+
 ProbThresh = Annotated[
     float | None, typer.Option(help="Least object probability. Default: the model's.")
 ]
+
+
 NmsThresh = Annotated[
     float | None, typer.Option(help="Largest shared volume. Default: the model's.")
 ]
+
+
 MinVolume = Annotated[
     str | None,
     typer.Option(
         metavar="VOLUME", help="Remove smaller objects: 500 (um3), or 120px (level-0 voxels)."
     ),
 ]
+
+
 MaxVolume = Annotated[str | None, typer.Option(metavar="VOLUME", help="Remove larger objects.")]
+
+
 MinProb = Annotated[
     float | None,
     typer.Option(help="Remove objects less probable; unlike --prob-thresh after suppression."),
 ]
+
+
 MinContrast = Annotated[
     float | None,
     typer.Option(help="Remove objects less unlike their surroundings, in standard deviations."),
 ]
+
+
 MinRegularity = Annotated[
     float | None,
     typer.Option(help="Remove objects that fill less of their convex hull, 0 to 1."),
 ]
+
+
 Model = Annotated[
     str,
     typer.Option(help="Bundled model, or a StarDist-3D folder.", autocompletion=completing.models),
 ]
+
+
 Tile = Annotated[int | None, typer.Option(help="Core edge of a network tile, working voxels.")]
+
+
 Precision = Annotated[
     str,
     typer.Option(
@@ -80,158 +116,80 @@ Precision = Annotated[
         autocompletion=completing.one_of("PRECISIONS"),
     ),
 ]
+
+
 Backend = Annotated[
     str,
     typer.Option(
         help="Of the network: tensorflow or jax.", autocompletion=completing.one_of("BACKENDS")
     ),
 ]
+
+
 BlockShape = Annotated[
     tuple[int, int, int] | None,
     typer.Option(metavar="Z Y X", help="Block of work in level-0 voxels. No effect on results."),
 ]
+
+
 Memory = Annotated[
     str | None, typer.Option(help="Memory of all processes, e.g. 4GB. Default: 80 % of free.")
 ]
+
+
 Workers = Annotated[
     int | None,
     typer.Option(help="Processes; default one per GPU and per four cores, as memory allows."),
 ]
+
+
 Scheduler = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS|FILE", help="Running Dask cluster that does the work."),
 ]
+
+
 WorkDir = Annotated[
     str | None, typer.Option(metavar="DIR", help="Place for ledger and intermediate files.")
 ]
+
+
 Overwrite = Annotated[
     bool, typer.Option("--overwrite/--no-overwrite", help="Replace a published label once done.")
 ]
+
+
 Table = Annotated[
     bool,
     typer.Option(
         "--table/--no-table", help="Put the table into the image too, for ngio and Fractal."
     ),
 ]
+
+
 NoReport = Annotated[
     bool, typer.Option("--no-report/--report", help="Leave out the page that shows the result.")
 ]
+
+
 FailOnWarning = Annotated[
     bool,
     typer.Option(
         "--fail-on-warning/--no-fail-on-warning", help="Exit 3 if published with warnings."
     ),
 ]
+
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")]
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object an image.")]
+
+
 LogFile = Annotated[str | None, typer.Option(metavar="F", help="Write a detailed log here.")]
+
+
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Warnings and errors only.")]
+
+
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Plain lines, also on a terminal.")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """What a user chose of the options above, as typed; `segment_config` checks it.
-
-    Parameters are the options of the same names.
-    """
-
-    label: str
-    output: str | None
-    channel: str
-    time: str
-    diameter: str | None
-    scales: str
-    voxel_size: tuple[float, float, float] | None
-    prob_thresh: float | None
-    nms_thresh: float | None
-    min_volume: str | None
-    max_volume: str | None
-    min_prob: float | None
-    min_contrast: float | None
-    min_regularity: float | None
-    model: str
-    tile: int | None
-    precision: str
-    backend: str
-    block_shape: tuple[int, int, int] | None
-    memory: str | None
-    workers: int | None
-    scheduler: str | None
-    work_dir: str | None
-    overwrite: bool
-    no_report: bool
-    restart: bool = False
-    reference_time: int | None = None
-    measure: str = ""
-    table: bool = False
-
-    def segment_config(self, image: str) -> SegmentConfig:
-        """Return what is wanted of an image.
-
-        Parameters
-        ----------
-        image : str
-            Its path.
-
-        Raises
-        ------
-        ConfigError
-            If an option has a value that cannot be used.
-        """
-        from anystar_batch.address import absolute  # noqa: PLC0415
-        from anystar_batch.config import SegmentConfig  # noqa: PLC0415
-
-        return SegmentConfig(
-            image=image,
-            label=self.label,
-            output=None if self.output is None else absolute(self.output),
-            model=self.model,
-            result=self._result(),
-            run=self._run(),
-        )
-
-    def _result(self) -> ResultConfig:
-        from anystar_batch import config as c  # noqa: PLC0415
-        from anystar_batch import parsing as p  # noqa: PLC0415
-        from anystar_batch.filters import Filters, parse_volume  # noqa: PLC0415
-
-        least, most = self.min_volume, self.max_volume
-        return c.ResultConfig(
-            channel=self.channel,
-            time=self.time,
-            diameter=None if self.diameter is None else p.parse_diameter(self.diameter),
-            voxel_size=self.voxel_size,
-            prob_thresh=self.prob_thresh,
-            nms_thresh=self.nms_thresh,
-            tile=self.tile,
-            scales=p.parse_scales(self.scales),
-            precision=self.precision,
-            backend=self.backend,
-            reference_time=self.reference_time,
-            measure=p.parse_measures(self.measure),
-            filters=Filters(
-                min_volume=None if least is None else parse_volume("--min-volume", least),
-                max_volume=None if most is None else parse_volume("--max-volume", most),
-                min_prob=self.min_prob,
-                min_contrast=self.min_contrast,
-                min_regularity=self.min_regularity,
-            ),
-        )
-
-    def _run(self) -> RunConfig:
-        from anystar_batch import config as c  # noqa: PLC0415
-        from anystar_batch import parsing as p  # noqa: PLC0415
-        from anystar_batch.address import absolute  # noqa: PLC0415
-
-        return c.RunConfig(
-            block_shape=self.block_shape,
-            memory=None if self.memory is None else p.parse_memory(self.memory),
-            workers=self.workers,
-            scheduler=self.scheduler,
-            work_dir=None if self.work_dir is None else absolute(self.work_dir),
-            overwrite=self.overwrite,
-            restart=self.restart,
-            table=self.table,
-            report=not self.no_report,
-        )
