@@ -10,27 +10,26 @@ from pathlib import Path
 
 import numpy as np
 
-from anystar_batch import holding, publication, render
+from anystar_batch import holding, publication
 from anystar_batch.address import is_remote
 from anystar_batch.archive.labels import published_attributes
-from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.files import nearest
-from anystar_batch.blocks import units_per_block
 from anystar_batch.config import SegmentConfig
-from anystar_batch.deciding import block_shape, check_network, decide, settle
+from anystar_batch.deciding import check_network, decide, settle
 from anystar_batch.engine.engines import block_threads, natural_workers, threads_per_worker
 from anystar_batch.engine.machine import available_memory
 from anystar_batch.errors import OutputExistsError
 from anystar_batch.estimate import estimate
 from anystar_batch.events import Event, StageDone
 from anystar_batch.geometry import grid_shape
-from anystar_batch.memory import block_bytes, network_bytes
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.devices import gpu_names
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.record import NOTHING_TO_DO, Preview
-from anystar_batch.tasks import Work
+from anystar_batch.stages.blocks import block_bytes, block_shape, network_bytes, units_per_block
+from anystar_batch.stages.ledger import Ledger
+from anystar_batch.stages.task import Work, spec_of
 
 
 def preview(
@@ -67,7 +66,7 @@ def preview(
             probing += event.seconds
 
     plan = decide(wanted, None, listen)
-    spec = render.spec_of(wanted.source)
+    spec = spec_of(wanted.source)
     memory = config.run.memory if config.run.memory is not None else available_memory()
     gpus = gpu_names(config.result.backend)
     workers = config.run.workers or natural_workers(memory, len(gpus))

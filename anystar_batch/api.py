@@ -103,11 +103,7 @@ def _config(image: str, asked: dict[str, Any]) -> SegmentConfig:
     from anystar_batch.cli.segmenting import image_configs  # noqa: PLC0415
     from anystar_batch.cli.segmenting import segment as command  # noqa: PLC0415
     from anystar_batch.errors import ImageError  # noqa: PLC0415
-    from anystar_batch.options import (  # noqa: PLC0415
-        Chosen,
-        checked,
-        options_of,
-    )
+    from anystar_batch.options import Chosen, checked, options_of  # noqa: PLC0415
 
     given = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value

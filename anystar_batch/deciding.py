@@ -10,22 +10,21 @@ from anystar_batch import publication
 from anystar_batch.address import absolute
 from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
-from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.ngff import ImageSource, channel_index
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import threads_per_worker
 from anystar_batch.errors import ImageChangedError, ImageError, ModelError
 from anystar_batch.events import Listener, Note
-from anystar_batch.geometry import ZYX
-from anystar_batch.memory import default_block_shape
 from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.predictor import KerasFactory, PredictorFactory, extra_of
 from anystar_batch.network.unet import PRECISIONS
 from anystar_batch.places import Places, run_places
-from anystar_batch.plan import Plan, fingerprint, fingerprint_parts, level_scales, make_plan
 from anystar_batch.probe import probe_diameter
-from anystar_batch.sampling import all_limits, limits_content, reference_time
+from anystar_batch.stages.image_identity import limits_content
+from anystar_batch.stages.ledger import Ledger
+from anystar_batch.stages.plan import Plan, fingerprint, fingerprint_parts, level_scales, make_plan
+from anystar_batch.stages.sampling import all_limits, reference_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,38 +169,6 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
             f"{plan.working.shape}"
         )
         on_event(Note(text))
-
-
-def block_shape(
-    config: SegmentConfig, plan: Plan, unit: ZYX, memory: int, workers: int, threads: int
-) -> ZYX:
-    """Return the wanted block, or the largest for which there is memory; raise if there is none.
-
-    Parameters
-    ----------
-    config : SegmentConfig
-    plan : Plan
-    unit : (z, y, x)
-        What one task must write whole, level-0 voxels.
-    memory : int
-        Bytes for all workers together.
-    workers : int
-        Processes.
-    threads : int
-        Blocks that a worker has at once.
-
-    Returns
-    -------
-    (z, y, x)
-        Level-0 voxels.
-
-    Raises
-    ------
-    ConfigError
-        If not even one tile and one unit fit into the memory.
-    """
-    largest = default_block_shape(plan, memory, workers, unit, threads)
-    return config.run.block_shape if config.run.block_shape is not None else largest
 
 
 def _open(path: str) -> ImageSource:

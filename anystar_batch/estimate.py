@@ -14,15 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anystar_batch import finding
 from anystar_batch.archive.images import ImageReader
-from anystar_batch.blocks import Block
 from anystar_batch.geometry import ZYX
-from anystar_batch.plan import Plan
-from anystar_batch.reading import tile_content
-from anystar_batch.spool import record_type
+from anystar_batch.stages import predict
+from anystar_batch.stages.blocks import Block
+from anystar_batch.stages.image_identity import tile_content
+from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.task import Work, model_rays
+from anystar_batch.stages.workdir import candidate_type
 from anystar_batch.stars.suppress import Status
-from anystar_batch.tasks import Work, model_rays
 
 SEEN = (1 / 2, 1 / 6, 5 / 6)
 """Where along each axis tiles are looked at: the middle first."""
@@ -86,7 +86,7 @@ def estimate(work: Work, workers: int, left: int, before: float) -> Estimate | N
         return None
     tile = stored[0]
     began = clock.perf_counter()
-    finding.load(work)
+    predict.load_network(work)
     loading = clock.perf_counter() - began
     seconds, kept, certain = _timed(work, reader, time, tile)
     if seconds <= PATIENCE:  # the first one has compiled the network, too
@@ -95,7 +95,7 @@ def estimate(work: Work, workers: int, left: int, before: float) -> Estimate | N
         loading += max(0.0, first - seconds)
     tiles = round(left * len(stored) / len(seen))
     density = (kept + certain) / plan.tiles.core_box(tile).size
-    record = record_type(
+    record = candidate_type(
         len(model_rays(plan.model)), has_contrast=plan.filters.min_contrast is not None
     )
     voxels = math.prod(plan.working.shape) * len(plan.times) * len(stored) / len(seen)
@@ -122,10 +122,10 @@ def _timed(work: Work, reader: ImageReader, time: int, tile: ZYX) -> tuple[float
     """Seconds of a tile; how many candidates are stored of it, and how many survive for certain."""
     began = clock.perf_counter()
     plan = work.plan
-    found, _ = finding.tile_candidates(work, reader, time, tile)
+    found, _ = predict.tile_candidates(work, reader, time, tile)
     block = Block("", (tile,), plan.tiles.core_box(tile))
-    task = finding.PredictTask(work, time, block, (tile,))
-    kept, status = finding.judged(plan, task, {tile: found})[tile]
+    task = predict.PredictTask(work, time, block, (tile,))
+    kept, status = predict.judged(plan, task, {tile: found})[tile]
     if plan.filters.min_contrast is not None:
-        kept = finding.with_contrasts(plan, reader, time, tile, kept)
+        kept = predict.with_contrasts(plan, reader, time, tile, kept)
     return clock.perf_counter() - began, len(kept), int(np.sum(status == Status.KEPT))

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.label_source import LabelSource, read_label_source
 from anystar_batch.archive.ngff import channel_index
-from anystar_batch.blocks import Blocks, plan_blocks, units_per_block
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import BlockDone, Listener, Note, StageDone, StageStarted, ignore
 from anystar_batch.geometry import ZYX, ZYXFloat
 from anystar_batch.measure import matching
 from anystar_batch.parsing import parse_times
+from anystar_batch.stages.blocks import Blocks, plan_blocks, units_per_block
 
 BLOCK_SHAPE = (128, 256, 256)
 """Voxels of a box, rounded up to whole chunks: some 200 MB while it is counted, noise more."""

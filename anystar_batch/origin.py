@@ -15,7 +15,7 @@ from anystar_batch.archive.ngff import JSON, ImageSource, metadata_fingerprint
 from anystar_batch.archive.nodes import read_object
 from anystar_batch.errors import ImageError, ModelError
 from anystar_batch.network.bundled import bundled_models, load_model
-from anystar_batch.plan import ALGORITHM, fingerprint
+from anystar_batch.stages.plan import ALGORITHM, fingerprint
 
 
 @dataclass(frozen=True, slots=True)

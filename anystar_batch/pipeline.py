@@ -23,17 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from anystar_batch import holding, publication, render, reporting, stages
+from anystar_batch import holding, reporting
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.labels import create_label, discard, publish, recover
-from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.ngff import metadata_fingerprint
-from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.fence import Fence
-from anystar_batch.archive.storage.files import write_bytes_atomic, write_json_atomic
+from anystar_batch.archive.storage.files import exists, write_bytes_atomic, write_json_atomic
 from anystar_batch.archive.tables import has_table
 from anystar_batch.config import SegmentConfig
-from anystar_batch.deciding import Wanted, block_shape, check_network, decide, settle
+from anystar_batch.deciding import Wanted, check_network, decide, settle
 from anystar_batch.effective import effective_toml
 from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.engine.machine import MemoryMeter, available_memory
@@ -42,12 +40,30 @@ from anystar_batch.events import Event, Listener, Note, StageDone, ignore
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.places import Places
-from anystar_batch.publication import token
+from anystar_batch.publication import (
+    PENDING_CONFIG,
+    PENDING_PROBE,
+    PENDING_RECORD,
+    finish,
+    hand_over,
+    is_cut_short,
+    is_spent,
+    make_folders,
+    pending_table,
+    published,
+    put_table,
+    seen_by_workers,
+    throw_away,
+    token,
+)
 from anystar_batch.record import DONE, NOTHING_TO_DO, Summary, provenance, run_record
 from anystar_batch.report.probe_figure import probe_svg
-from anystar_batch.running import Run, removed_counts
-from anystar_batch.tabulate import table
-from anystar_batch.tasks import Work
+from anystar_batch.stages import image_identity, number, paint, predict, pyramid, suppress
+from anystar_batch.stages.blocks import block_shape
+from anystar_batch.stages.ledger import Ledger
+from anystar_batch.stages.run import Run, removed_counts
+from anystar_batch.stages.table import table_run
+from anystar_batch.stages.task import Work, spec_of
 
 __all__ = ["Summary", "segment"]
 
@@ -100,7 +116,7 @@ def segment(
     holding.check_places(places)
     with holding.named_errors(places), holding.hold_places(places) as fence:
         recover(places.label, fence.check)
-        before = publication.published(config, places, digest)
+        before = published(config, places, digest)
         if before is not None:
             status = _take_up(config, places, digest, fence, listen)
             count = int(before["instances"])
@@ -116,13 +132,13 @@ def segment(
                 removed=before.get("removed", {}),
             )
         check_network(wanted.factory)
-        if config.run.restart or publication.is_spent(places, digest):
-            publication.throw_away(places, digest, fence)
-        publication.make_folders(places)
+        if config.run.restart or is_spent(places, digest):
+            throw_away(places, digest, fence)
+        make_folders(places)
         folder, engine = Path(places.work), engine or InlineEngine()
         with MemoryMeter() as meter, Ledger(folder, digest, parts, fence.check) as ledger:
             try:
-                engine.check_paths(publication.seen_by_workers(wanted.source.path, places))
+                engine.check_paths(seen_by_workers(wanted.source.path, places))
                 plan = decide(wanted, ledger, listen)
                 hidden = places.label.hidden_path(token(digest))
                 threads = engine.network_threads
@@ -131,7 +147,7 @@ def segment(
             except Exception:
                 if not ledger.entries("predict"):
                     # Refused before work: better options must not meet what worse ones left.
-                    publication.throw_away(places, digest, fence)
+                    throw_away(places, digest, fence)
                 raise
             instances = _segment(run, places, parts)
         summary = replace(
@@ -144,7 +160,7 @@ def segment(
         )
         options = effective_toml(config, parts)
         _leave_record(run_record(config, run, summary), options, places, fence)
-        publication.hand_over(places, fence)
+        hand_over(places, fence)
         publish(places.label, run.spec, token(digest), provenance(run, parts), fence.check)
         _finish(config, places, fence)
         reporting.report(config, places, fence, listen)
@@ -154,28 +170,28 @@ def segment(
 def _leave_record(record: dict[str, Any], options: str, places: Places, fence: Fence) -> None:
     """Leave the run record, its options and the probe's picture, where they wait for the label."""
     fence.check()
-    write_bytes_atomic(Path(places.work) / publication.PENDING_CONFIG, options.encode())
+    write_bytes_atomic(Path(places.work) / PENDING_CONFIG, options.encode())
     if record["probe"] is not None:
         picture = probe_svg(record["probe"]).encode()
-        write_bytes_atomic(Path(places.work) / publication.PENDING_PROBE, picture)
-    write_json_atomic(Path(places.work) / publication.PENDING_RECORD, record)
+        write_bytes_atomic(Path(places.work) / PENDING_PROBE, picture)
+    write_json_atomic(Path(places.work) / PENDING_RECORD, record)
 
 
 def _take_up(
     config: SegmentConfig, places: Places, digest: str, fence: Fence, listen: Listener
 ) -> str:
     """Finish what is published already, if it was cut short; return what that makes of the run."""
-    if publication.is_cut_short(places, digest):
+    if is_cut_short(places, digest):
         fence.check()
         discard(places.label, token(digest))
         _finish(config, places, fence)
         return DONE
     if config.run.table and not has_table(config.image, config.label):
         fence.check()
-        publication.put_table(config, places)
-    if not config.run.keep_work and publication.is_spent(places, digest):
-        publication.throw_away(places, digest, fence)
-    if not files.exists(places.stats):
+        put_table(config, places)
+    if not config.run.keep_work and is_spent(places, digest):
+        throw_away(places, digest, fence)
+    if not exists(places.stats):
         text = (
             f"the label is there, but its table {places.stats} is not; give --overwrite to make "
             "both anew"
@@ -209,21 +225,21 @@ def _summary(wanted: Wanted) -> Summary:
 def _segment(run: Run, places: Places, parts: Mapping[str, object]) -> int:
     """Do every stage up to the finished table; return the number of instances."""
     hidden = places.label.hidden_path(token(run.ledger.fingerprint))
-    if run.ledger.entries("paint") and not files.exists(hidden):
+    if run.ledger.entries("paint") and not exists(hidden):
         message = (
             f"{places.work} speaks of a half-painted label that is gone ({hidden}); give --restart"
         )
         raise LedgerMismatchError(message)
     run.work.fence.check()
     create_label(places.label, run.spec, token(run.ledger.fingerprint))
-    stages.check_content(run)
-    stages.predict(run)
-    stages.suppress(run)
-    stages.number(run)
-    stages.paint(run)
-    stages.pyramid(run)
-    count = table(run, publication.pending_table(places))
-    stages.check_content(run)
+    image_identity.check_content(run)
+    predict.predict_run(run)
+    suppress.suppress_run(run)
+    number.number_run(run)
+    paint.paint_run(run)
+    pyramid.pyramid_run(run)
+    count = table_run(run, pending_table(places))
+    image_identity.check_content(run)
     if metadata_fingerprint(read_image(run.plan.source.path)) != parts["image"]:
         message = (
             f"{run.plan.source.path}: its metadata has changed during the run; nothing is "
@@ -257,7 +273,7 @@ def _run(
     config: SegmentConfig, work: Work, ledger: Ledger, engine: Engine, on_event: Listener
 ) -> Run:
     """Put together what the stages need."""
-    unit = render.spec_of(work.plan.source).write_unit_zyx(0)
+    unit = spec_of(work.plan.source).write_unit_zyx(0)
     limits = [n for n in (config.run.memory, engine.memory) if n is not None]
     memory = min(limits) if limits else available_memory()
     shape = block_shape(config, work.plan, unit, memory, engine.workers, engine.threads)
@@ -266,4 +282,4 @@ def _run(
 
 def _finish(config: SegmentConfig, places: Places, fence: Fence) -> None:
     """Bring table and record to their places; the run is over."""
-    publication.finish(config, places, fence)
+    finish(config, places, fence)

@@ -23,15 +23,15 @@ from anystar_batch.archive.images import ImageReader
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import BlockDone, Listener, StageDone, StageStarted, ignore
-from anystar_batch.finding import tile_candidates
 from anystar_batch.geometry import ZYX, Box, as_zyx
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.predictor import PredictorFactory
-from anystar_batch.plan import Plan, level_scales, make_plan
+from anystar_batch.stages.plan import Plan, level_scales, make_plan
+from anystar_batch.stages.predict import tile_candidates
+from anystar_batch.stages.task import Work, model_rays
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.polyhedra import volumes
 from anystar_batch.stars.suppress import suppress
-from anystar_batch.tasks import Work, model_rays
 
 TRIALS = (0.75, 1.06, 1.5, 2.12, 3.0)
 """Trial working voxels, in level-0 voxels of the plane."""

@@ -11,20 +11,27 @@ from __future__ import annotations
 import shutil
 from pathlib import Path, PurePosixPath
 
-from anystar_batch import measured, tasks
 from anystar_batch.address import absolute_place, is_remote, parent
 from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.labels import discard, published_attributes, source_of
-from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.nodes import read_object
-from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.fence import Fence
-from anystar_batch.archive.storage.files import move_atomic
+from anystar_batch.archive.storage.files import (
+    copy,
+    exists,
+    make_folder,
+    move_atomic,
+    names,
+    remove,
+    remove_tree,
+)
 from anystar_batch.archive.tables import write_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import OutputExistsError
 from anystar_batch.places import Places, courses_path
+from anystar_batch.stages import workdir
+from anystar_batch.stages.ledger import Ledger
 
 PENDING_RECORD = "run.json"
 """The run record in the work directory, until the label is published."""
@@ -52,9 +59,9 @@ def seen_by_workers(image: str, places: Places) -> tuple[str, ...]:
 
 def make_folders(places: Places) -> None:
     """Make the directories that work needs."""
-    for name in (tasks.CANDIDATES, tasks.SURVIVORS, measured.PARTIALS):
+    for name in (workdir.CANDIDATES, workdir.SURVIVORS, workdir.PARTIALS):
         (Path(places.work) / name).mkdir(parents=True, exist_ok=True)
-    files.make_folder(parent(places.stats))
+    make_folder(parent(places.stats))
 
 
 def throw_away(places: Places, digest: str, fence: Fence) -> None:
@@ -71,9 +78,9 @@ def throw_away(places: Places, digest: str, fence: Fence) -> None:
     fence.check()
     for old in {Ledger.fingerprint_in(Path(places.work)), digest} - {None}:
         discard(places.label, token(str(old)))
-    files.remove_tree(places.work)
+    remove_tree(places.work)
     if places.pending != places.work:
-        files.remove_tree(places.pending)
+        remove_tree(places.pending)
 
 
 def fingerprints(places: Places, *, with_label: bool) -> set[str]:
@@ -114,7 +121,7 @@ def published(config: SegmentConfig, places: Places, digest: str) -> JSON | None
     """
     attributes = published_attributes(places.label)
     if attributes is None:
-        if files.exists(places.stats) and not config.run.overwrite:
+        if exists(places.stats) and not config.run.overwrite:
             message = (
                 f"{places.stats} exists already and belongs to no label here; give another "
                 "--stats, or --overwrite to replace it"
@@ -146,7 +153,7 @@ def published(config: SegmentConfig, places: Places, digest: str) -> JSON | None
 
 def put_table(config: SegmentConfig, places: Places) -> None:
     """Put the table into the image, if that is wanted and the table is there."""
-    if config.run.table and files.exists(places.stats):
+    if config.run.table and exists(places.stats):
         write_table(config.image, config.label, places.stats, config.label)
 
 
@@ -181,11 +188,11 @@ def hand_over(places: Places, fence: Fence) -> None:
     fence.check()
     if places.pending == places.work:
         return
-    files.remove_tree(places.pending)
-    found = [n for n in files.names(places.work) if n.startswith(f"{PENDING_TABLE}.")]
+    remove_tree(places.pending)
+    found = [n for n in names(places.work) if n.startswith(f"{PENDING_TABLE}.")]
     for name in (*found, PENDING_PROBE, PENDING_CONFIG, PENDING_RECORD):
-        if files.exists(f"{places.work}/{name}"):
-            files.copy(f"{places.work}/{name}", f"{places.pending}/{name}")
+        if exists(f"{places.work}/{name}"):
+            copy(f"{places.work}/{name}", f"{places.pending}/{name}")
 
 
 def is_spent(places: Places, digest: str) -> bool:
@@ -193,7 +200,7 @@ def is_spent(places: Places, digest: str) -> bool:
     ours = _ours(published_attributes(places.label))
     return ours.get("fingerprint") == digest == Ledger.fingerprint_in(
         Path(places.work)
-    ) and not files.exists(places.label.hidden_path(token(digest)))
+    ) and not exists(places.label.hidden_path(token(digest)))
 
 
 def finish(config: SegmentConfig, places: Places, fence: Fence) -> None:
@@ -203,38 +210,38 @@ def finish(config: SegmentConfig, places: Places, fence: Fence) -> None:
     record = read_object(f"{waiting}/{PENDING_RECORD}")
     if record is not None:
         # A page that is there shows the label that was replaced; its own is made of what is here.
-        files.remove(places.report)
+        remove(places.report)
     if record is not None and record["probe"] is None:
         # A picture that is there belongs to the label that was replaced.
-        files.remove(places.probe)
+        remove(places.probe)
     table = f"{waiting}/{pending_table(places).name}"
     courses = courses_path(places.stats)
-    if record is not None and not files.exists(courses_path(table)):
+    if record is not None and not exists(courses_path(table)):
         # What changes over time in a label that was replaced.
-        files.remove(courses)
+        remove(courses)
     moves = [
         (f"{waiting}/{PENDING_PROBE}", places.probe),
         (f"{waiting}/{PENDING_CONFIG}", places.config),
         (table, places.stats),
         (courses_path(table), courses),
     ]
-    if not files.exists(table):
+    if not exists(table):
         # Cut short under another name of the table: it keeps what it is.
         stem = places.stats.removesuffix(PurePosixPath(places.stats).suffix)
-        others = (n for n in files.names(waiting) if n.startswith(f"{PENDING_TABLE}."))
+        others = (n for n in names(waiting) if n.startswith(f"{PENDING_TABLE}."))
         moves += [
             (f"{waiting}/{n}", f"{stem}{PurePosixPath(n).suffix}")
             for n in others
             if "courses" not in n
         ]
     for pending, final in moves:
-        if files.exists(pending):
+        if exists(pending):
             move_atomic(pending, final)
     put_table(config, places)
     if record is not None:
         move_atomic(f"{waiting}/{PENDING_RECORD}", places.record)
     fence.check()
     if waiting != places.work:
-        files.remove_tree(waiting)
+        remove_tree(waiting)
     if not config.run.keep_work:
         shutil.rmtree(places.work, ignore_errors=True)

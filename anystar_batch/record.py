@@ -15,14 +15,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from anystar_batch import __version__
-from anystar_batch.blocks import units_per_block
 from anystar_batch.config import SegmentConfig
 from anystar_batch.estimate import Estimate
 from anystar_batch.geometry import ZYX
-from anystar_batch.memory import PROCESS_BYTES
 from anystar_batch.places import Places
-from anystar_batch.plan import Plan
-from anystar_batch.running import Run, instance_count, removed_counts
+from anystar_batch.stages.blocks import PROCESS_BYTES, units_per_block
+from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.run import Run, instance_count, removed_counts
 
 DONE = "done"
 """Status of a run that published its label."""

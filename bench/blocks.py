@@ -30,13 +30,13 @@ import zarr
 from numpy.typing import NDArray
 
 from anystar_batch import pipeline
-from anystar_batch.archive.ledger import Ledger
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine.engines import open_engine
 from anystar_batch.events import BlockDone, Event
 from anystar_batch.geometry import Box
 from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.parsing import parse_diameter
+from anystar_batch.stages.ledger import Ledger
 
 EDGE = 16
 """Edge of a block, voxels: the smallest tile, so that a plan of many blocks is a small image."""

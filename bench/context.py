@@ -22,11 +22,11 @@ from anystar_batch.network.intensity import limits, normalise
 from anystar_batch.network.predictor import KerasPredictor
 from anystar_batch.network.resample import reflected
 from anystar_batch.network.tiles import BORDER, TileLattice
+from anystar_batch.stages.task import model_rays
 from anystar_batch.stars.candidates import Candidates, is_storable, quantise
 from anystar_batch.stars.polyhedra import IDENTITY
 from anystar_batch.stars.raster import paint
 from anystar_batch.stars.suppress import suppress
-from anystar_batch.tasks import model_rays
 
 
 def main() -> None:

@@ -34,9 +34,9 @@ from anystar_batch.network.bundled import load_model
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.predictor import KerasFactory, KerasPredictor
 from anystar_batch.parsing import Diameter, parse_diameter
-from anystar_batch.plan import Plan, make_plan
-from anystar_batch.reading import tile_image
-from anystar_batch.sampling import all_limits
+from anystar_batch.stages.plan import Plan, make_plan
+from anystar_batch.stages.preprocess import tile_image
+from anystar_batch.stages.sampling import all_limits
 from bench.clock import timed
 from bench.mosaic import SETS, mosaic
 from trainer.phantom import Phantom

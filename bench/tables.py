@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from anystar_batch import measured
 from anystar_batch.measure.files import open_table
 from anystar_batch.measure.partials import INTEGER, SHAPE, Partials
 from anystar_batch.measure.table import Frame, batches
-from anystar_batch.measured import Measured
-from anystar_batch.tabulate import statistics
+from anystar_batch.stages import workdir
+from anystar_batch.stages.table import statistics
+from anystar_batch.stages.workdir import Sums
 
 A_FILE = 20_000
 """Labels of a block."""
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def sums(folder: Path, count: int) -> None:
     """Write the files and the ledger's entries."""
-    (folder / measured.PARTIALS).mkdir(parents=True)
+    (folder / workdir.PARTIALS).mkdir(parents=True)
     rng = np.random.default_rng(0)
     entries: dict[str, Any] = {}
     for number, start in enumerate(range(1, count + 1, A_FILE)):
@@ -64,7 +64,9 @@ def sums(folder: Path, count: int) -> None:
         intensity["sum"], intensity["squares_low"] = 80, 880
         intensity["min"], intensity["max"] = 5, 20
         unit = (number, 0, 0)
-        noted = measured.save(folder, f"{number}.npy", [unit], [(unit, Partials(shape, intensity))])
+        noted = workdir.save_sums(
+            folder, f"{number}.npy", [unit], [(unit, Partials(shape, intensity))]
+        )
         entries[str(number)] = noted[unit]
     (folder / "entries.json").write_text(json.dumps(entries))
 
@@ -74,7 +76,7 @@ def measure(folder: Path, count: int, kind: str) -> dict[str, Any]:
     began, cpu = time.perf_counter(), time.process_time()
     source = SimpleNamespace(dtype=np.dtype(np.uint16), num_channels=1)
     run: Any = SimpleNamespace(plan=SimpleNamespace(source=source, course=()), folder=folder)
-    found = Measured(folder, json.loads((folder / "entries.json").read_text()))
+    found = Sums(folder, json.loads((folder / "entries.json").read_text()))
     frame = Frame((20_000,) * 3, (1.0, 0.5, 0.5), (0.0, 0.0, 0.0), ("0",))
     prob = np.full(count, 0.5, np.float32)
     path = folder.with_suffix(f".{kind}")
@@ -87,7 +89,7 @@ def measure(folder: Path, count: int, kind: str) -> dict[str, Any]:
         "kind": kind,
         "wall": round(time.perf_counter() - began, 1),
         "cpu": round(time.process_time() - cpu, 1),
-        "sums_bytes": sum(f.stat().st_size for f in (folder / measured.PARTIALS).iterdir()),
+        "sums_bytes": sum(f.stat().st_size for f in (folder / workdir.PARTIALS).iterdir()),
         "table_bytes": path.stat().st_size,
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

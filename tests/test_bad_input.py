@@ -327,21 +327,21 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, command):
 
 
 def test_a_disk_that_is_full_in_a_block(tmp_path, command, monkeypatch):
-    from anystar_batch import spool
     from anystar_batch.archive.storage.files import output_error
+    from anystar_batch.stages import workdir
 
     def full(path, _):
         raise output_error(path, OSError(28, "No space left on device"))
 
     image = small.small_image(tmp_path / "a.zarr")
-    monkeypatch.setattr(spool, "write_bytes_atomic", full)
+    monkeypatch.setattr(workdir, "write_bytes_atomic", full)
     refused(command("segment", image, *SIZE), 1, "stage predict", "no space left to write")
     monkeypatch.undo()
     assert command("segment", image, *SIZE).exit_code == 0
 
 
 def test_a_ledger_that_cannot_be_written_is_no_bug(tmp_path, command, monkeypatch):
-    from anystar_batch.archive.ledger import Ledger
+    from anystar_batch.stages.ledger import Ledger
 
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anystar_batch.blocks import plan_blocks, units_per_block
 from anystar_batch.geometry import Box, BoxIndex, grid_box, grid_shape, iter_grid
+from anystar_batch.stages.blocks import plan_blocks, units_per_block
 
 TRIPLES = st.tuples(*[st.integers(1, 40)] * 3)
 UNITS = st.tuples(*[st.integers(1, 17)] * 3)

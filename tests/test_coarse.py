@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anystar_batch.coarse import CoarseLevels
 from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
 from anystar_batch.pyramid import downsample_mode, level_factors, source_box
+from anystar_batch.stages.pyramid import CoarseLevels
 
 
 def whole(labels, shape_to):

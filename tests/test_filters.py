@@ -15,12 +15,12 @@ from anystar_batch.geometry import Box, grid_range
 from anystar_batch.parsing import Diameter, Volume, parse_volume
 from anystar_batch.pipeline import segment
 from anystar_batch.places import run_places
-from anystar_batch.plan import fingerprint_parts
-from anystar_batch.selection import removed
+from anystar_batch.stages.number import removed
+from anystar_batch.stages.plan import fingerprint_parts
+from anystar_batch.stages.task import model_rays, position_keys
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.raster import owns_voxel
 from anystar_batch.stars.suppress import suppress
-from anystar_batch.tasks import model_rays, position_keys
 from tests import small
 from tests.by_hand import contrast_by_hand, regularity_by_hand, volume_by_hand
 from tests.fakes import TruthPredictor, make_model, random_ellipsoids, write_image

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import zarr
 
-from anystar_batch import origin, plan
+from anystar_batch import origin
 from anystar_batch.archive.label_place import KEY
 from anystar_batch.origin import Origin, label_origin
+from anystar_batch.stages import plan
 from tests import small
 from tests.test_plates import make_plate
 from tests.test_times import container

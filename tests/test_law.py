@@ -15,8 +15,8 @@ from anystar_batch.config import Filters, RunConfig
 from anystar_batch.engine.engines import InlineEngine, open_engine
 from anystar_batch.parsing import Volume
 from anystar_batch.pipeline import segment
+from anystar_batch.stages.task import model_rays
 from anystar_batch.stars.suppress import suppress
-from anystar_batch.tasks import model_rays
 from tests.fakes import make_model, random_ellipsoids
 from tests.law import SHAPE, digests, law_config, law_factory, law_model, law_truth, write_law_image
 

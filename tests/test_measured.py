@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.measure.partials import INTEGER, Partials, merge, partials
-from anystar_batch.measured import PARTIALS, Measured, row_dtype, save
+from anystar_batch.stages.workdir import PARTIALS, Sums, save_sums, sums_type
 
 UNITS = ((0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1))
 CHANNELS = 2
@@ -38,13 +38,13 @@ def folder(tmp_path):
 
 def entries(folder, painted):
     """Two tasks of two units each."""
-    return save(folder, "a.npy", UNITS[:2], painted[:2]) | save(
+    return save_sums(folder, "a.npy", UNITS[:2], painted[:2]) | save_sums(
         folder, "b.npy", UNITS[2:], painted[2:]
     )
 
 
 def merged(rows):
-    empty = np.zeros(0, row_dtype(INTEGER, CHANNELS))
+    empty = np.zeros(0, sums_type(INTEGER, CHANNELS))
     return merge([Partials(r["shape"], r["intensity"]) for r in (empty, *rows)])
 
 
@@ -55,7 +55,7 @@ def assert_equal(found, expected):
 
 @pytest.mark.parametrize("step", [1, 3, 7, 100])
 def test_windows_of_labels_are_the_whole(folder, painted, step):
-    measured = Measured(folder, entries(folder, painted))
+    measured = Sums(folder, entries(folder, painted))
     whole = merge([part for _, part in painted])
     assert measured.last == whole.shape["label"].max()
     found = [merged(measured.between(at, at + step)) for at in range(1, 40, step)]
@@ -66,9 +66,9 @@ def test_windows_of_labels_are_the_whole(folder, painted, step):
 
 
 def test_windows_may_come_in_any_order(folder, painted):
-    measured = Measured(folder, entries(folder, painted))
+    measured = Sums(folder, entries(folder, painted))
     late, early = merged(measured.between(30, 99)), merged(measured.between(1, 30))
-    again = Measured(folder, entries(folder, painted))
+    again = Sums(folder, entries(folder, painted))
     assert_equal(merged(again.between(1, 30)), early)
     assert_equal(merged(again.between(30, 99)), late)
 
@@ -76,7 +76,7 @@ def test_windows_may_come_in_any_order(folder, painted):
 def test_units_that_the_ledger_does_not_know_are_left_out(folder, painted):
     noted = entries(folder, painted)
     del noted[UNITS[1]]
-    found = merged(Measured(folder, noted).between(1, 99))
+    found = merged(Sums(folder, noted).between(1, 99))
     assert_equal(found, merge([part for unit, part in painted if unit != UNITS[1]]))
 
 
@@ -84,17 +84,17 @@ def test_a_task_without_labels_writes_no_file(folder):
     none = partials(
         np.zeros((8, 8, 8), np.uint32), [np.zeros((8, 8, 8), np.uint16)] * 2, (0,) * 3, 0
     )
-    noted = save(folder, "a.npy", UNITS[:1], [(UNITS[0], none)])
+    noted = save_sums(folder, "a.npy", UNITS[:1], [(UNITS[0], none)])
     assert noted == {UNITS[0]: {"file": "", "unit": 0, "first": 0, "last": 0}}
     assert not list((folder / PARTIALS).iterdir())
-    measured = Measured(folder, noted)
+    measured = Sums(folder, noted)
     assert measured.last == 0
     assert measured.between(1, 9) == []
 
 
 def test_a_unit_without_labels_beside_one_with(folder, painted):
-    noted = save(folder, "a.npy", UNITS[:2], painted[1:2])
+    noted = save_sums(folder, "a.npy", UNITS[:2], painted[1:2])
     assert noted[UNITS[0]]["file"] == ""
     assert noted[UNITS[1]]["file"] == "a.npy"
     assert noted[UNITS[1]]["unit"] == 1
-    assert_equal(merged(Measured(folder, noted).between(1, 99)), merge([painted[1][1]]))
+    assert_equal(merged(Sums(folder, noted).between(1, 99)), merge([painted[1][1]]))

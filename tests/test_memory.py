@@ -7,17 +7,17 @@ import numpy as np
 import psutil
 import pytest
 
-from anystar_batch import memory
 from anystar_batch.engine.machine import MemoryMeter, available_memory
 from anystar_batch.errors import ConfigError
-from anystar_batch.memory import (
+from anystar_batch.network.tiles import TileLattice, View
+from anystar_batch.stages import blocks
+from anystar_batch.stages.blocks import (
     BLOCK_EDGES,
     PROCESS_BYTES,
     block_bytes,
     default_block_shape,
     network_bytes,
 )
-from anystar_batch.network.tiles import TileLattice, View
 from tests.fakes import make_model, write_image
 from tests.test_plan import NOISE, plan_of
 
@@ -155,4 +155,4 @@ def test_a_process_that_ends_while_it_is_measured_is_left_out(monkeypatch):
     with MemoryMeter(interval=0.01) as meter:
         clock.sleep(0.05)
     assert meter.peak > 0
-    assert memory.PROCESS_BYTES > 0
+    assert blocks.PROCESS_BYTES > 0

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 import zarr
 
-from anystar_batch import deciding, holding, pipeline, tabulate
+from anystar_batch import deciding, holding, pipeline
 from anystar_batch.archive import labels
-from anystar_batch.archive.ledger import Ledger
 from anystar_batch.archive.storage import files
 from anystar_batch.errors import BlockError, LedgerMismatchError, OutputExistsError
 from anystar_batch.events import BlockDone, StageStarted
 from anystar_batch.parsing import Diameter
 from anystar_batch.places import run_places
+from anystar_batch.stages import table
+from anystar_batch.stages.ledger import Ledger
 from tests import small
 from tests.fakes import TruthPredictor
 
@@ -410,7 +411,7 @@ def test_painted_labels_that_are_not_those_numbered(image, numbered, said):
 def test_table_does_not_depend_on_how_many_labels_are_finished_at_a_time(
     image, reference, monkeypatch, at_a_time
 ):
-    monkeypatch.setattr(tabulate, "SUMS", 2 * at_a_time)
+    monkeypatch.setattr(table, "SUMS", 2 * at_a_time)
     small.segment(image)
     assert is_right(image, reference)
 
@@ -423,10 +424,10 @@ def test_a_tile_that_the_ledger_lost(image):
 
 
 def test_more_instances_than_a_label_holds(image, monkeypatch):
-    from anystar_batch import stages
     from anystar_batch.errors import ImageError
+    from anystar_batch.stages import number
 
-    monkeypatch.setattr(stages, "MAX_LABEL", 4)
+    monkeypatch.setattr(number, "MAX_LABEL", 4)
     with pytest.raises(ImageError, match="5 instances; a uint32 label holds 4"):
         small.segment(image)
 

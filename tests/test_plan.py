@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch import plan as plan_module
-from anystar_batch import sampling
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.ngff import channel_index
 from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.network.bundled import Model
 from anystar_batch.parsing import Diameter, Volume
-from anystar_batch.plan import fingerprint, fingerprint_parts, level_scales, make_plan
-from anystar_batch.sampling import all_limits, intensity_limits, level_position, limits_content
+from anystar_batch.stages import plan as plan_module
+from anystar_batch.stages import sampling
+from anystar_batch.stages.image_identity import limits_content
+from anystar_batch.stages.plan import fingerprint, fingerprint_parts, level_scales, make_plan
+from anystar_batch.stages.sampling import all_limits, intensity_limits, level_position
 from tests.fakes import make_model, mean_level, write_image
 
 NOISE = np.random.default_rng(8).integers(100, 4000, (20, 40, 44)).astype(np.uint16)

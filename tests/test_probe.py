@@ -11,10 +11,10 @@ from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box
-from anystar_batch.plan import make_plan
 from anystar_batch.probe import CONFIDENT, TRIALS, probe_diameter, texture
 from anystar_batch.report.probe_figure import HEIGHT, MARK, WIDTH, probe_svg
-from anystar_batch.sampling import all_limits
+from anystar_batch.stages.plan import make_plan
+from anystar_batch.stages.sampling import all_limits
 from tests.blobs import Blobs, soft_image
 from tests.fakes import make_model, random_ellipsoids, write_image
 from tests.test_plan import sparse_image

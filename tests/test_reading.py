@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch import reading
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.geometry import Box, iter_grid
-from anystar_batch.reading import Planes, content_digest, tile_content, tile_image, tile_source
+from anystar_batch.stages import preprocess
+from anystar_batch.stages.image_identity import content_digest, tile_content
+from anystar_batch.stages.preprocess import Planes, tile_image, tile_source
 from tests.fakes import write_image
 from tests.test_plan import plan_of
 from tests.test_tasks import MODEL, SHAPE, make_work, truth
@@ -87,10 +88,10 @@ def test_slabs_show_what_the_whole_tile_shows(tmp_path, truth, zoom, chunk, monk
 
     tiles = list(iter_grid(plan.tiles.counts))[:: max(1, int(np.prod(plan.tiles.counts)) // 6)]
     for tile in tiles:
-        monkeypatch.setattr(reading, "SLAB_VOXELS", 10**9)
+        monkeypatch.setattr(preprocess, "SLAB_VOXELS", 10**9)
         whole = tile_image(plan, reader, 0, tile)
         reads.clear()
-        monkeypatch.setattr(reading, "SLAB_VOXELS", 1)
+        monkeypatch.setattr(preprocess, "SLAB_VOXELS", 1)
         monkeypatch.setattr(ImageReader, "read_box", counted)
         thin = tile_image(plan, reader, 0, tile)
         monkeypatch.setattr(ImageReader, "read_box", honest)
@@ -103,7 +104,7 @@ def test_slabs_show_what_the_whole_tile_shows(tmp_path, truth, zoom, chunk, monk
 
 @pytest.mark.parametrize("value", [7.0, np.nan])
 def test_a_tile_of_one_value_shows_nothing(tmp_path, truth, monkeypatch, value):
-    monkeypatch.setattr(reading, "SLAB_VOXELS", 1)
+    monkeypatch.setattr(preprocess, "SLAB_VOXELS", 1)
     data = truth.image().astype(np.float32)
     data[:, :32] = value
     data[:, :30, 36:] = 8

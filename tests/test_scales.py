@@ -11,12 +11,12 @@ from scipy import ndimage
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
-from anystar_batch.finding import _one_a_point
 from anystar_batch.geometry import Box
 from anystar_batch.network.resample import resample, source_box, tile_taps
 from anystar_batch.network.tiles import coarse_view, plan_tiles
 from anystar_batch.parsing import Diameter, parse_scales
 from anystar_batch.pipeline import segment
+from anystar_batch.stages.predict import _one_a_point
 from anystar_batch.stars.candidates import Candidates
 from tests.blobs import Blobs
 from tests.fakes import make_model, write_image
@@ -86,7 +86,7 @@ def test_the_second_scale_finds_the_large_objects_in_their_place_and_size(tmp_pa
 
 
 def test_scales_enter_the_fingerprint_and_one_alone_says_nothing(tmp_path):
-    from anystar_batch.plan import fingerprint_parts
+    from anystar_batch.stages.plan import fingerprint_parts
 
     image, _ = write_mixed(tmp_path / "a.ome.zarr")
     source, model = read_image(str(image)), make_model(diameter=8.0)

@@ -8,27 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anystar_batch import finding, spool, tasks
 from anystar_batch.archive.images import ImageReader, read_image
-from anystar_batch.blocks import plan_blocks
 from anystar_batch.config import Filters, ResultConfig
 from anystar_batch.engine.engines import InlineEngine
-from anystar_batch.finding import PredictTask
 from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.parsing import Volume
-from anystar_batch.reading import tile_content
+from anystar_batch.stages import number, predict, workdir
+from anystar_batch.stages import suppress as tasks
+from anystar_batch.stages import task as stages_task
+from anystar_batch.stages.blocks import plan_blocks
+from anystar_batch.stages.image_identity import tile_content
+from anystar_batch.stages.number import OwnTask
+from anystar_batch.stages.predict import PredictTask
+from anystar_batch.stages.suppress import SuppressTask
+from anystar_batch.stages.task import Work, model_rays, near_box, position_keys, tile_key
+from anystar_batch.stages.workdir import load_survivors
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.suppress import Status, suppress
-from anystar_batch.tasks import (
-    OwnTask,
-    SuppressTask,
-    Work,
-    load_survivors,
-    model_rays,
-    near_box,
-    position_keys,
-    tile_key,
-)
 from tests.fakes import TruthPredictor, make_model, random_ellipsoids, write_image
 from tests.test_plan import plan_of
 
@@ -60,7 +56,7 @@ def make_work(tmp_path, truth, data=None, model=MODEL, factory=None):
     data = truth.image() if data is None else data
     path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(16, 16, 16))
     plan = plan_of(path, diameter_um=12.0, model=model)
-    for name in (tasks.CANDIDATES, tasks.SURVIVORS):
+    for name in (workdir.CANDIDATES, workdir.SURVIVORS):
         (tmp_path / name).mkdir(exist_ok=True)
     factory = TruthPredictor(truth, wobble=0.5) if factory is None else factory
     return Work(plan, str(tmp_path), "", factory, 1)
@@ -75,12 +71,12 @@ def predicted(work, group=(1, 1, 1)):
     """Ledger entries of every tile, predicted in blocks of `group` tiles."""
     entries = {}
     for block in blocks_of(work, group):
-        entries |= finding.predict(PredictTask(work, 0, block, block.units)).entries
+        entries |= predict.predict_block(PredictTask(work, 0, block, block.units)).entries
     return entries
 
 
 def slices_of(entries):
-    return [spool.Slice(e["file"], e["start"], e["stop"]) for e in entries.values()]
+    return [workdir.Slice(e["file"], e["start"], e["stop"]) for e in entries.values()]
 
 
 def rows(candidates):
@@ -123,8 +119,8 @@ def test_candidates_do_not_depend_on_how_tiles_are_grouped(tmp_path, truth):
         work = make_work(tmp_path / str(k), truth)
         entries = predicted(work, group)
         rays = model_rays(work.plan.model)
-        folder = Path(work.folder) / tasks.CANDIDATES
-        together, _ = spool.load(folder, slices_of(entries), len(rays))
+        folder = Path(work.folder) / workdir.CANDIDATES
+        together, _ = workdir.load_candidates(folder, slices_of(entries), len(rays))
         kept = together.take(suppress(together, rays, work.plan.nms_thresh))
         found.append(rows(kept))
         dropped.append(len(together) - len(kept))
@@ -158,8 +154,8 @@ def test_blocks_at_once_share_the_network_one_after_the_other(tmp_path, truth):
     narrow = Narrow(TruthPredictor(truth, wobble=0.5))
     work = make_work(tmp_path, truth, factory=narrow)
     todo = [PredictTask(work, 0, block, block.units) for block in blocks_of(work)]
-    done = [result for _, result in InlineEngine(4).run(finding.predict, todo)]
-    assert all(isinstance(result, tasks.Done) for result in done), done
+    done = [result for _, result in InlineEngine(4).run(predict.predict_block, todo)]
+    assert all(isinstance(result, stages_task.Done) for result in done), done
     assert len(narrow.made) == 1
     entries = {key: entry for result in done for key, entry in result.entries.items()}
     assert entries == predicted(dataclasses.replace(work, factory=narrow.inner))
@@ -170,7 +166,7 @@ def test_a_tile_is_asked_for_once_and_only_if_it_is_not_done(tmp_path, truth):
     work = make_work(tmp_path, truth, factory=spy)
     (block,) = blocks_of(work, (9, 9, 9))
     some = block.units[1:3]
-    done = finding.predict(PredictTask(work, 0, block, some))
+    done = predict.predict_block(PredictTask(work, 0, block, some))
     assert sorted(done.entries) == sorted(tile_key(0, t) for t in some)
     cores = [work.plan.tiles.core_box(t) for t in some]
     assert [core for _, _, core in spy.asked] == cores
@@ -199,7 +195,9 @@ def test_a_tile_of_which_nothing_is_stored_is_not_read(tmp_path, truth, monkeypa
     assert tile_content(work.plan, ImageReader(work.plan.source), 0, tile) == ""
     monkeypatch.setattr(ImageReader, "read_box", None)
     block = next(b for b in blocks_of(work) if b.units == (tile,))
-    entry = finding.predict(PredictTask(work, 0, block, block.units)).entries[tile_key(0, tile)]
+    entry = predict.predict_block(PredictTask(work, 0, block, block.units)).entries[
+        tile_key(0, tile)
+    ]
     assert (entry["start"], entry["stop"], entry["reach"]) == (0, 0, 0.0)
 
 
@@ -230,7 +228,7 @@ def test_survivors_of_blocks_are_those_of_the_whole_volume(tmp_path, truth):
     plan, rays = work.plan, model_rays(work.plan.model)
     entries = predicted(work)
     reach = int(np.ceil(max(e["reach"] for e in entries.values())))
-    whole, _ = spool.load(tmp_path / tasks.CANDIDATES, slices_of(entries), len(rays))
+    whole, _ = workdir.load_candidates(tmp_path / workdir.CANDIDATES, slices_of(entries), len(rays))
     kept = whole.take(suppress(whole, rays, plan.nms_thresh))
     expected = set(position_keys(kept.points, SHAPE).tolist())
     survivors, undecided = set(), set()
@@ -239,19 +237,21 @@ def test_survivors_of_blocks_are_those_of_the_whole_volume(tmp_path, truth):
         known = near_box(block.box, 2 * reach).intersect(Box.of_shape(SHAPE))
         near = tuple(slices_of({k: entries[tile_key(0, k)] for k in plan.tiles.tiles_near(known)}))
         task = SuppressTask(work, 0, block, near, known, reach)
-        judged |= tasks.suppress(task).entries
+        judged |= tasks.suppress_block(task).entries
     for entry in judged.values():
-        found, status = spool.load(tmp_path / tasks.SURVIVORS, slices_of({"": entry}), len(rays))
+        found, status = workdir.load_candidates(
+            tmp_path / workdir.SURVIVORS, slices_of({"": entry}), len(rays)
+        )
         assert entry["undecided"] == np.sum(status == Status.UNDECIDED)
         survivors |= set(position_keys(found.points[status == Status.KEPT], SHAPE).tolist())
         undecided |= set(position_keys(found.points[status == Status.UNDECIDED], SHAPE).tolist())
     assert survivors <= expected <= survivors | undecided
     # What the global pass decides of the undecided is read back with the kept.
-    np.save(tasks.resolved_path(work.folder, 0), np.sort(np.array(list(expected & undecided))))
+    np.save(workdir.resolved_path(work.folder, 0), np.sort(np.array(list(expected & undecided))))
     final = load_survivors(work, 0, slices_of(judged))
     assert set(position_keys(final.points, SHAPE).tolist()) == expected
     own = [
-        tasks.own(OwnTask(work, 0, block, tuple(slices_of(judged)), Box.of_shape(SHAPE)))
+        number.own_block(OwnTask(work, 0, block, tuple(slices_of(judged)), Box.of_shape(SHAPE)))
         for block in blocks_of(work)
     ]
     owned = np.concatenate([o.keys for o in own])
@@ -263,18 +263,18 @@ def test_survivors_of_blocks_are_those_of_the_whole_volume(tmp_path, truth):
 
 def test_a_survivor_inside_a_better_one_owns_no_voxel(tmp_path, truth):
     work = make_work(tmp_path, truth)
-    (tmp_path / tasks.SURVIVORS).mkdir(exist_ok=True)
+    (tmp_path / workdir.SURVIVORS).mkdir(exist_ok=True)
     points = np.array([[20, 30, 30], [22, 30, 30], [20, 60, 60]], np.int32)
     radius = np.array([9.0, 2.0, 4.0])
     dist = quantise(np.repeat(radius[:, None], 96, axis=1).astype(np.float32), 24.0)
     prob = np.array([0.9, 0.8, 0.7], np.float32)
     kept = np.full(3, Status.KEPT, np.int8)
-    slices = spool.save(
-        tmp_path / tasks.SURVIVORS, "a.npy", [("k", Candidates(points, prob, dist), kept)]
+    slices = workdir.save_candidates(
+        tmp_path / workdir.SURVIVORS, "a.npy", [("k", Candidates(points, prob, dist), kept)]
     )
-    np.save(tasks.resolved_path(work.folder, 0), np.empty(0, np.int64))
+    np.save(workdir.resolved_path(work.folder, 0), np.empty(0, np.int64))
     (block,) = blocks_of(work, (9, 9, 9))
-    owned = tasks.own(OwnTask(work, 0, block, tuple(slices.values()), Box.of_shape(SHAPE)))
+    owned = number.own_block(OwnTask(work, 0, block, tuple(slices.values()), Box.of_shape(SHAPE)))
     assert owned.hidden == 1
     assert owned.keys.tolist() == sorted(position_keys(points[[0, 2]], SHAPE).tolist())
 
@@ -287,23 +287,23 @@ def test_who_is_removed_hides_nobody(tmp_path, truth):
     dist = quantise(np.repeat([[9.0], [2.0]], 96, axis=1).astype(np.float32), 24.0)
     stars = Candidates(points, np.array([0.9, 0.8], np.float32), dist)
     kept = np.full(2, Status.KEPT, np.int8)
-    slices = spool.save(tmp_path / tasks.SURVIVORS, "a.npy", [("k", stars, kept)])
-    np.save(tasks.resolved_path(work.folder, 0), np.empty(0, np.int64))
+    slices = workdir.save_candidates(tmp_path / workdir.SURVIVORS, "a.npy", [("k", stars, kept)])
+    np.save(workdir.resolved_path(work.folder, 0), np.empty(0, np.int64))
     (block,) = blocks_of(work, (9, 9, 9))
-    owned = tasks.own(OwnTask(work, 0, block, tuple(slices.values()), Box.of_shape(SHAPE)))
+    owned = number.own_block(OwnTask(work, 0, block, tuple(slices.values()), Box.of_shape(SHAPE)))
     assert owned.keys.tolist() == position_keys(points[1:], SHAPE).tolist()
     assert (owned.removed, owned.hidden) == ({"max_volume": 1}, 0)
 
 
 def test_a_files_name_says_which_tiles_and_when():
     names = {
-        tasks.file_name(0, [(0, 0, 0)], "npy"),
-        tasks.file_name(1, [(0, 0, 0)], "npy"),
-        tasks.file_name(0, [(0, 0, 0), (0, 0, 1)], "npy"),
-        tasks.file_name(0, [(0, 0, 0), (0, 0, 2)], "npy"),
+        workdir.file_name(0, [(0, 0, 0)], "npy"),
+        workdir.file_name(1, [(0, 0, 0)], "npy"),
+        workdir.file_name(0, [(0, 0, 0), (0, 0, 1)], "npy"),
+        workdir.file_name(0, [(0, 0, 0), (0, 0, 2)], "npy"),
     }
     assert len(names) == 4
-    assert tasks.file_name(0, [(0, 0, 0)], "npy") in names
+    assert workdir.file_name(0, [(0, 0, 0)], "npy") in names
 
 
 def test_planning_reads_the_image_it_was_given(tmp_path, truth):

@@ -15,7 +15,7 @@ from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.scale import working_scale
-from anystar_batch.sampling import intensity_limits, level_position
+from anystar_batch.stages.sampling import intensity_limits, level_position
 from trainer.finetune_config import FinetuneConfig, Labelled
 from trainer.labelled import LabelledVolume, measure, split
 from trainer.shapes import connected_pieces

@@ -34,8 +34,10 @@ from anystar_batch.stars.rays import Rays
 POOL_WORDS = 1 << 25
 """Words of rendered stars held at once (256 MB); beyond that they are rendered again on demand."""
 
+
 OPEN_EDGE = 1 << 60
 """Stands for no limit where the volume ends."""
+
 
 CELL = 32
 """Edge of the cells in which candidates are judged, working voxels."""
@@ -79,7 +81,7 @@ def suppress(candidates: Candidates, rays: Rays, nms_thresh: float) -> NDArray[n
     return np.asarray(status == Status.KEPT)
 
 
-def suppress_block(  # noqa: PLR0913
+def suppress_region(  # noqa: PLR0913
     candidates: Candidates,
     rays: Rays,
     nms_thresh: float,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from anystar_batch.archive.ledger import FORMAT, NAME, Ledger
 from anystar_batch.errors import LedgerMismatchError, LostLockError
+from anystar_batch.stages.ledger import FORMAT, NAME, Ledger
 
 PARTS = {"algorithm": 1, "prob_thresh": 0.5, "times": [0, 1], "image": {"shape": [4, 5, 6]}}
 
@@ -168,7 +168,7 @@ def test_another_format_is_refused(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from anystar_batch.archive.ledger import Ledger
+from anystar_batch.stages.ledger import Ledger
 from anystar_batch.archive.storage.files import write_bytes_atomic
 
 folder = Path(sys.argv[1])

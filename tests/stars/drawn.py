@@ -14,7 +14,7 @@ from anystar_batch.geometry import ZYX, Box, as_zyx
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.polyhedra import LatticeMap
 from anystar_batch.stars.rays import Rays
-from anystar_batch.stars.suppress import Status, resolve, suppress_block
+from anystar_batch.stars.suppress import Status, resolve, suppress_region
 
 SAME = LatticeMap((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
 
@@ -125,7 +125,7 @@ def blockwise(
             ((candidates.points >= known.start) & (candidates.points < known.stop)).all(1)
         )
         part = candidates.take(given)
-        said = suppress_block(part, rays, nms_thresh, known, volume, reach)
+        said = suppress_region(part, rays, nms_thresh, known, volume, reach)
         own = ((part.points >= core.start) & (part.points < core.stop)).all(1)
         status[given[own]] = said[own]
     survivors = status == Status.KEPT

@@ -13,7 +13,7 @@ from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.polyhedra import LatticeMap, bounding_boxes, volumes
 from anystar_batch.stars.raster import paint
 from anystar_batch.stars.rays import golden_spiral
-from anystar_batch.stars.suppress import Status, resolve, suppress, suppress_block
+from anystar_batch.stars.suppress import Status, resolve, suppress, suppress_region
 from tests.stars.drawn import SAME, blobs, blockwise, ranks, real_labels, seen
 
 RAYS = golden_spiral(96)
@@ -180,19 +180,19 @@ def test_a_lone_candidate_is_certain_as_soon_as_nothing_unseen_can_touch_it():
     volume = Box.of_shape((100, 100, 100))
     # It reaches z = 45 to 55, so unseen ones at 36 and 64 that reach 8 voxels just miss it.
     known = Box((37, 0, 0), (64, 100, 100))
-    assert suppress_block(one, FEW, 0.3, known, volume, 8)[0] == Status.KEPT
+    assert suppress_region(one, FEW, 0.3, known, volume, 8)[0] == Status.KEPT
     for near in (Box((38, 0, 0), (64, 100, 100)), Box((37, 0, 0), (63, 100, 100))):
-        assert suppress_block(one, FEW, 0.3, near, volume, 8)[0] == Status.UNDECIDED
+        assert suppress_region(one, FEW, 0.3, near, volume, 8)[0] == Status.UNDECIDED
     # Where the volume ends nothing is unseen.
-    assert suppress_block(one, FEW, 0.3, volume, volume, 80)[0] == Status.KEPT
+    assert suppress_region(one, FEW, 0.3, volume, volume, 80)[0] == Status.KEPT
     edge = Box((0, 0, 0), (51, 100, 100))
-    assert suppress_block(one, FEW, 0.3, edge, edge, 80)[0] == Status.KEPT
+    assert suppress_region(one, FEW, 0.3, edge, edge, 80)[0] == Status.KEPT
 
 
 def test_statuses_are_small_integers_in_the_order_given():
     candidates = blobs(FEW, 10, 4, 40, (3, 6))
     volume = Box.of_shape((40, 40, 40))
-    status = suppress_block(candidates, FEW, 0.3, volume, volume, 9)
+    status = suppress_region(candidates, FEW, 0.3, volume, volume, 9)
     assert status.dtype == np.int8
     assert np.array_equal(status == Status.KEPT, suppress(candidates, FEW, 0.3))
     assert (status != Status.UNDECIDED).all()
@@ -202,7 +202,7 @@ def test_a_candidate_beyond_the_declared_bound_is_refused():
     candidates = blobs(FEW, 3, 1, 40, (6, 8))
     volume = Box.of_shape((40, 40, 40))
     with pytest.raises(ValueError, match="the declared bound is 5"):
-        suppress_block(candidates, FEW, 0.3, volume, volume, 5)
+        suppress_region(candidates, FEW, 0.3, volume, volume, 5)
 
 
 def test_the_order_of_candidates_does_not_matter():
@@ -242,7 +242,7 @@ def test_sizes_may_differ_by_orders():
 def test_nobody_is_fine():
     none, volume = Candidates.empty(32), Box.of_shape((9, 9, 9))
     assert len(suppress(none, FEW, 0.3)) == 0
-    assert len(suppress_block(none, FEW, 0.3, volume, volume, 5)) == 0
+    assert len(suppress_region(none, FEW, 0.3, volume, volume, 5)) == 0
     assert len(resolve(none, none, FEW, 0.3)) == 0
     one = chain(1)
     assert resolve(none, one, FEW, 0.3).tolist() == [True]

@@ -17,7 +17,7 @@ from anystar_batch.geometry import ZYXFloat
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
-from anystar_batch.sampling import level_position
+from anystar_batch.stages.sampling import level_position
 from anystar_batch.stars.polyhedra import LatticeMap
 
 ALGORITHM = 4

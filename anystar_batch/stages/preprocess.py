@@ -11,9 +11,7 @@ A slab's voxels are those of the whole tile, bit for bit (`network.resample`).
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +21,11 @@ from anystar_batch.geometry import ZYX, Box, hull
 from anystar_batch.network.intensity import normalise, raised
 from anystar_batch.network.resample import Taps, resample, source_box, tile_taps
 from anystar_batch.network.tiles import View
-from anystar_batch.plan import Plan
+from anystar_batch.stages.plan import Plan
 
 SLAB_VOXELS = 8 * 10**6
 """Voxels of the level that are resampled together, about; at least what one plane needs."""
+
 
 AHEAD = 128
 """Most planes that are read beyond what a slab needs, to the end of their chunk."""
@@ -35,19 +34,6 @@ AHEAD = 128
 def tile_source(plan: Plan, tile: ZYX) -> Box:
     """Return what a tile reads, voxels of the plan's level."""
     return hull(source_box(_tile_taps(plan, tile, view)) for view in plan.views)
-
-
-def tile_content(plan: Plan, reader: ImageReader, time: int, tile: ZYX) -> str:
-    """Return the digest of the identity of every chunk that a tile reads."""
-    box = tile_source(plan, tile)
-    return content_digest(reader.identities(plan.working.level, time, plan.channel, box))
-
-
-def content_digest(identities: Sequence[tuple[str, int, int | str]]) -> str:
-    """Return a digest of keys, sizes and times; empty where nothing is stored."""
-    if not identities:
-        return ""
-    return hashlib.sha256(json.dumps(identities).encode()).hexdigest()[:16]
 
 
 def tile_image(

@@ -1,4 +1,4 @@
-"""What a worker does for one block of tiles with the network: read, predict, judge at once, store.
+"""Predict: image to candidates, tile by tile: read, run the network, judge at once, store.
 
 A tile's candidates are a pure function of (tile, config, volume): they are computed once, by the
 block that owns the tile, and never again.
@@ -17,18 +17,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch import spool
 from anystar_batch.archive.images import ImageReader
-from anystar_batch.blocks import Block
 from anystar_batch.geometry import ZYX, Box, inside
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.predictor import Predictor, PredictorFactory
-from anystar_batch.plan import Plan
-from anystar_batch.reading import tile_content, tile_image
+from anystar_batch.stages.blocks import Block
+from anystar_batch.stages.image_identity import tile_content
+from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.preprocess import tile_image
+from anystar_batch.stages.run import Run, make_todo, run_tasks, tile_blocks
+from anystar_batch.stages.task import Done, Work, model_rays, tile_key
+from anystar_batch.stages.workdir import CANDIDATES, file_name, save_candidates
 from anystar_batch.stars.candidates import Candidates, is_storable, quantise
 from anystar_batch.stars.measures import contrasts
-from anystar_batch.stars.suppress import Status, suppress_block
-from anystar_batch.tasks import CANDIDATES, Done, Work, file_name, model_rays, tile_key
+from anystar_batch.stars.suppress import Status, suppress_region
 
 _NETWORK = threading.Lock()
 """Whoever holds it has the device to itself; other blocks read and suppress meanwhile."""
@@ -55,7 +57,20 @@ class PredictTask:
     tiles: tuple[ZYX, ...]
 
 
-def predict(task: PredictTask) -> Done:
+def predict_run(run: Run) -> None:
+    """Run the network on every tile that is not done."""
+    done = run.ledger.entries("predict")
+
+    def left(time: int, block: Block) -> tuple[ZYX, ...]:
+        return tuple(t for t in block.units if tile_key(time, t) not in done)
+
+    def task(time: int, block: Block) -> PredictTask:
+        return PredictTask(run.work, time, block, left(time, block))
+
+    run_tasks(run, "predict", predict_block, make_todo(run, tile_blocks(run), left, task))
+
+
+def predict_block(task: PredictTask) -> Done:
     """Run the network on the tiles of a block and store their candidates.
 
     Candidates that a certain survivor of the same tiles suppresses are dropped: they could not
@@ -77,7 +92,7 @@ def predict(task: PredictTask) -> Done:
     folder = Path(work.folder) / CANDIDATES
     parts = [(tile_key(time, t), kept[t], alive[t][1]) for t in task.tiles]
     work.fence.check()
-    slices = spool.save(folder, file_name(time, task.tiles, "npy"), parts)
+    slices = save_candidates(folder, file_name(time, task.tiles, "npy"), parts)
     entries: dict[str, dict[str, object]] = {}
     for tile in task.tiles:
         piece = slices[tile_key(time, tile)]
@@ -93,7 +108,7 @@ def predict(task: PredictTask) -> Done:
     return Done(entries, clock.perf_counter() - started, count)
 
 
-def load(work: Work) -> None:
+def load_network(work: Work) -> None:
     """Load the network, where this process has not yet: what comes is then timed without it."""
     _predictor(work.factory, work.plan.model, work.threads)
 
@@ -198,7 +213,7 @@ def judged(
     result: dict[ZYX, tuple[Candidates, NDArray[np.int8]]] = {}
     for region, tiles in zip(regions, groups, strict=True):
         together = Candidates.concatenate([found[t] for t in tiles], len(rays))
-        status = suppress_block(
+        status = suppress_region(
             together,
             rays,
             plan.nms_thresh,

@@ -15,18 +15,17 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from anystar_batch import render
 from anystar_batch.archive.label_image import LabelSpec
-from anystar_batch.archive.ledger import Ledger
-from anystar_batch.blocks import Block, Blocks, plan_blocks, units_per_block
 from anystar_batch.engine.attempts import Failure
 from anystar_batch.engine.engines import Engine
 from anystar_batch.errors import BlockError, LedgerMismatchError, OutOfTimeError
 from anystar_batch.events import BlockDone, BlockFailed, Listener, StageDone, StageStarted
 from anystar_batch.geometry import ZYX, Box, as_zyx
-from anystar_batch.plan import Plan
-from anystar_batch.spool import Slice
-from anystar_batch.tasks import Done, Owned, Work, tile_key
+from anystar_batch.stages.blocks import Block, Blocks, plan_blocks, units_per_block
+from anystar_batch.stages.ledger import Ledger
+from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.task import Done, Owned, Work, spec_of, tile_key
+from anystar_batch.stages.workdir import Slice, slice_of
 
 OF_TILES = ("predict", "suppress", "own")
 """Stages whose blocks are blocks of tiles."""
@@ -47,6 +46,8 @@ class BlockTask(Protocol):
 
 
 Task = TypeVar("Task", bound=BlockTask)
+
+
 Result = TypeVar("Result", Done, Owned)
 
 
@@ -90,7 +91,7 @@ class Run:
     @property
     def spec(self) -> LabelSpec:
         """The label image."""
-        return render.spec_of(self.plan.source)
+        return spec_of(self.plan.source)
 
 
 def tile_blocks(run: Run) -> Blocks:
@@ -260,11 +261,6 @@ def slices(run: Run, stage: str, time: int, box: Box) -> tuple[Slice, ...]:
             raise LedgerMismatchError(message)
         found.append(slice_of(entry))
     return tuple(piece for piece in found if piece.stop > piece.start)
-
-
-def slice_of(entry: dict[str, object]) -> Slice:
-    """Return where the candidates of a tile lie, from its entry in the ledger."""
-    return Slice(str(entry["file"]), int(str(entry["start"])), int(str(entry["stop"])))
 
 
 def parse_key(key: str) -> tuple[int, ZYX]:

@@ -10,24 +10,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch import render
 from anystar_batch.errors import LedgerMismatchError
 from anystar_batch.events import StageDone, StageStarted
 from anystar_batch.measure.files import open_table
 from anystar_batch.measure.partials import Partials, Statistics, intensity_dtype, merge
 from anystar_batch.measure.table import Frame, batches, courses
-from anystar_batch.measured import Measured, row_dtype
 from anystar_batch.places import courses_path
-from anystar_batch.running import Run, first_label, instance_count, slices, tile_blocks
+from anystar_batch.stages.run import Run, first_label, instance_count, slices, tile_blocks
+from anystar_batch.stages.task import model_rays
+from anystar_batch.stages.workdir import Sums, load_instances, sums_type
 from anystar_batch.stars.measures import regularity
 from anystar_batch.stars.shapes import COLUMNS, shapes
-from anystar_batch.tasks import model_rays
 
 SUMS = 1 << 18
 """Sums of channels finished at a time, about: bounds the memory, changes no byte."""
 
 
-def table(run: Run, path: Path) -> int:
+def table_run(run: Run, path: Path) -> int:
     """Write the table.
 
     Parameters
@@ -51,7 +50,7 @@ def table(run: Run, path: Path) -> int:
     run.on_event(StageStarted("table", 1))
     source, plan = run.plan.source, run.plan
     count = instance_count(run)
-    measured = Measured(run.folder, run.ledger.entries("paint"))
+    measured = Sums(run.folder, run.ledger.entries("paint"))
     if measured.last > count:
         message = f"label {measured.last} was painted, {count} were numbered: {_damaged(run)}"
         raise LedgerMismatchError(message)
@@ -61,7 +60,7 @@ def table(run: Run, path: Path) -> int:
         counts = [int(numbered[str(t)]["count"]) for t in plan.times]
         times = np.repeat(np.asarray(plan.times, np.int64), counts)
     frame = Frame(source.shape_zyx(0), plan.scale_um, plan.translation_um, source.channels)
-    known = scores(run)
+    known = instance_scores(run)
     prob = known.pop("prob")
     run.work.fence.check()
     with ExitStack() as files:
@@ -80,7 +79,7 @@ def table(run: Run, path: Path) -> int:
     return count
 
 
-def statistics(run: Run, measured: Measured, count: int) -> Iterator[Statistics]:
+def statistics(run: Run, measured: Sums, count: int) -> Iterator[Statistics]:
     """Yield the finished sums of all labels, some at a time: memory does not grow with them.
 
     Parameters
@@ -98,7 +97,7 @@ def statistics(run: Run, measured: Measured, count: int) -> Iterator[Statistics]
     """
     source = run.plan.source
     sums = source.num_channels * (1 + len(run.plan.course))
-    empty = np.zeros(0, row_dtype(intensity_dtype(source.dtype), sums))
+    empty = np.zeros(0, sums_type(intensity_dtype(source.dtype), sums))
     step = max(1, SUMS // max(2, sums))
     for start in range(1, max(count, 1) + 1, step):
         stop = min(start + step, count + 1)
@@ -113,7 +112,7 @@ def statistics(run: Run, measured: Measured, count: int) -> Iterator[Statistics]
         yield piece
 
 
-def scores(run: Run) -> dict[str, NDArray[np.float32]]:
+def instance_scores(run: Run) -> dict[str, NDArray[np.float32]]:
     """Return what the stars themselves say of every label, label 1 first.
 
     Returns
@@ -133,7 +132,7 @@ def scores(run: Run) -> dict[str, NDArray[np.float32]]:
         first = first_label(run, time)
         for block in tile_blocks(run):
             near = slices(run, "suppress", time, block.box)
-            survivors, labels = render.instances(run.work, time, near, first)
+            survivors, labels = load_instances(run.work, time, near, first)
             at = labels.astype(np.int64) - 1
             found["prob"][at] = survivors.prob
             if survivors.contrast is not None and "contrast" in found:

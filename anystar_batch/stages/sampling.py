@@ -6,7 +6,6 @@ Where a level's voxels lie is told from one textured crop, where the image does 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from bisect import bisect_left
@@ -26,14 +25,18 @@ from anystar_batch.network.scale import LevelMap, choose_offset, level_map
 LIMITS_MIN_VOXELS = 10**6
 """Intensity limits come from the coarsest level with at least so many voxels."""
 
+
 LIMITS_MAX_VOXELS = 32 * 10**6
 """Where that level is larger, a fixed lattice of its chunks, about so many voxels, is read."""
+
 
 CROP = 24
 """Edge of the crops that tell how an undeclared level was made, voxels of the level."""
 
+
 FINE_CROP = 192
 """Most level-0 voxels along an edge of such a crop, as far as 4 voxels of the level allow."""
+
 
 FEW_CHUNKS = 8
 """A lattice that meets fewer stored chunks says too little; all that is stored is listed then."""
@@ -121,16 +124,6 @@ def reference_time(
             return time, pair
     message = f"{reader.source.path}: no time of the series has any contrast"
     raise ImageError(message)
-
-
-def limits_content(reader: ImageReader, times: tuple[int, ...], channel: int) -> str:
-    """Return the digest of the identity of every chunk that the intensity limits come from."""
-    level = _limits_level(reader.source)
-    digest = hashlib.sha256()
-    for time in times:
-        for box in _sample_boxes(reader, level, time, channel):
-            digest.update(repr(reader.identities(level, time, channel, box)).encode())
-    return digest.hexdigest()[:16]
 
 
 def level_position(reader: ImageReader, level: int, time: int, channel: int) -> LevelMap:

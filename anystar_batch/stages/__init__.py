@@ -1,0 +1,16 @@
+"""The stages of a run: what is left of each, and what a worker does for one block.
+
+Data flow from the top of this list to its bottom: `plan` (what is decided before work, from
+`sampling`), `preprocess` (what the network sees of a tile), `predict` (image to candidates),
+`suppress` (candidates to survivors), `number` (survivors to instances), `paint` (instances to
+labels of level 0), `pyramid` (coarse levels), `table` (one row an instance).
+
+A stage is one file. In it the function on a `Run` (`suppress_run`) is the client's half: it asks
+the ledger what is left and makes tasks of it; the one on a task (`suppress_block`) is the worker's
+half: files in, files out. Stages never import each other, but for `paint`, which writes coarse
+units of `pyramid` on the way.
+
+Shared by all: `blocks` (what one task holds), `task` (what travels to a worker), `run` (a run under
+way), `workdir` (every intermediate file), `ledger` (what is done), `image_identity` (is the image
+still the same).
+"""

@@ -1,0 +1,89 @@
+"""Is the image still the one that was read: digests of the stored chunks of what a stage reads.
+
+A digest is taken before its voxels are read, noted in the ledger, and compared before anything is
+published: a result never mixes two images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time as clock
+from collections.abc import Sequence
+
+from anystar_batch.archive.images import ImageReader
+from anystar_batch.errors import ImageChangedError
+from anystar_batch.events import StageDone, StageStarted, ignore
+from anystar_batch.geometry import ZYX, Box, grid_box
+from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.preprocess import tile_source
+from anystar_batch.stages.run import Run, parse_key
+from anystar_batch.stages.sampling import _limits_level, _sample_boxes
+
+
+def check_content(run: Run) -> None:
+    """Compare the identity of every input chunk that was read with what is stored now.
+
+    Raises
+    ------
+    ImageChangedError
+        If the image has changed since.
+    """
+    reader, plan = ImageReader(run.plan.source), run.plan
+    unit, shape = run.spec.write_unit_zyx(0), run.spec.shape_zyx(0)
+    predicted, painted = run.ledger.entries("predict"), run.ledger.entries("paint")
+    known = run.ledger.entry("plan", "")
+    started = clock.perf_counter()
+    tell = run.on_event if predicted else ignore
+    tell(StageStarted("check", 1))
+    if known is not None and known["content"] != limits_content(reader, plan.times, plan.channel):
+        raise ImageChangedError(_changed(plan, "where the intensity limits come from"))
+    for key, entry in predicted.items():
+        time, tile = parse_key(key)
+        if tile_content(plan, reader, time, tile) != entry["content"]:
+            raise ImageChangedError(_changed(plan, f"tile {key}"))
+    for key, entry in painted.items():
+        time, index = parse_key(key)
+        box = grid_box(index, unit, shape)
+        if unit_content(plan, reader, time, box) != entry["content"]:
+            raise ImageChangedError(_changed(plan, f"{box}, time {time}"))
+    tell(StageDone("check", clock.perf_counter() - started))
+
+
+def _changed(plan: Plan, where: str) -> str:
+    return (
+        f"{plan.source.path} has changed since it was read ({where}); the result would mix two "
+        "images; give --restart to begin again"
+    )
+
+
+def limits_content(reader: ImageReader, times: tuple[int, ...], channel: int) -> str:
+    """Return the digest of the identity of every chunk that the intensity limits come from."""
+    level = _limits_level(reader.source)
+    digest = hashlib.sha256()
+    for time in times:
+        for box in _sample_boxes(reader, level, time, channel):
+            digest.update(repr(reader.identities(level, time, channel, box)).encode())
+    return digest.hexdigest()[:16]
+
+
+def tile_content(plan: Plan, reader: ImageReader, time: int, tile: ZYX) -> str:
+    """Return the digest of the identity of every chunk that a tile reads."""
+    box = tile_source(plan, tile)
+    return content_digest(reader.identities(plan.working.level, time, plan.channel, box))
+
+
+def unit_content(plan: Plan, reader: ImageReader, time: int, box: Box) -> str:
+    """Return the digest of every chunk that measuring a box of level 0 reads: channels, times."""
+    found: list[tuple[str, int, int | str]] = []
+    for t in (time, *plan.course):
+        for channel in range(plan.source.num_channels):
+            found.extend(reader.identities(0, t, channel, box))
+    return content_digest(found)
+
+
+def content_digest(identities: Sequence[tuple[str, int, int | str]]) -> str:
+    """Return a digest of keys, sizes and times; empty where nothing is stored."""
+    if not identities:
+        return ""
+    return hashlib.sha256(json.dumps(identities).encode()).hexdigest()[:16]
