@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anystar_batch.config import SegmentConfig
     from anystar_batch.events import Listener
-    from anystar_batch.record import Summary
+    from anystar_batch.pipeline.run_record import Summary
 
 
 def segment(  # noqa: PLR0913  (one parameter an option)
@@ -84,11 +84,11 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     calls this below ``if __name__ == "__main__":``.
     """
     asked = {k: v for k, v in locals().items() if k not in {"image", "on_event"}}
-    from anystar_batch import pipeline  # noqa: PLC0415
     from anystar_batch.engine.engines import open_engine  # noqa: PLC0415
     from anystar_batch.engine.machine import available_memory  # noqa: PLC0415
     from anystar_batch.events import ignore  # noqa: PLC0415
     from anystar_batch.network.devices import gpu_names  # noqa: PLC0415
+    from anystar_batch.pipeline import segment as pipeline  # noqa: PLC0415
 
     config = _config(os.fspath(image), asked)
     run = config.run
@@ -100,10 +100,10 @@ def segment(  # noqa: PLR0913  (one parameter an option)
 
 def _config(image: str, asked: dict[str, Any]) -> SegmentConfig:
     """Check options as those of a file are checked; return what is wanted of the image."""
-    from anystar_batch.cli.segmenting import image_configs  # noqa: PLC0415
     from anystar_batch.cli.segmenting import segment as command  # noqa: PLC0415
     from anystar_batch.errors import ImageError  # noqa: PLC0415
     from anystar_batch.options import Chosen, checked, options_of  # noqa: PLC0415
+    from anystar_batch.pipeline.inputs import image_configs  # noqa: PLC0415
 
     given = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value

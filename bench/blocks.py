@@ -29,13 +29,13 @@ import psutil
 import zarr
 from numpy.typing import NDArray
 
-from anystar_batch import pipeline
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine.engines import open_engine
 from anystar_batch.events import BlockDone, Event
 from anystar_batch.geometry import Box
 from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.parsing import parse_diameter
+from anystar_batch.pipeline import segment
 from anystar_batch.stages.ledger import Ledger
 
 EDGE = 16
@@ -132,7 +132,7 @@ def run(counts: tuple[int, int, int], workers: int, seconds: float) -> dict[str,
         model = replace(load_model("anystar-mix"), context=0)  # as little to read as can be
         with Growth() as growth, open_engine(workers, 8_000_000_000) as engine:
             ready, began, cpu = growth.peak, time.perf_counter(), time.process_time()
-            summary = pipeline.segment(
+            summary = segment.segment(
                 config, note, engine=engine, factory=Waiting(seconds), model=model
             )
             wall, cpu = time.perf_counter() - began, time.process_time() - cpu

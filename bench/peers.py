@@ -35,7 +35,6 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from anystar_batch import pipeline
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine.engines import threads_per_worker
 from anystar_batch.geometry import Box, as_zyx
@@ -47,6 +46,7 @@ from anystar_batch.network.intensity import normalise
 from anystar_batch.network.predictor import KerasFactory, KerasPredictor
 from anystar_batch.network.tiles import BORDER, TileLattice
 from anystar_batch.parsing import parse_diameter
+from anystar_batch.pipeline import segment as pipeline
 from bench.context import run
 from bench.run import Loaded, phantom, plan_of
 

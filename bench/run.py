@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from anystar_batch import pipeline
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine.engines import InlineEngine, block_threads, threads_per_worker
@@ -34,6 +33,7 @@ from anystar_batch.network.bundled import load_model
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.predictor import KerasFactory, KerasPredictor
 from anystar_batch.parsing import Diameter, parse_diameter
+from anystar_batch.pipeline import segment
 from anystar_batch.stages.plan import Plan, make_plan
 from anystar_batch.stages.preprocess import tile_image
 from anystar_batch.stages.sampling import all_limits
@@ -155,11 +155,11 @@ def measure(config: SegmentConfig, predictor: KerasPredictor, repeats: int) -> d
         network_wall, network_cpu = bare(len(tiles))
         a, b = time.perf_counter(), time.process_time()
         engine = InlineEngine(block_threads(1))
-        summary = pipeline.segment(config, engine=engine, factory=Loaded(predictor))
+        summary = segment.segment(config, engine=engine, factory=Loaded(predictor))
         wall, cpu = time.perf_counter() - a, time.process_time() - b
         a, b = time.perf_counter(), time.process_time()
         with timed() as clock:
-            pipeline.segment(config, engine=InlineEngine(1), factory=Loaded(predictor))
+            segment.segment(config, engine=InlineEngine(1), factory=Loaded(predictor))
         single_wall, single_cpu = time.perf_counter() - a, time.process_time() - b
         parts = {name: asdict(spent) for name, spent in clock.parts.items()}
         parts["rest"] = {

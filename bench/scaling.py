@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch import pipeline
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine.engines import InlineEngine
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.parsing import parse_diameter, parse_memory
+from anystar_batch.pipeline import segment
 from anystar_batch.stars.rays import rays_from_config
 from bench.run import phantom as phantom_image
 from trainer.phantom import SPREAD, STRETCH, Phantom
@@ -124,7 +124,7 @@ def measure(image: Path, phantom: Phantom, memory: str, tile: int) -> dict[str, 
         ),
     )
     wall, cpu = time.perf_counter(), time.process_time()
-    summary = pipeline.segment(config, engine=InlineEngine(1), factory=predictor)
+    summary = segment.segment(config, engine=InlineEngine(1), factory=predictor)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu - predictor.cpu
     work = image.with_name(image.name.replace(".ome.zarr", ".anystar.work"))
     stored = {

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
 from anystar_batch.parsing import Diameter
-from anystar_batch.pipeline import segment
+from anystar_batch.pipeline.segment import segment
 from anystar_batch.report.seams import ALPHA, BorderGrid
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.polyhedra import IDENTITY

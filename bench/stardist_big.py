@@ -21,7 +21,6 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from anystar_batch import pipeline
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine.engines import threads_per_worker
 from anystar_batch.geometry import Box
@@ -30,6 +29,7 @@ from anystar_batch.network.intensity import normalise
 from anystar_batch.network.predictor import KerasFactory
 from anystar_batch.network.tiles import BORDER
 from anystar_batch.parsing import parse_diameter
+from anystar_batch.pipeline import segment
 from bench.run import Loaded, phantom, plan_of
 
 EDGE = 8
@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     padded = np.pad(volume, BORDER, mode="symmetric")
 
     loaded: Any = Loaded(KerasFactory("float32")(model, threads_per_worker(1)))
-    pipeline.segment(config, factory=loaded)  # compiles
-    ours = timed(lambda: pipeline.segment(config, factory=loaded))
+    segment.segment(config, factory=loaded)  # compiles
+    ours = timed(lambda: segment.segment(config, factory=loaded))
     labels = np.asarray(zarr.open_array(f"{image}/labels/anystar/0", mode="r")[...])
 
     theirs = stardist_model(model)

@@ -27,10 +27,11 @@ from pathlib import Path
 import numpy as np
 import zarr.storage._local as local
 
-from anystar_batch import cli, pipeline, sweep
+from anystar_batch import cli
 from anystar_batch.archive.storage import lock
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.parsing import Diameter
+from anystar_batch.pipeline import segment, sweep
 from tests.fakes import TruthPredictor, make_model, mean_level, random_ellipsoids, write_image
 
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"}
@@ -257,7 +258,7 @@ def command(words, phantom, fault, counter):
     """Be `anystar-batch WORDS`, with a network that needs no TensorFlow."""
     lock.INTERVAL = INTERVAL
     given = network(phantom, fault)
-    pipeline.segment = functools.partial(pipeline.segment, **given)
+    segment.segment = functools.partial(segment.segment, **given)
     sweep.sweep = functools.partial(sweep.sweep, **given)
     if fault.kind == "clock":
         jump_clock(fault.jump)
@@ -277,7 +278,7 @@ def warm(folder, phantom):
         result=ResultConfig(diameter=Diameter(6.0, "um")),
         run=RunConfig(memory=6 * 10**9, block_shape=(16, 32, 32)),
     )
-    pipeline.segment(config, **network(phantom, Fault()))
+    segment.segment(config, **network(phantom, Fault()))
     shutil.rmtree(folder)
 
 

@@ -6,7 +6,9 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from anystar_batch import ahead, cli, pipeline, reporting, sweep
+from anystar_batch import cli
+from anystar_batch.pipeline import dry_run, publish, sweep
+from anystar_batch.pipeline import segment as pipeline
 from tests import small
 from tests.fakes import TruthPredictor
 
@@ -38,7 +40,7 @@ def pytest_runtest_setup(item):
 def short_page(request, monkeypatch):
     """A page costs more than a small run: it is drawn in the tests of the report only."""
     if request.path.parent.name != "report":
-        monkeypatch.setattr(reporting, "page", lambda _: "<!doctype html>")
+        monkeypatch.setattr(publish, "page", lambda _: "<!doctype html>")
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def command(monkeypatch):
     def use(factory):
         options = {"factory": factory, "model": small.model()}
         monkeypatch.setattr(pipeline, "segment", functools.partial(segment, **options))
-        monkeypatch.setattr(ahead, "preview", functools.partial(preview, **options))
+        monkeypatch.setattr(dry_run, "preview", functools.partial(preview, **options))
         monkeypatch.setattr(sweep, "sweep", functools.partial(sweep_all, **options))
         monkeypatch.setattr(sweep, "preview", functools.partial(sweep_preview, model=small.model()))
 
@@ -56,6 +58,6 @@ def command(monkeypatch):
         use(TruthPredictor(small.truth()) if factory is None else factory)
         return CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
-    segment, preview = pipeline.segment, ahead.preview
+    segment, preview = pipeline.segment, dry_run.preview
     sweep_all, sweep_preview = sweep.sweep, sweep.preview
     return run

@@ -12,8 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from anystar_batch import pipeline
+from anystar_batch.archive import labels
 from anystar_batch.events import BlockDone, StageStarted
+from anystar_batch.pipeline import segment
 from tests.law import law_config, law_factory, law_model
 from tests.real import real_config
 
@@ -35,14 +36,14 @@ def main(image, stage, after, network):
             die()
 
     if stage == "publish":
-        pipeline.publish = lambda *_: die()
+        labels.publish = lambda *_: die()
     if stage == "finish":
-        pipeline._finish = lambda *_: die()
+        segment._finish = lambda *_: die()
     if network == "real":
-        pipeline.segment(real_config(image, (16, 40, 56)), listen)
+        segment.segment(real_config(image, (16, 40, 56)), listen)
     else:
         config = law_config(image, (40, 48, 56))
-        pipeline.segment(config, listen, factory=law_factory(), model=law_model())
+        segment.segment(config, listen, factory=law_factory(), model=law_model())
 
 
 if __name__ == "__main__":

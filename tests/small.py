@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from anystar_batch import pipeline
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.events import ignore
 from anystar_batch.parsing import Diameter
+from anystar_batch.pipeline import segment as pipeline
 from tests.fakes import TruthPredictor, make_model, mean_level, random_ellipsoids, write_image
 
 SHAPE = (20, 40, 44)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from anystar_batch import pipeline
 from anystar_batch.archive.storage import lock
 from anystar_batch.errors import AnyStarBatchError
 from anystar_batch.events import BlockDone
+from anystar_batch.pipeline import segment
 from tests import small
 from tests.fakes import TruthPredictor
 
@@ -52,17 +52,17 @@ def run(where, image):
     def stop_first(function):
         return lambda *arguments: (stop(), function(*arguments))[1]
 
-    publish, finish = pipeline.publish, pipeline._finish
+    publish, finish = segment.publish, segment._finish
     if where == "publish":
-        pipeline.publish = stop_first(publish)
+        segment.publish = stop_first(publish)
     if where == "finish":
-        pipeline._finish = stop_first(finish)
+        segment._finish = stop_first(finish)
     try:
         small.segment(image, listen, factory=Stopping() if where == "find" else None)
     except AnyStarBatchError as error:
         return f"{type(error).__name__}: {error}"
     finally:
-        pipeline.publish, pipeline._finish = publish, finish
+        segment.publish, segment._finish = publish, finish
     return "done"
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import anystar_batch
-from anystar_batch import pipeline
 from anystar_batch.cli.segmenting import segment as command
 from anystar_batch.engine import engines
 from anystar_batch.errors import ConfigError, ImageError, OutputExistsError
 from anystar_batch.events import BlockDone
 from anystar_batch.options import options_of
+from anystar_batch.pipeline import run_record, segment
 from tests import small
 from tests.fakes import TruthPredictor
 
@@ -28,7 +28,7 @@ SCREEN = {"fail_on_warning", "dry_run", "as_json", "log_file", "quiet", "verbose
 def fake(monkeypatch):
     """The network of the tests, and one worker unless told otherwise."""
     options = {"factory": TruthPredictor(small.truth()), "model": small.model()}
-    monkeypatch.setattr(pipeline, "segment", functools.partial(pipeline.segment, **options))
+    monkeypatch.setattr(segment, "segment", functools.partial(segment.segment, **options))
     monkeypatch.setattr(engines, "natural_workers", lambda *_: 1)
 
 
@@ -140,5 +140,5 @@ def test_the_fields_that_the_page_names_are_those_of_the_result():
     table = page.partition("## What comes back")[2].partition("## What is raised")[0]
     rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)", row)}
-    fields = {f.name for f in dataclasses.fields(pipeline.Summary)} - {"image"}
+    fields = {f.name for f in dataclasses.fields(run_record.Summary)} - {"image"}
     assert named - {"to_json"} == fields

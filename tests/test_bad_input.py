@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch import ahead, deciding, holding
 from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.network.predictor import KerasFactory
+from anystar_batch.pipeline import dry_run, outputs, prepare
 from tests import small
 from tests.fakes import TruthPredictor, write_image
 
@@ -232,7 +232,7 @@ def test_too_little_memory_for_a_tile_says_what_is_needed(tmp_path):
     image = small.small_image(tmp_path / "a.zarr")
     config = small.config(image, run={"memory": 10**9, "workers": 2})
     with pytest.raises(ConfigError, match="give a smaller --tile, fewer --workers or more --mem"):
-        ahead.preview(config, TruthPredictor(small.truth()), small.model())
+        dry_run.preview(config, TruthPredictor(small.truth()), small.model())
     with pytest.raises(ConfigError, match="give a smaller --tile, fewer --workers or more --mem"):
         small.segment(image, run={"memory": 5 * 10**8})
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
@@ -285,9 +285,9 @@ def test_a_read_only_file_system(tmp_path, command, monkeypatch):
     def read_only(path):
         raise OutputError(30, f"{path}: cannot be written (Read-only file system)")
 
-    monkeypatch.setattr(holding, "check_writable", read_only)
+    monkeypatch.setattr(outputs, "check_writable", read_only)
     refused(command("segment", image, *SIZE), 2, "Read-only file system")
-    monkeypatch.setattr(holding.os, "access", lambda *_: False)
+    monkeypatch.setattr(outputs.os, "access", lambda *_: False)
     refused(command("segment", image, *SIZE, "--dry-run"), 2, "no permission")
 
 
@@ -297,7 +297,7 @@ from tests import small
 from tests.fakes import TruthPredictor
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 import functools
-from anystar_batch import cli, pipeline
+from anystar_batch import cli; from anystar_batch.pipeline import segment as pipeline
 options = {"factory": TruthPredictor(small.truth()), "model": small.model()}
 pipeline.segment = functools.partial(pipeline.segment, **options)
 sys.argv = ["anystar-batch", "segment", sys.argv[1], "--diameter", "5um"]
@@ -371,7 +371,7 @@ def test_missing_weights_and_unknown_models(tmp_path):
 
 def test_missing_tensorflow_is_told_before_work(tmp_path, command, monkeypatch):
     image = small.small_image(tmp_path / "a.zarr")
-    monkeypatch.setattr(deciding.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda _: None)
     done = command("segment", image, *SIZE, factory=KerasFactory())
     refused(done, 2, "tensorflow is not installed", "pip install 'anystar-batch[cpu]'")
     assert not (tmp_path / "a.anystar.work").exists()

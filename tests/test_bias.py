@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.parsing import Diameter
-from anystar_batch.pipeline import segment
+from anystar_batch.pipeline.segment import segment
 from anystar_batch.stars.polyhedra import volumes
 from tests.blobs import RAYS, Blobs, soft_image
 from tests.fakes import (

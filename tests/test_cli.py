@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from anystar_batch import __version__, cli, pipeline
+from anystar_batch import __version__, cli
 from anystar_batch.archive.storage.lock import hold
 from anystar_batch.errors import (
     BlockError,
@@ -21,6 +21,8 @@ from anystar_batch.errors import (
     OutOfTimeError,
     OutputError,
 )
+from anystar_batch.pipeline import run_record
+from anystar_batch.pipeline import segment as pipeline
 from tests import small
 from tests.fakes import TruthPredictor
 
@@ -241,7 +243,7 @@ def test_the_exit_code_that_counts_most_wins(monkeypatch, tmp_path, codes, expec
         if code in errors:
             raise errors[code]
         warnings = ("careful",) if code == 3 else ()
-        return pipeline.Summary("i", "l", "s", "done", 1, 1, {}, 1, "f", warnings)
+        return run_record.Summary("i", "l", "s", "done", 1, 1, {}, 1, "f", warnings)
 
     monkeypatch.setattr(pipeline, "segment", segment)
     names = [str(tmp_path / str(n)) for n in range(len(codes))]

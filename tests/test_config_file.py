@@ -10,10 +10,10 @@ import pytest
 from anystar_batch import options
 from anystar_batch.cli import segmenting, sweeping
 from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
-from anystar_batch.effective import NOT_KEPT, effective_options, effective_toml
 from anystar_batch.errors import ConfigError
 from anystar_batch.options import checked, options_of
 from anystar_batch.parsing import Diameter, parse_volume
+from anystar_batch.pipeline.run_record import NOT_KEPT, effective_options, effective_toml
 from tests import small
 
 PARTS = {"prob_thresh": 0.5, "nms_thresh": 0.3, "tile": 64, "precision": "float32"}

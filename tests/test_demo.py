@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 from anystar_batch.archive.images import read_image
-from anystar_batch.demo import VOXEL_UM, run_demo
 from anystar_batch.events import ignore
-from anystar_batch.examples import nuclei, write_example
+from anystar_batch.pipeline.demo import VOXEL_UM, nuclei, run_demo, write_example
 
 
 def test_the_demo_image_is_a_volume_with_a_voxel_size(tmp_path):

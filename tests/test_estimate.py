@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anystar_batch import ahead, estimate
 from anystar_batch.config import SegmentConfig
+from anystar_batch.pipeline import dry_run
 from anystar_batch.stars.rays import golden_spiral
 from tests import small
 from tests.fakes import TruthPredictor
@@ -43,7 +43,7 @@ class Winding:
 def winding(monkeypatch):
     def make(**options):
         predictor = Winding(**options)
-        monkeypatch.setattr(estimate, "clock", predictor)
+        monkeypatch.setattr(dry_run, "clock", predictor)
         return predictor
 
     return make
@@ -53,7 +53,7 @@ def preview(image, factory, *, workers=1, **options):
     run = {"workers": workers} | options.pop("run", {})
     wanted = small.config(image, run=run, **options)
     assert isinstance(wanted, SegmentConfig)
-    return ahead.preview(wanted, factory=factory, model=small.model())
+    return dry_run.preview(wanted, factory=factory, model=small.model())
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -87,7 +87,7 @@ def test_tiles_without_voxels_do_not_count_and_are_not_timed(tmp_path, winding):
     predictor = winding()
     model = small.model(tile=16, context=0)
     wanted = small.config(image, run={"workers": 1})
-    found = ahead.preview(wanted, factory=predictor, model=model)
+    found = dry_run.preview(wanted, factory=predictor, model=model)
     whole = Path(image, "0/c")
     assert [p.as_posix() for p in whole.rglob("*") if p.is_file()] == [f"{whole}/0/0/0"]
     assert 0 < found.estimate.tiles < found.tiles
@@ -96,7 +96,7 @@ def test_tiles_without_voxels_do_not_count_and_are_not_timed(tmp_path, winding):
 
 def test_without_a_stored_tile_nobody_knows(tmp_path, winding, command, monkeypatch):
     image = small.small_image(tmp_path / "a.zarr")
-    monkeypatch.setattr(estimate, "tile_content", lambda *_: "")
+    monkeypatch.setattr(dry_run, "tile_content", lambda *_: "")
     predictor = winding()
     assert preview(image, predictor).estimate is None
     assert predictor.windows == []
@@ -105,7 +105,7 @@ def test_without_a_stored_tile_nobody_knows(tmp_path, winding, command, monkeypa
 
 
 def test_the_scale_that_is_chosen_first_counts_too(tmp_path, winding, monkeypatch):
-    from anystar_batch import probe
+    from anystar_batch.pipeline import probe
 
     image = small.small_image(tmp_path / "a.zarr")
     given = preview(image, winding()).estimate.seconds

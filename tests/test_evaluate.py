@@ -8,12 +8,13 @@ import pytest
 import zarr
 from typer.testing import CliRunner
 
-from anystar_batch import cli, evaluate
+from anystar_batch import cli
 from anystar_batch.errors import ConfigError
-from anystar_batch.evaluate import EvaluateConfig
 from anystar_batch.events import BlockDone, Note, StageDone, StageStarted
 from anystar_batch.measure.matching import IOUS, scores
 from anystar_batch.measure.overlaps import match, pool
+from anystar_batch.pipeline import evaluate
+from anystar_batch.pipeline.evaluate import EvaluateConfig
 from tests.crowded import cells
 from tests.fakes import write_image
 

@@ -13,8 +13,8 @@ from anystar_batch.errors import ConfigError
 from anystar_batch.events import BlockDone, Note, ignore
 from anystar_batch.geometry import Box, grid_range
 from anystar_batch.parsing import Diameter, Volume, parse_volume
-from anystar_batch.pipeline import segment
-from anystar_batch.places import run_places
+from anystar_batch.pipeline.outputs import output_paths
+from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.number import removed
 from anystar_batch.stages.plan import fingerprint_parts
 from anystar_batch.stages.task import model_rays, position_keys
@@ -152,7 +152,7 @@ def test_whoever_fails_by_hand_is_removed_and_nobody_else(image, expected, filte
     kept = expected.survivors.take(standing)
     plan = plan_of(image, None, 6.0, MODEL)
     shown = owns_voxel(kept, model_rays(MODEL), plan.lattice, Box.of_shape(SHAPE))
-    keys = np.load(Path(run_places(config(image, filters)).work) / "instances-0.npy")
+    keys = np.load(Path(output_paths(config(image, filters)).work) / "instances-0.npy")
     assert keys.tolist() == position_keys(kept.points[shown], SHAPE).tolist()
     assert 5 < summary.instances == len(keys) < len(expected.survivors)
     # The table: numbers without gaps, and the measures that were asked for.

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anystar_batch import ahead
-from anystar_batch.describe import describe
 from anystar_batch.errors import AnyStarBatchError
+from anystar_batch.pipeline import dry_run
+from anystar_batch.pipeline.info import describe
 from tests import small
 from tests.fakes import TruthPredictor
 from tests.mutants import spoil, text_of
@@ -71,7 +71,7 @@ def test_spoilt_metadata(tmp_path, version, what):
                     _, images = describe(str(image))
                     list(images)
                 else:
-                    ahead.preview(small.config(image), model=small.model(), factory=factory)
+                    dry_run.preview(small.config(image), model=small.model(), factory=factory)
             outcomes["good"] += 1
         except AnyStarBatchError as error:
             outcomes["refused"] += 1

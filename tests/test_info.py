@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import zarr
 
-from anystar_batch import origin
 from anystar_batch.archive.label_place import KEY
-from anystar_batch.origin import Origin, label_origin
+from anystar_batch.pipeline import info
+from anystar_batch.pipeline.info import Origin, label_origin
 from anystar_batch.stages import plan
 from tests import small
 from tests.test_plates import make_plate
@@ -101,16 +101,16 @@ def test_a_label_of_an_image_that_has_changed_is_not_current(tmp_path, command):
 def test_a_label_of_another_method_or_model_is_not_current(tmp_path, command, monkeypatch):
     image = small.small_image(tmp_path / "a.zarr")
     command("segment", image, *RUN)
-    monkeypatch.setattr(origin, "bundled_models", lambda: {"fake": tmp_path})
-    monkeypatch.setattr(origin, "load_model", lambda _: small.model())
+    monkeypatch.setattr(info, "bundled_models", lambda: {"fake": tmp_path})
+    monkeypatch.setattr(info, "load_model", lambda _: small.model())
     assert described(command, image)["labels"][0]["is_current"] is True
     import dataclasses
 
     newer = dataclasses.replace(small.model(), sha256="1" * 64, version="2")
-    monkeypatch.setattr(origin, "load_model", lambda _: newer)
+    monkeypatch.setattr(info, "load_model", lambda _: newer)
     (label,) = described(command, image)["labels"]
     assert label["why"] == "another fake is installed: version 2"
-    monkeypatch.setattr(origin, "ALGORITHM", plan.ALGORITHM + 1)
+    monkeypatch.setattr(info, "ALGORITHM", plan.ALGORITHM + 1)
     (label,) = described(command, image)["labels"]
     assert label["why"] == f"made by method {plan.ALGORITHM}, now {plan.ALGORITHM + 1}"
 

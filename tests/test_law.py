@@ -14,7 +14,7 @@ import zarr
 from anystar_batch.config import Filters, RunConfig
 from anystar_batch.engine.engines import InlineEngine, open_engine
 from anystar_batch.parsing import Volume
-from anystar_batch.pipeline import segment
+from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.task import model_rays
 from anystar_batch.stars.suppress import suppress
 from tests.fakes import make_model, random_ellipsoids

@@ -14,7 +14,7 @@ from anystar_batch.engine.engines import open_engine
 from anystar_batch.geometry import Box
 from anystar_batch.network.bundled import load_model
 from anystar_batch.network.predictor import KerasPredictor
-from anystar_batch.pipeline import segment
+from anystar_batch.pipeline.segment import segment
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.rays import rays_from_config
 from anystar_batch.stars.suppress import suppress

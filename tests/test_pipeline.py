@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import zarr
 
-from anystar_batch import deciding, holding, pipeline
 from anystar_batch.archive import labels
 from anystar_batch.archive.storage import files
 from anystar_batch.errors import BlockError, LedgerMismatchError, OutputExistsError
 from anystar_batch.events import BlockDone, StageStarted
 from anystar_batch.parsing import Diameter
-from anystar_batch.places import run_places
+from anystar_batch.pipeline import outputs, prepare, segment
+from anystar_batch.pipeline.outputs import output_paths
 from anystar_batch.stages import table
 from anystar_batch.stages.ledger import Ledger
 from tests import small
@@ -130,7 +130,7 @@ def test_other_options_than_the_unfinished_runs_are_refused_by_the_command(image
 
 
 def natural(monkeypatch, precision):
-    monkeypatch.setattr(deciding, "natural_precision", lambda _: precision)
+    monkeypatch.setattr(prepare, "natural_precision", lambda _: precision)
 
 
 def precision_of(image):
@@ -299,7 +299,7 @@ def test_cut_short_while_it_replaces_a_label(image, reference, monkeypatch, wher
         if where == "exchange":
             cut_exchange(stop, monkeypatch.setattr)
         else:
-            monkeypatch.setattr(pipeline if where == "_finish" else labels, where, stop)
+            monkeypatch.setattr(segment if where == "_finish" else labels, where, stop)
 
     options = {"run": {"overwrite": True}, "diameter": Diameter(size, "um")}
     with pytest.raises(Stop):
@@ -334,7 +334,7 @@ def test_killed_after_publishing_the_next_command_brings_the_table(image, refere
     def stop(*_):
         raise Stop
 
-    monkeypatch.setattr(pipeline, "_finish", stop)
+    monkeypatch.setattr(segment, "_finish", stop)
     with pytest.raises(Stop):
         small.segment(image)
     monkeypatch.undo()
@@ -464,7 +464,7 @@ def test_no_objects_is_a_published_warning(image):
 def test_candidates_too_large_are_counted_and_told(image):
     notes = []
     options = {"factory": TruthPredictor(small.truth()), "model": small.model(max_radius=4.6)}
-    pipeline.segment(small.config(image), notes.append, **options)
+    segment.segment(small.config(image), notes.append, **options)
     told = [n.text for n in notes if hasattr(n, "text") and "were dropped" in n.text]
     assert len(told) == 1
     assert "give a larger --diameter" in told[0]
@@ -484,9 +484,9 @@ def test_the_fingerprint_of_a_work_directory(tmp_path):
 def test_errors_of_the_system_name_the_place(tmp_path):
     from anystar_batch.errors import OutputError
 
-    places = run_places(small.config(tmp_path / "a.zarr"))
+    places = output_paths(small.config(tmp_path / "a.zarr"))
     message = r"/x: cannot be written \(Permission"
-    with pytest.raises(OutputError, match=message), holding.named_errors(places):
+    with pytest.raises(OutputError, match=message), outputs.named_errors(places):
         raise PermissionError(13, "Permission denied", "/x")
 
 

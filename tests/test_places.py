@@ -2,12 +2,12 @@
 
 import pytest
 
-from anystar_batch import places
 from anystar_batch.archive.storage.files import move_atomic
 from anystar_batch.config import RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, OutputError
-from anystar_batch.naming import name_images
-from anystar_batch.places import run_places
+from anystar_batch.pipeline import outputs
+from anystar_batch.pipeline.inputs import name_images
+from anystar_batch.pipeline.outputs import output_paths
 from tests import small
 
 
@@ -63,7 +63,7 @@ def test_what_is_no_image_is_left_to_whoever_opens_it(tmp_path):
 
 
 def test_places_in_the_image():
-    found = run_places(SegmentConfig(image="/d/a.ome.zarr"))
+    found = output_paths(SegmentConfig(image="/d/a.ome.zarr"))
     assert found.label.path == "/d/a.ome.zarr/labels/anystar"
     assert found.stats == "/d/a.anystar.csv"
     assert found.report == "/d/a.anystar.html"
@@ -75,7 +75,7 @@ def test_places_in_the_image():
 
 
 def test_places_in_an_output_directory():
-    found = run_places(SegmentConfig(image="/d/a.ome.zarr", label="n", output="/out"))
+    found = output_paths(SegmentConfig(image="/d/a.ome.zarr", label="n", output="/out"))
     assert found.label.path == "/out/a.n.ome.zarr"
     assert (found.stats, found.work, found.locks) == (
         "/out/a.n.csv",
@@ -86,7 +86,7 @@ def test_places_in_an_output_directory():
 
 def test_a_work_directory_elsewhere_has_a_lock_of_its_own():
     run = RunConfig(work_dir="/scratch")
-    found = run_places(SegmentConfig(image="/d/a.zarr", label="v1.2", run=run))
+    found = output_paths(SegmentConfig(image="/d/a.zarr", label="v1.2", run=run))
     assert found.work == "/scratch/a.v1.2.work"
     assert found.locks == ("/d/a.v1.2.lock", "/scratch/a.v1.2.lock")
 
@@ -99,7 +99,7 @@ def test_a_file_is_moved_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(places.os, "fsync", full)
+    monkeypatch.setattr(outputs.os, "fsync", full)
     with pytest.raises(OutputError, match="no space left"):
         move_atomic(source, target)
     assert target.read_text() == "old"

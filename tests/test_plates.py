@@ -10,8 +10,8 @@ import zarr
 from pyarrow import parquet
 
 from anystar_batch.measure.files import open_table
-from anystar_batch.naming import PlateField
-from anystar_batch.plates import Plate, gather
+from anystar_batch.pipeline.inputs import Plate, PlateField
+from anystar_batch.pipeline.plate_table import gather
 from tests import small
 
 SIZE = ["--diameter", "5um", "--no-report", "-q"]

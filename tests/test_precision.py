@@ -10,7 +10,7 @@ from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.geometry import Box
 from anystar_batch.network.predictor import KerasFactory
 from anystar_batch.parsing import Diameter
-from anystar_batch.pipeline import segment
+from anystar_batch.pipeline.segment import segment
 from bench.quality import write_truth
 from trainer.score import Tally, match
 from trainer.volumes import bbbc050, gonuclear, tgmm

@@ -6,12 +6,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from anystar_batch import probe as probe_module
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box
-from anystar_batch.probe import CONFIDENT, TRIALS, probe_diameter, texture
+from anystar_batch.pipeline import probe as probe_module
+from anystar_batch.pipeline.probe import CONFIDENT, TRIALS, probe_diameter, texture
 from anystar_batch.report.probe_figure import HEIGHT, MARK, WIDTH, probe_svg
 from anystar_batch.stages.plan import make_plan
 from anystar_batch.stages.sampling import all_limits

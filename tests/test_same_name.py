@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from anystar_batch.ahead import Standing, standing
 from anystar_batch.errors import OutputExistsError
-from anystar_batch.record import NOTHING_TO_DO
+from anystar_batch.pipeline.dry_run import Standing, standing
+from anystar_batch.pipeline.run_record import NOTHING_TO_DO
 from tests import small
 
 

@@ -15,7 +15,7 @@ from anystar_batch.geometry import Box
 from anystar_batch.network.resample import resample, source_box, tile_taps
 from anystar_batch.network.tiles import coarse_view, plan_tiles
 from anystar_batch.parsing import Diameter, parse_scales
-from anystar_batch.pipeline import segment
+from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.predict import _one_a_point
 from anystar_batch.stars.candidates import Candidates
 from tests.blobs import Blobs

@@ -9,7 +9,7 @@ from anystar_batch.config import RunConfig
 from anystar_batch.engine import external_cluster
 from anystar_batch.engine.engines import InlineEngine, open_engine
 from anystar_batch.errors import ConfigError
-from anystar_batch.pipeline import segment
+from anystar_batch.pipeline.segment import segment
 from tests.law import SHAPE, digests, law_config, law_factory, law_model, write_law_image
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from anystar_batch import selftest
 from anystar_batch.cli import app
 from anystar_batch.errors import OutputError
 from anystar_batch.events import ignore
-from anystar_batch.examples import phantom
-from anystar_batch.selftest import Check, Selftest, run_selftest
+from anystar_batch.pipeline import selftest
+from anystar_batch.pipeline.demo import phantom
+from anystar_batch.pipeline.selftest import Check, Selftest, run_selftest
 
 pytestmark = pytest.mark.network
 

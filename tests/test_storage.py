@@ -227,7 +227,7 @@ def test_gs_addresses_reach_their_library(bucket, local, command, monkeypatch):
 def test_local_work_loads_no_library_of_stores():
     code = (
         "import sys\n"
-        "from anystar_batch import places\n"
+        "from anystar_batch.pipeline import outputs as places\n"
         "names = ('fsspec.asyn', 's3fs', 'aiohttp', 'gcsfs', 'botocore')\n"
         "from anystar_batch.archive import images\n"
         "print([m for m in names if m in sys.modules])\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import zarr
 
-from anystar_batch import deciding, pipeline, publication
+from anystar_batch.archive import labels
 from anystar_batch.archive.storage import lock
 from anystar_batch.archive.storage.lock import hold
 from anystar_batch.config import SegmentConfig
@@ -20,8 +20,10 @@ from anystar_batch.engine import stop
 from anystar_batch.errors import ConfigError, LostLockError
 from anystar_batch.events import BlockFailed, StageStarted
 from anystar_batch.network.bundled import load_model
-from anystar_batch.places import run_places
-from anystar_batch.sweep_config import SweepConfig
+from anystar_batch.pipeline import prepare, segment
+from anystar_batch.pipeline import publish as publication
+from anystar_batch.pipeline.outputs import output_paths
+from anystar_batch.pipeline.sweep import SweepConfig
 from tests import small
 from tests.fakes import TruthPredictor
 from tests.stopped_run import INTERVAL
@@ -172,12 +174,12 @@ def test_a_broken_image_never_stops_the_others(tmp_path, command, monkeypatch):
     (tmp_path / "empty.ome.zarr").mkdir()
     (tmp_path / "young.ome.zarr").mkdir()
     age(tmp_path / "empty.ome.zarr")
-    look = deciding._look
+    look = prepare._look
 
     def fall(reader, *rest):
         return 1 / 0 if "2.ome" in reader.source.path else look(reader, *rest)
 
-    monkeypatch.setattr(deciding, "_look", fall)
+    monkeypatch.setattr(prepare, "_look", fall)
     done = command("sweep", tmp_path, *SIZE, "--json")
     found, whole = outcomes(done)
     assert done.exit_code == whole["exit"] == 1
@@ -432,7 +434,7 @@ def test_a_root_must_be_a_directory_of_images(tmp_path):
 
 def test_a_model_that_is_missing_ends_the_sweep(tmp_path, command, monkeypatch):
     old_image(tmp_path / "a.ome.zarr")
-    monkeypatch.setattr(pipeline, "check_network", load_model)
+    monkeypatch.setattr(segment, "check_network", load_model)
     done = command("sweep", tmp_path, *SIZE, "--json", factory=tmp_path)
     assert done.exit_code == 2
     assert "error" in json.loads(done.stdout)
@@ -459,9 +461,9 @@ def test_from_the_moment_on_at_which_it_lost_the_lock_a_run_writes_nothing(
         if isinstance(event, StageStarted) and event.stage == stage:
             lose()
 
-    publish = pipeline.publish
+    publish = labels.publish
     if stage == "publish":
-        monkeypatch.setattr(pipeline, "publish", lambda *a: (lose(), publish(*a)))
+        monkeypatch.setattr(segment, "publish", lambda *a: (lose(), publish(*a)))
     options = {"diameter": None} if stage == "probe" else {}
     options["run"] = {"block_shape": (64, 64, 64)}
     with pytest.raises(LostLockError, match="lost the lock to process 7 on elsewhere since then"):
@@ -485,7 +487,7 @@ class Losing:
 
 @pytest.mark.parametrize("asked", [1, 2])
 def test_who_lost_the_lock_tidies_nothing_up(tmp_path, asked):
-    places = run_places(SegmentConfig(str(tmp_path / "a.zarr")))
+    places = output_paths(SegmentConfig(str(tmp_path / "a.zarr")))
     work = Path(places.work)
     work.mkdir()
     table = publication.pending_table(places).name

@@ -24,7 +24,7 @@ from anystar_batch.cli.screen import (
 from anystar_batch.errors import AnyStarBatchError
 
 if TYPE_CHECKING:
-    from anystar_batch.selftest import Selftest
+    from anystar_batch.pipeline.selftest import Selftest
 
 
 def info(
@@ -32,7 +32,7 @@ def info(
     as_json: o.AsJson = False,
 ) -> None:
     """Show what an image is, or each field of a plate: axes, levels, voxel sizes, labels."""
-    from anystar_batch.describe import describe, describe_text, field_text  # noqa: PLC0415
+    from anystar_batch.pipeline.info import describe, describe_text, field_text  # noqa: PLC0415
 
     code = DONE
     try:
@@ -66,7 +66,7 @@ def evaluate(  # noqa: PLR0913  (one parameter an option)
     quiet: o.Quiet = False,
 ) -> None:
     """Score the objects of LABELS against those of TRUTH: counts, IoU matches, volumes."""
-    from anystar_batch import evaluate as e  # noqa: PLC0415
+    from anystar_batch.pipeline import evaluate as e  # noqa: PLC0415
     from anystar_batch.report.scores import scores_text  # noqa: PLC0415
 
     start_log(None)
@@ -121,7 +121,7 @@ def demo(
     ] = Path("demo"),
 ) -> None:
     """Segment a small volume that ships with a dependency, and draw what was found."""
-    from anystar_batch.demo import run_demo  # noqa: PLC0415
+    from anystar_batch.pipeline.demo import run_demo  # noqa: PLC0415
 
     start_log(None)
     progress = listener(quiet=False, verbose=False)
@@ -148,7 +148,7 @@ def selftest(
     quiet: o.Quiet = False,
 ) -> None:
     """Segment a phantom with known truth, in one block and in many; exit 1 if anything is off."""
-    from anystar_batch.selftest import run_selftest  # noqa: PLC0415
+    from anystar_batch.pipeline.selftest import run_selftest  # noqa: PLC0415
 
     start_log(None)
     progress = listener(quiet=quiet, verbose=False)

@@ -11,14 +11,14 @@ from anystar_batch.cli.screen import DONE
 
 if TYPE_CHECKING:
     from anystar_batch.config import SegmentConfig
-    from anystar_batch.record import Preview
+    from anystar_batch.pipeline.dry_run import Preview
 
 
 def preview(config: SegmentConfig, *, as_json: bool) -> int:
     """Print what a run would do; return the exit code."""
-    from anystar_batch import ahead  # noqa: PLC0415
+    from anystar_batch.pipeline import dry_run  # noqa: PLC0415
 
-    found = ahead.preview(config)
+    found = dry_run.preview(config)
     is_here = config.run.scheduler is None
     typer.echo(json.dumps(found.to_json()) if as_json else _text(found, is_here=is_here))
     return DONE

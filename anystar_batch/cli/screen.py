@@ -25,9 +25,9 @@ from anystar_batch.errors import (
 )
 
 if TYPE_CHECKING:
-    from anystar_batch.plates import Gathered
+    from anystar_batch.pipeline.plate_table import Gathered
+    from anystar_batch.pipeline.run_record import Summary
     from anystar_batch.progress import Listener
-    from anystar_batch.record import Summary
 
 logger = logging.getLogger(__name__)
 

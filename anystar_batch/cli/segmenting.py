@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,9 +29,9 @@ from anystar_batch.errors import AnyStarBatchError, ConfigError
 if TYPE_CHECKING:
     from anystar_batch.config import SegmentConfig
     from anystar_batch.engine.engines import Engine
-    from anystar_batch.plates import Plate
+    from anystar_batch.pipeline.inputs import Plate
+    from anystar_batch.pipeline.run_record import Summary
     from anystar_batch.progress import Listener
-    from anystar_batch.record import Summary
 
 
 def segment(  # noqa: PLR0913  (one parameter an option)
@@ -119,8 +118,13 @@ def segment(  # noqa: PLR0913  (one parameter an option)
         no_report=no_report,
         restart=restart,
     )
+    from anystar_batch.pipeline.inputs import image_configs  # noqa: PLC0415
+    from anystar_batch.pipeline.plate_table import check_table  # noqa: PLC0415
+
     try:
         todo, plates = image_configs(chosen, images, stats)
+        for plate in plates:
+            check_table(plate, overwrite=chosen.overwrite)
     except AnyStarBatchError as error:
         raise typer.Exit(report(error)) from None
     if dry_run:
@@ -134,66 +138,9 @@ def segment(  # noqa: PLR0913  (one parameter an option)
     raise typer.Exit(code)
 
 
-def image_configs(
-    chosen: o.Chosen, images: list[str], stats: str | None
-) -> tuple[list[SegmentConfig], list[Plate]]:
-    """Return what is wanted of every image; of a container one item a series, of a plate a field.
-
-    Parameters
-    ----------
-    chosen : Chosen
-        The options.
-    images : list of str
-        Paths.
-    stats : str or None
-        Table of a single image, or of a single plate.
-
-    Returns
-    -------
-    configs : list of SegmentConfig
-    plates : list of Plate
-        Whose tables are to be put together afterwards.
-
-    Raises
-    ------
-    ConfigError
-        If an option has a value that cannot be used, or two images would write the same files.
-    OutputExistsError
-        If something else has the place of a plate's table.
-    """
-    from anystar_batch.address import absolute  # noqa: PLC0415
-    from anystar_batch.measure.files import check_kind  # noqa: PLC0415
-    from anystar_batch.naming import name_images  # noqa: PLC0415
-    from anystar_batch.plates import check_table, plates_of  # noqa: PLC0415
-
-    wanted = chosen.segment_config(images[0])
-    named = name_images(images, with_output=chosen.output is not None)
-    is_plate = len(images) == 1 and named[0].of is not None
-    if stats is not None and len(named) > 1 and not is_plate:
-        message = f"--stats names one table, but there are {len(named)} images; leave it out"
-        raise ConfigError(message)
-    table = None if stats is None else absolute(stats)
-    if table is not None:
-        check_kind(table)
-    configs = [
-        replace(
-            wanted,
-            image=one.path,
-            home=one.home,
-            stem=one.stem,
-            stats=None if is_plate else table,
-        )
-        for one in named
-    ]
-    configs, plates = plates_of(named, configs, table)
-    for plate in plates:
-        check_table(plate, overwrite=chosen.overwrite)
-    return configs, plates
-
-
 def _gather_all(plates: list[Plate], code: int, *, as_json: bool) -> int:
     """Put the tables of plates together; return the exit code that counts most."""
-    from anystar_batch.plates import gather  # noqa: PLC0415
+    from anystar_batch.pipeline.plate_table import gather  # noqa: PLC0415
 
     codes = [code]
     for plate in plates:
@@ -240,8 +187,8 @@ def _segment_all(
 
 
 def _segment_one(config: SegmentConfig, engine: Engine, progress: Listener) -> Summary:
-    from anystar_batch import pipeline  # noqa: PLC0415
     from anystar_batch.events import Event  # noqa: PLC0415
+    from anystar_batch.pipeline import segment as pipeline  # noqa: PLC0415
     from anystar_batch.progress import log_event  # noqa: PLC0415
 
     def listen(event: Event) -> None:

@@ -27,9 +27,9 @@ from anystar_batch.errors import AnyStarBatchError, ConfigError
 
 if TYPE_CHECKING:
     from anystar_batch.engine.stop import Stop
+    from anystar_batch.pipeline.sweep import SweepConfig
+    from anystar_batch.pipeline.sweep_outcome import Outcome, Swept
     from anystar_batch.progress import Listener
-    from anystar_batch.sweep_config import SweepConfig
-    from anystar_batch.swept import Outcome, Swept
 
 
 def sweep(  # noqa: PLR0913  (one parameter an option)
@@ -149,7 +149,7 @@ def sweep(  # noqa: PLR0913  (one parameter an option)
 
 def _config(chosen: o.Chosen, root: str, pattern: str, settle: str) -> SweepConfig:
     from anystar_batch.parsing import parse_duration  # noqa: PLC0415
-    from anystar_batch.sweep_config import SweepConfig  # noqa: PLC0415
+    from anystar_batch.pipeline.sweep import SweepConfig  # noqa: PLC0415
 
     wanted = chosen.segment_config(root)
     return SweepConfig(root, wanted, pattern, parse_duration("--settle", settle))
@@ -165,18 +165,18 @@ def _stop(max_hours: float | None) -> Stop:
 
 
 def _preview(config: SweepConfig, *, as_json: bool) -> Swept:
-    from anystar_batch import sweep as s  # noqa: PLC0415
+    from anystar_batch.pipeline import sweep as s  # noqa: PLC0415
 
     return s.preview(config, lambda outcome: _print_outcome(outcome, as_json=as_json))
 
 
 def _sweep(config: SweepConfig, stop: Stop, progress: Listener, *, as_json: bool) -> Swept:
     """Sweep with one engine."""
-    from anystar_batch import sweep as s  # noqa: PLC0415
     from anystar_batch.engine.engines import open_engine  # noqa: PLC0415
     from anystar_batch.engine.machine import available_memory  # noqa: PLC0415
     from anystar_batch.events import Event  # noqa: PLC0415
     from anystar_batch.network.devices import gpu_names  # noqa: PLC0415
+    from anystar_batch.pipeline import sweep as s  # noqa: PLC0415
     from anystar_batch.progress import log_event  # noqa: PLC0415
 
     run = config.wanted.run

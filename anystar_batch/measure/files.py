@@ -163,3 +163,17 @@ class _Parquet:
                 self._stream, table.schema, compression="zstd"
             )
         self._writer.write_table(table)
+
+
+def courses_path(table: str) -> str:
+    """Return the file of intensities over time that belongs to a table.
+
+    Examples
+    --------
+    >>> courses_path("a/embryo.anystar.csv")
+    'a/embryo.anystar.courses.csv'
+    """
+    folder, _, name = table.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    name = f"{stem}.courses.{suffix}" if dot and stem else f"{name}.courses"
+    return f"{folder}/{name}" if folder else name

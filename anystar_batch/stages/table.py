@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from anystar_batch.errors import LedgerMismatchError
 from anystar_batch.events import StageDone, StageStarted
-from anystar_batch.measure.files import open_table
+from anystar_batch.measure.files import courses_path, open_table
 from anystar_batch.measure.partials import Partials, Statistics, intensity_dtype, merge
 from anystar_batch.measure.table import Frame, batches, courses
-from anystar_batch.places import courses_path
 from anystar_batch.stages.run import Run, first_label, instance_count, slices, tile_blocks
 from anystar_batch.stages.task import model_rays
 from anystar_batch.stages.workdir import Sums, load_instances, sums_type

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anystar_batch import pipeline, reporting
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.storage.files import write_json_atomic
 from anystar_batch.errors import LostLockError
 from anystar_batch.events import Note
 from anystar_batch.parsing import Diameter
+from anystar_batch.pipeline import prepare, publish
 from anystar_batch.report import findings
 from anystar_batch.report.page import page
 from anystar_batch.report.seams import BorderGrid, SeamTest
@@ -187,7 +187,7 @@ def broken(_):
 
 def test_a_page_that_fails_spoils_nothing(tmp_path, command, monkeypatch):
     image = small.small_image(tmp_path / "a.zarr")
-    monkeypatch.setattr(reporting, "page", broken)
+    monkeypatch.setattr(publish, "page", broken)
     done = command("segment", image, *SIZE)
     assert done.exit_code == 0
     assert "the report could not be made (OSError: no paint left); label and table" in done.stderr
@@ -217,8 +217,8 @@ def test_a_lost_lock_keeps_the_report_from_writing(tmp_path, monkeypatch):
             raise LostLockError(message)
 
     config = small.config(image, run={"report": True, "block_shape": None})
-    places = pipeline.settle(config, small.model(), TruthPredictor(small.truth())).places
-    reporting.report(config, places, Lost(), notes.append)
+    places = prepare.request(config, small.model(), TruthPredictor(small.truth())).places
+    publish.write_report(config, places, Lost(), notes.append)
     assert "LostLockError" in next(n.text for n in notes if isinstance(n, Note))
     assert record.stat().st_mtime_ns == before
     assert not Path(summary.report).exists()

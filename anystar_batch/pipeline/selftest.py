@@ -18,15 +18,15 @@ from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import OutputError
 from anystar_batch.events import Listener
-from anystar_batch.examples import Phantom, phantom, write_example
 from anystar_batch.geometry import Box
 from anystar_batch.measure.matching import scores
 from anystar_batch.measure.overlaps import match
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.parsing import Diameter
-from anystar_batch.pipeline import segment
-from anystar_batch.record import Summary
+from anystar_batch.pipeline.demo import Phantom, phantom, write_example
+from anystar_batch.pipeline.run_record import Summary
+from anystar_batch.pipeline.segment import segment
 
 COUNT_TOLERANCE = 0.05
 """Largest error of the number of instances, relative."""

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from anystar_batch import holding, reporting
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.labels import create_label, discard, publish, recover
 from anystar_batch.archive.ngff import metadata_fingerprint
@@ -31,22 +30,28 @@ from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import exists, write_bytes_atomic, write_json_atomic
 from anystar_batch.archive.tables import has_table
 from anystar_batch.config import SegmentConfig
-from anystar_batch.deciding import Wanted, check_network, decide, settle
-from anystar_batch.effective import effective_toml
 from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.engine.machine import MemoryMeter, available_memory
 from anystar_batch.errors import ImageChangedError, LedgerMismatchError
 from anystar_batch.events import Event, Listener, Note, StageDone, ignore
 from anystar_batch.network.bundled import Model
 from anystar_batch.network.predictor import PredictorFactory
-from anystar_batch.places import Places
-from anystar_batch.publication import (
+from anystar_batch.pipeline.outputs import (
+    Outputs,
+    check_outputs,
+    check_table_output,
+    lock_outputs,
+    named_errors,
+)
+from anystar_batch.pipeline.prepare import Request, check_network, decide, request
+from anystar_batch.pipeline.publish import (
     PENDING_CONFIG,
     PENDING_PROBE,
     PENDING_RECORD,
     finish,
     hand_over,
     is_cut_short,
+    is_missing,
     is_spent,
     make_folders,
     pending_table,
@@ -55,8 +60,16 @@ from anystar_batch.publication import (
     seen_by_workers,
     throw_away,
     token,
+    write_report,
 )
-from anystar_batch.record import DONE, NOTHING_TO_DO, Summary, provenance, run_record
+from anystar_batch.pipeline.run_record import (
+    DONE,
+    NOTHING_TO_DO,
+    Summary,
+    effective_toml,
+    provenance,
+    run_record,
+)
 from anystar_batch.report.probe_figure import probe_svg
 from anystar_batch.stages import image_identity, number, paint, predict, pyramid, suppress
 from anystar_batch.stages.blocks import block_shape
@@ -100,7 +113,7 @@ def segment(
     AnyStarBatchError
         With a message for the user. Nothing is published then; a rerun continues.
     """
-    wanted = settle(config, model, factory)
+    wanted = request(config, model, factory)
     places, parts, digest = wanted.places, wanted.parts, wanted.digest
     warnings: list[str] = []
     probed: dict[str, float] = {}
@@ -112,16 +125,16 @@ def segment(
             warnings.append(event.text)
         on_event(event)
 
-    holding.check_table_place(config)
-    holding.check_places(places)
-    with holding.named_errors(places), holding.hold_places(places) as fence:
+    check_table_output(config)
+    check_outputs(places)
+    with named_errors(places), lock_outputs(places) as fence:
         recover(places.label, fence.check)
         before = published(config, places, digest)
         if before is not None:
             status = _take_up(config, places, digest, fence, listen)
             count = int(before["instances"])
-            if status == DONE or reporting.is_missing(config, places):
-                reporting.report(config, places, fence, listen)
+            if status == DONE or is_missing(config, places):
+                write_report(config, places, fence, listen)
             empty = _summary(wanted)
             return replace(
                 empty,
@@ -163,11 +176,11 @@ def segment(
         hand_over(places, fence)
         publish(places.label, run.spec, token(digest), provenance(run, parts), fence.check)
         _finish(config, places, fence)
-        reporting.report(config, places, fence, listen)
+        write_report(config, places, fence, listen)
     return replace(summary, report=_page(places), warnings=tuple(warnings))
 
 
-def _leave_record(record: dict[str, Any], options: str, places: Places, fence: Fence) -> None:
+def _leave_record(record: dict[str, Any], options: str, places: Outputs, fence: Fence) -> None:
     """Leave the run record, its options and the probe's picture, where they wait for the label."""
     fence.check()
     write_bytes_atomic(Path(places.work) / PENDING_CONFIG, options.encode())
@@ -178,7 +191,7 @@ def _leave_record(record: dict[str, Any], options: str, places: Places, fence: F
 
 
 def _take_up(
-    config: SegmentConfig, places: Places, digest: str, fence: Fence, listen: Listener
+    config: SegmentConfig, places: Outputs, digest: str, fence: Fence, listen: Listener
 ) -> str:
     """Finish what is published already, if it was cut short; return what that makes of the run."""
     if is_cut_short(places, digest):
@@ -200,12 +213,12 @@ def _take_up(
     return NOTHING_TO_DO
 
 
-def _page(places: Places) -> str | None:
+def _page(places: Outputs) -> str | None:
     """The page, if there is one."""
     return places.report if Path(places.report).exists() else None
 
 
-def _summary(wanted: Wanted) -> Summary:
+def _summary(wanted: Request) -> Summary:
     """What is known of a run before it has done anything."""
     config, places, source = wanted.config, wanted.places, wanted.source
     times = config.result.segmented_times(source.num_times)
@@ -222,7 +235,7 @@ def _summary(wanted: Wanted) -> Summary:
     )
 
 
-def _segment(run: Run, places: Places, parts: Mapping[str, object]) -> int:
+def _segment(run: Run, places: Outputs, parts: Mapping[str, object]) -> int:
     """Do every stage up to the finished table; return the number of instances."""
     hidden = places.label.hidden_path(token(run.ledger.fingerprint))
     if run.ledger.entries("paint") and not exists(hidden):
@@ -280,6 +293,6 @@ def _run(
     return Run(work, ledger, engine, on_event, shape)
 
 
-def _finish(config: SegmentConfig, places: Places, fence: Fence) -> None:
+def _finish(config: SegmentConfig, places: Outputs, fence: Fence) -> None:
     """Bring table and record to their places; the run is over."""
     finish(config, places, fence)

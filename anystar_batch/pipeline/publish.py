@@ -1,14 +1,24 @@
-"""How a run meets what is there already: what is published, what was cut short.
+"""Publish: take up what is there already, put results in their places, judge and show them.
 
-A finished run leaves table and record where they wait (`Places.pending`: the work directory, or
+A finished run leaves table and record where they wait (`Outputs.pending`: the work directory, or
 beside the results in an object store), publishes the label, and only then moves the two to their
 places. A run that finds a record waiting beside a published label of its own
 fingerprint was cut short in between, and finishes that.
+
+The page comes last. Nothing here touches the label or its table, and nothing that goes wrong here
+fails a run: it is a warning. A page is whole or absent; a run that finds its result published
+without one writes it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 import shutil
+import tempfile
+import time as clock
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from anystar_batch.address import absolute_place, is_remote, parent
@@ -23,13 +33,20 @@ from anystar_batch.archive.storage.files import (
     make_folder,
     move_atomic,
     names,
+    read_bytes,
     remove,
     remove_tree,
+    write_bytes_atomic,
+    write_json_atomic,
 )
 from anystar_batch.archive.tables import write_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import OutputExistsError
-from anystar_batch.places import Places, courses_path
+from anystar_batch.events import Listener, Note, StageDone, StageStarted
+from anystar_batch.measure.files import courses_path
+from anystar_batch.pipeline.outputs import Outputs
+from anystar_batch.report.findings import gather
+from anystar_batch.report.page import page
 from anystar_batch.stages import workdir
 from anystar_batch.stages.ledger import Ledger
 
@@ -45,26 +62,28 @@ PENDING_PROBE = "probe.svg"
 PENDING_TABLE = "table"
 """The finished table in the work directory, until the label is published, without its suffix."""
 
+logger = logging.getLogger(__name__)
+
 
 def token(digest: str) -> str:
     """Return what tells the hidden label of this result from that of another."""
     return digest[:12]
 
 
-def seen_by_workers(image: str, places: Places) -> tuple[str, ...]:
+def seen_by_workers(image: str, places: Outputs) -> tuple[str, ...]:
     """Return the directories and addresses that every worker must see."""
     store = (places.label.parent,) if is_remote(places.label.parent) else ()
     return (image, places.work, *store)
 
 
-def make_folders(places: Places) -> None:
+def make_folders(places: Outputs) -> None:
     """Make the directories that work needs."""
     for name in (workdir.CANDIDATES, workdir.SURVIVORS, workdir.PARTIALS):
         (Path(places.work) / name).mkdir(parents=True, exist_ok=True)
     make_folder(parent(places.stats))
 
 
-def throw_away(places: Places, digest: str, fence: Fence) -> None:
+def throw_away(places: Outputs, digest: str, fence: Fence) -> None:
     """Delete the work directory and the hidden label of the unfinished run, whatever its options.
 
     Parameters
@@ -83,7 +102,7 @@ def throw_away(places: Places, digest: str, fence: Fence) -> None:
         remove_tree(places.pending)
 
 
-def fingerprints(places: Places, *, with_label: bool) -> set[str]:
+def fingerprints(places: Outputs, *, with_label: bool) -> set[str]:
     """Return the fingerprints of what is here: of the work directory, and of a published label.
 
     Parameters
@@ -104,7 +123,7 @@ def _ours(attributes: JSON | None) -> JSON:
     return found if isinstance(found, dict) else {}
 
 
-def published(config: SegmentConfig, places: Places, digest: str) -> JSON | None:
+def published(config: SegmentConfig, places: Outputs, digest: str) -> JSON | None:
     """Return the provenance of this very result if it is published; None if it must be made.
 
     Parameters
@@ -151,18 +170,18 @@ def published(config: SegmentConfig, places: Places, digest: str) -> JSON | None
     return ours
 
 
-def put_table(config: SegmentConfig, places: Places) -> None:
+def put_table(config: SegmentConfig, places: Outputs) -> None:
     """Put the table into the image, if that is wanted and the table is there."""
     if config.run.table and exists(places.stats):
         write_table(config.image, config.label, places.stats, config.label)
 
 
-def pending_table(places: Places) -> Path:
+def pending_table(places: Outputs) -> Path:
     """Return where the finished table waits until the label is published."""
     return Path(places.work) / f"{PENDING_TABLE}{PurePosixPath(places.stats).suffix}"
 
 
-def is_cut_short(places: Places, digest: str) -> bool:
+def is_cut_short(places: Outputs, digest: str) -> bool:
     """Return whether a finished run left its table and record waiting.
 
     Parameters
@@ -176,7 +195,7 @@ def is_cut_short(places: Places, digest: str) -> bool:
     return record is not None and record["summary"]["fingerprint"] == digest
 
 
-def hand_over(places: Places, fence: Fence) -> None:
+def hand_over(places: Outputs, fence: Fence) -> None:
     """Bring what waits for the label from the work directory to where it waits; the record last.
 
     Parameters
@@ -195,7 +214,7 @@ def hand_over(places: Places, fence: Fence) -> None:
             copy(f"{places.work}/{name}", f"{places.pending}/{name}")
 
 
-def is_spent(places: Places, digest: str) -> bool:
+def is_spent(places: Outputs, digest: str) -> bool:
     """Return whether the work directory is what a run left that has published this very result."""
     ours = _ours(published_attributes(places.label))
     return ours.get("fingerprint") == digest == Ledger.fingerprint_in(
@@ -203,7 +222,7 @@ def is_spent(places: Places, digest: str) -> bool:
     ) and not exists(places.label.hidden_path(token(digest)))
 
 
-def finish(config: SegmentConfig, places: Places, fence: Fence) -> None:
+def finish(config: SegmentConfig, places: Outputs, fence: Fence) -> None:
     """Bring table and record to their places after the label is published; tidy up."""
     fence.check()
     waiting = places.pending
@@ -245,3 +264,72 @@ def finish(config: SegmentConfig, places: Places, fence: Fence) -> None:
         remove_tree(waiting)
     if not config.run.keep_work:
         shutil.rmtree(places.work, ignore_errors=True)
+
+
+def is_missing(config: SegmentConfig, places: Outputs) -> bool:
+    """Return whether a published result lacks the page that it should have, and can get it."""
+    return (
+        config.run.report
+        and not exists(places.report)
+        and exists(places.record)
+        and exists(places.stats)
+    )
+
+
+def write_report(config: SegmentConfig, places: Outputs, fence: Fence, on_event: Listener) -> None:
+    """Judge a published result; tell of warnings, add them to the run record, write the page.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+        Whether a page is wanted.
+    places : Places
+        Where record and table are.
+    fence : Fence
+        Asked before anything is written.
+    on_event : callable
+        Told of every warning, also of a page that could not be written.
+    """
+    on_event(StageStarted("report", 1))
+    started = clock.perf_counter()
+    try:
+        _write_report(config, places, fence, on_event)
+    except Exception as error:  # the result is published: nothing may fail it now
+        logger.warning("report", exc_info=error)
+        text = (
+            f"the report could not be made ({type(error).__name__}: {error}); label and table are "
+            "published and not affected"
+        )
+        on_event(Note(text, is_warning=True))
+    on_event(StageDone("report", clock.perf_counter() - started))
+
+
+def _write_report(config: SegmentConfig, places: Outputs, fence: Fence, on_event: Listener) -> None:
+    record = json.loads(read_bytes(places.record) or b"")
+    with _at_hand(places.stats) as stats:
+        found = gather(record, stats)
+    for text in found.warnings:
+        on_event(Note(text, is_warning=True))
+    # What an earlier report has judged is judged anew.
+    before = (record.get("checks") or {}).get("warnings", [])
+    kept = [text for text in record["summary"]["warnings"] if text not in before]
+    record["summary"]["warnings"] = [*kept, *found.warnings]
+    record["checks"] = found.to_json()
+    fence.check()
+    write_json_atomic(places.record, record)
+    if config.run.report:
+        document = page(found).encode("utf-8")
+        fence.check()
+        write_bytes_atomic(places.report, document)
+
+
+@contextlib.contextmanager
+def _at_hand(path: str) -> Iterator[Path]:
+    """Give a file under a local path: itself, or a copy of an object."""
+    if not is_remote(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="anystar-batch-") as folder:
+        local = Path(folder, path.rpartition("/")[2])
+        copy(path, local)
+        yield local

@@ -14,24 +14,26 @@ time to stop. Two sweeps never work on one root at once, and runs on one image n
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
+import math
 import os
 import time as clock
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from anystar_batch import pipeline
-from anystar_batch.ahead import Standing
-from anystar_batch.ahead import standing as standing_of
+from anystar_batch.address import is_remote
 from anystar_batch.archive.discovery import (
     Settling,
     find_zarrs,
     images_in,
     is_any_young,
+    is_zarr,
     newest_file,
 )
 from anystar_batch.archive.images import read_image
+from anystar_batch.archive.nodes import local_path
 from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.lock import file_system_now, hold
@@ -49,15 +51,20 @@ from anystar_batch.errors import (
     OutputError,
 )
 from anystar_batch.events import Listener, Note, ignore
-from anystar_batch.naming import name_images
 from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.predictor import PredictorFactory
-from anystar_batch.plates import Plate, gather, plates_of
-from anystar_batch.record import DONE
-from anystar_batch.sweep_config import SweepConfig
-from anystar_batch.swept import Outcome, Status, Swept
+from anystar_batch.pipeline import segment
+from anystar_batch.pipeline.dry_run import Standing
+from anystar_batch.pipeline.dry_run import standing as standing_of
+from anystar_batch.pipeline.inputs import Plate, name_images, plates_of
+from anystar_batch.pipeline.plate_table import gather
+from anystar_batch.pipeline.run_record import DONE
+from anystar_batch.pipeline.sweep_outcome import Outcome, Status, Swept
 
 logger = logging.getLogger(__name__)
+
+LOCK = "anystar-batch-sweep"
+"""How the name of a root's lock file begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +300,7 @@ def _segment(shared: _Sweeping, config: SegmentConfig) -> Outcome:
     """Segment an image, unless it was written to since it was judged: the night is long."""
     if newest_file(read_image(config.image), shared.settling) is None:
         return Outcome(config.image, Status.WAITING)
-    summary = pipeline.segment(
+    summary = segment.segment(
         config,
         shared.on_event,
         engine=shared.engine,
@@ -338,3 +345,59 @@ def _failure(shared: _Sweeping, error: Exception, image: str, top: str) -> Outco
         return Outcome(image, Status.FAILED, str(error))
     logger.critical("unexpected", exc_info=error)
     return Outcome(image, Status.FAILED, f"unexpected {type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepConfig:
+    """One sweep.
+
+    Parameters
+    ----------
+    root : str
+        Directory below which images lie.
+    wanted : SegmentConfig
+        What is wanted of every image; its `image`, `home` and `stem` are not looked at.
+    pattern : str
+        Names of the directories that are images.
+    settle : float
+        Seconds without a new file after which an image is complete.
+    """
+
+    root: str
+    wanted: SegmentConfig
+    pattern: str = "*.ome.zarr"
+    settle: float = 900.0
+
+    def __post_init__(self) -> None:
+        root = os.path.abspath(local_path(self.root))  # noqa: PTH100  (keeps links)
+        object.__setattr__(self, "root", root)
+        if not Path(root).is_dir():
+            message = f"{root}: no directory; give the one below which the images lie"
+            raise ConfigError(message)
+        if is_zarr(root):
+            message = f"{root}: a Zarr itself, not a directory of images; use `segment`"
+            raise ConfigError(message)
+        output = self.wanted.output
+        if output is not None and is_remote(output):
+            message = (
+                f"--output: {output}: a sweep writes to directories of this machine only; for "
+                "object stores use `segment`"
+            )
+            raise ConfigError(message)
+        if not self.pattern or "/" in self.pattern:
+            message = f"--pattern: got {self.pattern!r}; expected one of names, such as *.ome.zarr"
+            raise ConfigError(message)
+        if not 0 <= self.settle < math.inf:
+            message = f"--settle: got {self.settle:g} s; expected none or some"
+            raise ConfigError(message)
+        if self.wanted.stats is not None or self.wanted.run.restart:
+            message = "a sweep names its tables itself, and throws no unfinished run away"
+            raise ConfigError(message)
+
+    @property
+    def lock(self) -> str:
+        """The root's lock file: beside the results, so that `--output` leaves the root alone."""
+        if self.wanted.output is None:
+            return f"{self.root}/{LOCK}.lock"
+        digest = hashlib.sha256(self.root.encode()).hexdigest()[:8]
+        return f"{local_path(self.wanted.output)}/{LOCK}.{digest}.lock"

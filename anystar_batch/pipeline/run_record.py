@@ -1,7 +1,12 @@
-"""What a run says of itself: to the caller, in the label's attributes, in the run record.
+"""The run record: what a run says to its caller, in the label's attributes, in files beside it.
 
 The label's attributes are equal for equal results; when, where and with how many workers they were
 made stands in the run record only.
+
+Its options are a file that `--config` takes. `anystar-batch segment IMAGE --config FILE` makes the
+same bytes again. What model or machine have decided is written out (thresholds, tile, precision); a
+probed diameter is not, since the probe finds it again, and a diameter that was given makes another
+fingerprint.
 """
 
 from __future__ import annotations
@@ -12,15 +17,17 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from anystar_batch import __version__
 from anystar_batch.config import SegmentConfig
-from anystar_batch.estimate import Estimate
 from anystar_batch.geometry import ZYX
-from anystar_batch.places import Places
-from anystar_batch.stages.blocks import PROCESS_BYTES, units_per_block
-from anystar_batch.stages.plan import Plan
+from anystar_batch.network.bundled import bundled_models
+from anystar_batch.parsing import Volume
+from anystar_batch.stages.blocks import units_per_block
 from anystar_batch.stages.run import Run, instance_count, removed_counts
 
 DONE = "done"
@@ -31,6 +38,14 @@ PACKAGES = ("keras", "stardist", "numpy", "numba", "scipy", "zarr", "dask", "pil
 
 NOTHING_TO_DO = "nothing to do"
 """Status of a run that found its very result published."""
+
+HEADER = (
+    "# The options of a run. The same again: anystar-batch segment IMAGE --config THIS_FILE\n"
+    "# An option on the command line wins over its line here.\n"
+)
+
+NOT_KEPT = frozenset({"overwrite", "restart"})
+"""Options that speak of what lay there when the run began: whoever repeats it decides anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,72 +92,6 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
         return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What a run would do: the answer of a dry run.
-
-    Parameters
-    ----------
-    plan : Plan
-        What was decided.
-    status : str
-        `new`, `replace` where a published label would make room, or `nothing to do`.
-    block_shape : (z, y, x)
-        Level-0 voxels of a block.
-    blocks : int
-        Blocks of tiles over all times.
-    tiles : int
-        Tiles over all times.
-    label_bytes : int
-        Uncompressed size of the label's levels.
-    tile_bytes, block_bytes : int
-        Memory of the network for one tile, and of a block besides.
-    places : Places
-        Where results would go.
-    tiles_done : int
-        Of the tiles: those that an unfinished run has done.
-    estimate : Estimate or None
-        What one tile took; None where there is nothing to do, or no tile with anything stored.
-    free_bytes : int
-        Of the fuller of the disks on which work and results lie; object stores do not count.
-    """
-
-    plan: Plan
-    status: str
-    block_shape: ZYX
-    blocks: int
-    tiles: int
-    label_bytes: int
-    tile_bytes: int
-    block_bytes: int
-    places: Places
-    tiles_done: int = 0
-    estimate: Estimate | None = None
-    free_bytes: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the preview as plain JSON values."""
-        known = self.estimate
-        return {
-            "image": self.plan.source.path,
-            "label": self.places.label.path,
-            "stats": self.places.stats,
-            "status": self.status,
-            "plan": self.plan.to_json(),
-            "block_shape": list(self.block_shape),
-            "blocks": self.blocks,
-            "tiles": self.tiles,
-            "label_bytes_uncompressed": self.label_bytes,
-            "memory_per_worker": self.tile_bytes + self.block_bytes + PROCESS_BYTES,
-            "tiles_done": self.tiles_done,
-            "seconds": None if known is None else round(known.seconds, 1),
-            "tile_seconds": None if known is None else round(known.tile_seconds, 4),
-            "workers": None if known is None else known.workers,
-            "work_bytes": None if known is None else known.work_bytes,
-            "free_bytes": self.free_bytes,
-        }
 
 
 def provenance(run: Run, parts: Mapping[str, object]) -> dict[str, object]:
@@ -268,3 +217,75 @@ def versions(backend: str) -> dict[str, str]:
                 found[name] = importlib.metadata.version(distribution)
                 break
     return found
+
+
+def effective_options(config: SegmentConfig, parts: Mapping[str, object]) -> dict[str, object]:
+    """Return the options of a run by the names of `cli.options.Chosen`, as they are typed.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+        What was asked for.
+    parts : mapping
+        What the fingerprint was made of: what was decided where nothing was asked for.
+
+    Returns
+    -------
+    dict
+        Text, numbers, lists and booleans; what is not there has its default.
+    """
+    wanted, run, filters = config.result, config.run, config.result.filters
+    diameter = wanted.diameter
+    options = {
+        "label": config.label,
+        "output": config.output,
+        "stats": config.stats,
+        "model": _model(config.model),
+        "channel": wanted.channel,
+        "time": wanted.time,
+        "reference_time": wanted.reference_time,
+        "diameter": None if diameter is None else f"{diameter.value!r}{diameter.unit}",
+        "scales": ",".join(map(str, wanted.scales)),
+        "voxel_size": None if wanted.voxel_size is None else list(wanted.voxel_size),
+        "prob_thresh": parts["prob_thresh"],
+        "nms_thresh": parts["nms_thresh"],
+        "min_volume": _volume(filters.min_volume),
+        "max_volume": _volume(filters.max_volume),
+        "min_prob": filters.min_prob,
+        "min_contrast": filters.min_contrast,
+        "min_regularity": filters.min_regularity,
+        "measure": ",".join(wanted.measure),
+        "tile": parts["tile"],
+        "precision": parts["precision"],
+        "backend": wanted.backend,
+        "block_shape": None if run.block_shape is None else list(run.block_shape),
+        "memory": None if run.memory is None else f"{run.memory}B",
+        "workers": run.workers,
+        "scheduler": run.scheduler,
+        "work_dir": run.work_dir,
+        "table": run.table,
+        "no_report": not run.report,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def effective_toml(config: SegmentConfig, parts: Mapping[str, object]) -> str:
+    """Return the options of a run as the text of a TOML file; see `effective_options`.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+    parts : mapping
+    """
+    options = effective_options(config, parts)
+    return HEADER + tomli_w.dumps({name.replace("_", "-"): v for name, v in options.items()})
+
+
+def _model(name: str) -> str:
+    """A model by name, or its folder as everybody finds it."""
+    is_folder = name not in bundled_models() and Path(name).is_dir()
+    return str(Path(name).absolute()) if is_folder else name
+
+
+def _volume(volume: Volume | None) -> str | None:
+    return None if volume is None else f"{volume.value!r}{volume.unit}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from anystar_batch.record import Summary
+from anystar_batch.pipeline.run_record import Summary
 
 
 class Status(StrEnum):

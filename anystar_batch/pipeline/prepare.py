@@ -1,4 +1,4 @@
-"""What is decided of one image before work: which result is wanted, by what, at which scale."""
+"""Prepare one image before work: which result is asked for, by what model, at which scale."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import Any
 
-from anystar_batch import publication
 from anystar_batch.address import absolute
 from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
@@ -19,8 +18,9 @@ from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.predictor import KerasFactory, PredictorFactory, extra_of
 from anystar_batch.network.unet import PRECISIONS
-from anystar_batch.places import Places, run_places
-from anystar_batch.probe import probe_diameter
+from anystar_batch.pipeline import publish
+from anystar_batch.pipeline.outputs import Outputs, output_paths
+from anystar_batch.pipeline.probe import probe_diameter
 from anystar_batch.stages.image_identity import limits_content
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.plan import Plan, fingerprint, fingerprint_parts, level_scales, make_plan
@@ -28,7 +28,7 @@ from anystar_batch.stages.sampling import all_limits, reference_time
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Request:
     """One result: of which image, made how, to lie where.
 
     Parameters
@@ -49,15 +49,15 @@ class Wanted:
     config: SegmentConfig
     model: Model
     source: ImageSource
-    places: Places
+    places: Outputs
     parts: dict[str, object]
     digest: str
     factory: PredictorFactory
 
 
-def settle(
+def request(
     config: SegmentConfig, model: Model | None = None, factory: PredictorFactory | None = None
-) -> Wanted:
+) -> Request:
     """Say which result is wanted; reads metadata only.
 
     Parameters
@@ -76,13 +76,13 @@ def settle(
     """
     model = load_model(config.model) if model is None else model
     source = _open(config.image)
-    places = run_places(config)
+    places = output_paths(config)
     parts = _settled(config, source, model, places)
     factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)
-    return Wanted(config, model, source, places, parts, fingerprint(parts), factory)
+    return Request(config, model, source, places, parts, fingerprint(parts), factory)
 
 
-def decide(result: Wanted, ledger: Ledger | None, on_event: Listener) -> Plan:
+def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
     """Decide everything; what took voxels to decide is kept in the ledger.
 
     Parameters
@@ -127,7 +127,7 @@ def decide(result: Wanted, ledger: Ledger | None, on_event: Listener) -> Plan:
     return plan
 
 
-def _look(reader: ImageReader, result: Wanted, on_event: Listener) -> dict[str, Any]:
+def _look(reader: ImageReader, result: Request, on_event: Listener) -> dict[str, Any]:
     """Decide what takes voxels to decide: intensity limits and working scale, as JSON values."""
     wanted, model = result.config.result, result.model
     channel = channel_index(reader.source, wanted.channel)
@@ -181,7 +181,7 @@ def _open(path: str) -> ImageSource:
 
 
 def _settled(
-    config: SegmentConfig, source: ImageSource, model: Model, places: Places
+    config: SegmentConfig, source: ImageSource, model: Model, places: Outputs
 ) -> dict[str, object]:
     """What decides the result; a precision left open is that of what was begun here, if any."""
     wanted = config.result
@@ -192,7 +192,7 @@ def _settled(
         fingerprint_parts(source, model, wanted, precision)
         for precision in sorted(PRECISIONS, key=lambda name: name != natural)
     ]
-    begun = publication.fingerprints(places, with_label=not config.run.overwrite)
+    begun = publish.fingerprints(places, with_label=not config.run.overwrite)
     return next((parts for parts in either if fingerprint(parts) in begun), either[0])
 
 

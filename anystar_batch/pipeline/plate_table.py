@@ -5,47 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from anystar_batch.address import is_remote, parent
-from anystar_batch.archive.storage import files
-from anystar_batch.archive.storage.files import move_atomic
-from anystar_batch.config import SegmentConfig
+from anystar_batch.archive.storage.files import copy, exists, make_folder, move_atomic
 from anystar_batch.errors import OutputError, OutputExistsError
 from anystar_batch.measure.files import is_parquet
-from anystar_batch.naming import NamedImage, PlateField
-from anystar_batch.places import run_places
+from anystar_batch.pipeline.inputs import Plate, PlateField, _name
 
 OWN = ("well", "field")
 """Columns of a plate's table before those of its fields."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plate:
-    """A plate (HCS), or a well of one, and where the tables of its fields are.
-
-    Parameters
-    ----------
-    path : str
-        What the user named.
-    stats : str
-        The plate's own table; its suffix and the fields' tell the same kind.
-    fields : tuple of (PlateField, str)
-        Each field with its table.
-    """
-
-    path: str
-    stats: str
-    fields: tuple[tuple[PlateField, str], ...]
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """Paths of the fields."""
-        return tuple(field.image for field, _ in self.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,42 +48,6 @@ class Gathered:
         }
 
 
-def plates_of(
-    named: Sequence[NamedImage], configs: Sequence[SegmentConfig], stats: str | None = None
-) -> tuple[list[SegmentConfig], list[Plate]]:
-    """Put the fields of each plate together, in the order of its metadata.
-
-    Parameters
-    ----------
-    named : sequence of NamedImage
-    configs : sequence of SegmentConfig
-        What is wanted of each.
-    stats : str, optional
-        Table of the only plate; None names each after its plate.
-
-    Returns
-    -------
-    configs : list of SegmentConfig
-        The same; where the plate's table is Parquet, those of its fields are too.
-    plates : list of Plate
-        None without plates.
-    """
-    wanted: list[SegmentConfig] = []
-    found: dict[str, tuple[str, list[tuple[PlateField, str]]]] = {}
-    for one, config in zip(named, configs, strict=True):
-        if one.of is None:
-            wanted.append(config)
-            continue
-        places = run_places(config)
-        table = stats or f"{places.folder}/{one.of.stem}.{config.label}.csv"
-        own = places.stats
-        if is_parquet(table):
-            own = f"{own.removesuffix('.csv')}{Path(table).suffix}"
-        wanted.append(replace(config, stats=own) if is_parquet(table) else config)
-        found.setdefault(one.of.plate, (table, []))[1].append((one.of, own))
-    return wanted, [Plate(path, table, tuple(held)) for path, (table, held) in found.items()]
-
-
 def check_table(plate: Plate, *, overwrite: bool) -> None:
     """Check that the place of a plate's table is free, or holds such a table.
 
@@ -119,7 +56,7 @@ def check_table(plate: Plate, *, overwrite: bool) -> None:
     OutputExistsError
         If it holds something else that may not be overwritten.
     """
-    if overwrite or not files.exists(plate.stats):
+    if overwrite or not exists(plate.stats):
         return
     with _local(plate.stats) as path:
         try:
@@ -151,7 +88,7 @@ def gather(plate: Plate) -> Gathered:
     OutputError
         If the table cannot be written or a field's not be read; an older one is untouched then.
     """
-    present = [(field, table) for field, table in plate.fields if files.exists(table)]
+    present = [(field, table) for field, table in plate.fields if exists(table)]
     lost = tuple(_name(f) for f, table in plate.fields if (f, table) not in present)
     if not present:
         return Gathered(plate.path, plate.stats, 0, 0, lost)
@@ -160,7 +97,7 @@ def gather(plate: Plate) -> Gathered:
         with tempfile.TemporaryDirectory(prefix="anystar-batch-") as folder:
             made = Path(folder, "plate").with_suffix(Path(plate.stats).suffix)
             rows = write(present, made)
-            files.make_folder(parent(plate.stats))
+            make_folder(parent(plate.stats))
             move_atomic(made, plate.stats)
     except OutputError:
         raise
@@ -168,10 +105,6 @@ def gather(plate: Plate) -> Gathered:
         message = f"{plate.stats}: the table of the plate cannot be made: {error}"
         raise OutputError(getattr(error, "errno", None), message) from error
     return Gathered(plate.path, plate.stats, len(present), rows, lost)
-
-
-def _name(field: PlateField) -> str:
-    return f"{field.well}/{field.field}".rstrip("/")
 
 
 @contextmanager
@@ -182,7 +115,7 @@ def _local(path: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="anystar-batch-") as folder:
         fetched = str(Path(folder, "table").with_suffix(Path(path).suffix))
-        files.copy(path, fetched)
+        copy(path, fetched)
         yield fetched
 
 

@@ -1,4 +1,4 @@
-"""Where a run reads and writes: names of label, table, page, record, picture, lock, work directory.
+"""Output paths of a run: check them before work, lock them while it runs.
 
 Without `--output` everything lies in and beside the image; with it, in that directory::
 
@@ -17,18 +17,41 @@ there, which no object store can do; what waits for the label to be published wa
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from anystar_batch.address import is_read_only, is_remote, normal, parent
 from anystar_batch.archive.label_place import LabelPlace, in_image, standalone
+from anystar_batch.archive.storage.fence import Fence
+from anystar_batch.archive.storage.files import (
+    PARTIAL,
+    check_store,
+    check_writable,
+    make_folder,
+    names,
+    nearest,
+    output_error,
+    remove,
+)
+from anystar_batch.archive.storage.lease import hold
 from anystar_batch.config import SegmentConfig
-from anystar_batch.errors import ConfigError, OutputError
+from anystar_batch.errors import (
+    AnyStarBatchError,
+    ConfigError,
+    LedgerMismatchError,
+    LostLockError,
+    OutputError,
+)
+from anystar_batch.measure.files import check_kind, courses_path
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class Outputs:
     """Paths of one run.
 
     Parameters
@@ -91,7 +114,7 @@ class Places:
         return (self.label.parent, self.folder, self.work, parent(self.stats))
 
 
-def run_places(config: SegmentConfig) -> Places:
+def output_paths(config: SegmentConfig) -> Outputs:
     """Return the paths of a run.
 
     Parameters
@@ -119,7 +142,7 @@ def run_places(config: SegmentConfig) -> Places:
         if config.output is None
         else standalone(folder, config.stem, config.label, config.image)
     )
-    return Places(
+    return Outputs(
         label=label,
         folder=folder,
         base=base,
@@ -145,15 +168,131 @@ def _work_folder(wanted: str | None, folder: str, base: str) -> str:
     return f"{Path.cwd()}/{base}.{place}.work"
 
 
-def courses_path(table: str) -> str:
-    """Return the file of intensities over time that belongs to a table.
+@contextlib.contextmanager
+def named_errors(places: Outputs) -> Iterator[None]:
+    """Turn what the system says of files of the run into an error that names the cure.
 
-    Examples
-    --------
-    >>> courses_path("a/embryo.anystar.csv")
-    'a/embryo.anystar.courses.csv'
+    Raises
+    ------
+    LedgerMismatchError
+        If a file of the work directory is missing.
+    OutputError
+        If a file cannot be written.
     """
-    folder, _, name = table.rpartition("/")
-    stem, dot, suffix = name.rpartition(".")
-    name = f"{stem}.courses.{suffix}" if dot and stem else f"{name}.courses"
-    return f"{folder}/{name}" if folder else name
+    try:
+        yield
+    except AnyStarBatchError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            message = (
+                f"{error.filename} is missing: the work directory {places.work} is damaged; give "
+                "--restart"
+            )
+            raise LedgerMismatchError(message) from error
+        raise output_error(error.filename or places.work, error) from error
+
+
+def check_outputs(places: Outputs) -> None:
+    """Check before work that everything can be written, by writing.
+
+    Raises
+    ------
+    OutputError
+        If something cannot.
+    ConfigError
+        If the table would take the place of a directory, or what writes it is not installed.
+    """
+    _check_table(places)
+    for folder in places.folders:
+        check_writable(folder)
+
+
+def check_permissions(places: Outputs) -> None:
+    """Check the same as `check_places`, without writing: for a dry run.
+
+    Raises
+    ------
+    OutputError
+        If something cannot be written.
+    ConfigError
+        If the table would take the place of a directory, or what writes it is not installed.
+    """
+    _check_table(places)
+    for folder in places.folders:
+        if is_remote(folder):
+            check_store(folder)
+            continue
+        place = nearest(folder)
+        if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+            message = (
+                f"{folder}: cannot be written (no permission, or {place} is no directory); give "
+                "--output DIR to keep results elsewhere"
+            )
+            raise OutputError(message)
+
+
+def _check_table(places: Outputs) -> None:
+    if not is_remote(places.stats) and Path(places.stats).is_dir():
+        message = f"--stats: {places.stats} is a directory; expected the name of a file"
+        raise ConfigError(message)
+    check_kind(places.stats)
+
+
+@contextlib.contextmanager
+def lock_outputs(places: Outputs) -> Iterator[Fence]:
+    """Hold the run's locks: of its results, and of its work directory where that lies elsewhere.
+
+    Yields
+    ------
+    Fence
+        To be asked before writing.
+
+    Raises
+    ------
+    LockedError
+        If another run holds one of them.
+    LostLockError
+        Instead of any other error, if one was lost meanwhile: what fails then fails for that.
+    """
+    with contextlib.ExitStack() as stack:
+        fences = []
+        for lock in places.locks:
+            make_folder(parent(lock))
+            fences.append(stack.enter_context(hold(lock)))
+        _remove_torn(places)
+        fence = Fence(tuple(mark for one in fences for mark in one.marks))
+        try:
+            yield fence
+        except LostLockError:
+            raise
+        except Exception as error:
+            try:
+                fence.check()
+            except LostLockError as lost:
+                raise lost from error
+            raise
+
+
+def _remove_torn(places: Outputs) -> None:
+    """Delete what a killed run was writing beside the results: who holds the lock writes alone."""
+    targets = [places.stats, courses_path(places.stats), places.report]
+    targets += [places.record, places.config, places.probe]
+    for folder in {parent(target) for target in targets if not is_remote(target)}:
+        heads = tuple(f".{target.rpartition('/')[2]}." for target in targets)
+        for name in names(folder):
+            if name.startswith(heads) and name.endswith(PARTIAL):
+                remove(f"{folder}/{name}")
+
+
+def check_table_output(config: SegmentConfig) -> None:
+    """Check that there is an image that may hold the table.
+
+    Raises
+    ------
+    ConfigError
+        If results do not go into the image.
+    """
+    if config.run.table and config.output is not None:
+        message = "--table puts the table into the image, --output leaves the image alone; drop one"
+        raise ConfigError(message)

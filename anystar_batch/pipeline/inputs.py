@@ -1,4 +1,4 @@
-"""Which images a command names, and how the files of their results are called.
+"""Inputs: which images a command names, each once, and how the files of their results are called.
 
 An image inside another Zarr hierarchy (a series of a container, a field of a plate) is named by its
 path from the outermost one, and its files lie beside that.
@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anystar_batch.address import absolute, image_stem, is_remote, parent
 from anystar_batch.archive.discovery import Field, find_images, plate_fields
 from anystar_batch.archive.nodes import read_node
+from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
+from anystar_batch.measure.files import check_kind, is_parquet
+from anystar_batch.options import Chosen
+from anystar_batch.pipeline.outputs import output_paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,3 +172,114 @@ def _images(path: str) -> Sequence[str | Field]:
         return plate_fields(path) or find_images(path)
     except ImageError:
         return [path]
+
+
+@dataclass(frozen=True, slots=True)
+class Plate:
+    """A plate (HCS), or a well of one, and where the tables of its fields are.
+
+    Parameters
+    ----------
+    path : str
+        What the user named.
+    stats : str
+        The plate's own table; its suffix and the fields' tell the same kind.
+    fields : tuple of (PlateField, str)
+        Each field with its table.
+    """
+
+    path: str
+    stats: str
+    fields: tuple[tuple[PlateField, str], ...]
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Paths of the fields."""
+        return tuple(field.image for field, _ in self.fields)
+
+
+def plates_of(
+    named: Sequence[NamedImage], configs: Sequence[SegmentConfig], stats: str | None = None
+) -> tuple[list[SegmentConfig], list[Plate]]:
+    """Put the fields of each plate together, in the order of its metadata.
+
+    Parameters
+    ----------
+    named : sequence of NamedImage
+    configs : sequence of SegmentConfig
+        What is wanted of each.
+    stats : str, optional
+        Table of the only plate; None names each after its plate.
+
+    Returns
+    -------
+    configs : list of SegmentConfig
+        The same; where the plate's table is Parquet, those of its fields are too.
+    plates : list of Plate
+        None without plates.
+    """
+    wanted: list[SegmentConfig] = []
+    found: dict[str, tuple[str, list[tuple[PlateField, str]]]] = {}
+    for one, config in zip(named, configs, strict=True):
+        if one.of is None:
+            wanted.append(config)
+            continue
+        places = output_paths(config)
+        table = stats or f"{places.folder}/{one.of.stem}.{config.label}.csv"
+        own = places.stats
+        if is_parquet(table):
+            own = f"{own.removesuffix('.csv')}{Path(table).suffix}"
+        wanted.append(replace(config, stats=own) if is_parquet(table) else config)
+        found.setdefault(one.of.plate, (table, []))[1].append((one.of, own))
+    return wanted, [Plate(path, table, tuple(held)) for path, (table, held) in found.items()]
+
+
+def _name(field: PlateField) -> str:
+    return f"{field.well}/{field.field}".rstrip("/")
+
+
+def image_configs(
+    chosen: Chosen, images: list[str], stats: str | None
+) -> tuple[list[SegmentConfig], list[Plate]]:
+    """Return what is wanted of every image; of a container one item a series, of a plate a field.
+
+    Parameters
+    ----------
+    chosen : Chosen
+        The options.
+    images : list of str
+        Paths.
+    stats : str or None
+        Table of a single image, or of a single plate.
+
+    Returns
+    -------
+    configs : list of SegmentConfig
+    plates : list of Plate
+        Whose tables are to be put together afterwards.
+
+    Raises
+    ------
+    ConfigError
+        If an option has a value that cannot be used, or two images would write the same files.
+    """
+    wanted = chosen.segment_config(images[0])
+    named = name_images(images, with_output=chosen.output is not None)
+    is_plate = len(images) == 1 and named[0].of is not None
+    if stats is not None and len(named) > 1 and not is_plate:
+        message = f"--stats names one table, but there are {len(named)} images; leave it out"
+        raise ConfigError(message)
+    table = None if stats is None else absolute(stats)
+    if table is not None:
+        check_kind(table)
+    configs = [
+        replace(
+            wanted,
+            image=one.path,
+            home=one.home,
+            stem=one.stem,
+            stats=None if is_plate else table,
+        )
+        for one in named
+    ]
+    return plates_of(named, configs, table)

@@ -1,0 +1,346 @@
+"""A dry run: what a run would do, how long it takes, whether there is anything to do.
+
+Nothing is written. One tile is timed for real: the one nearest to the middle of the volume, among a
+lattice of them, for which anything is stored. What it takes is taken for all: an image that is
+dense in the middle and empty elsewhere is done sooner. Tiles without stored voxels cost nothing;
+their share is told from the lattice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+import sys
+import time as clock
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anystar_batch.address import is_remote
+from anystar_batch.archive.images import ImageReader
+from anystar_batch.archive.labels import published_attributes
+from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage.files import nearest
+from anystar_batch.config import SegmentConfig
+from anystar_batch.engine.engines import block_threads, natural_workers, threads_per_worker
+from anystar_batch.engine.machine import available_memory
+from anystar_batch.errors import OutputExistsError
+from anystar_batch.events import Event, StageDone
+from anystar_batch.geometry import ZYX, grid_shape
+from anystar_batch.network.bundled import Model
+from anystar_batch.network.devices import gpu_names
+from anystar_batch.network.predictor import PredictorFactory
+from anystar_batch.pipeline import publish
+from anystar_batch.pipeline.outputs import Outputs, check_permissions
+from anystar_batch.pipeline.prepare import check_network, decide, request
+from anystar_batch.pipeline.run_record import NOTHING_TO_DO
+from anystar_batch.stages import predict
+from anystar_batch.stages.blocks import (
+    PROCESS_BYTES,
+    Block,
+    block_bytes,
+    block_shape,
+    network_bytes,
+    units_per_block,
+)
+from anystar_batch.stages.image_identity import tile_content
+from anystar_batch.stages.ledger import Ledger
+from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.task import Work, model_rays, spec_of
+from anystar_batch.stages.workdir import candidate_type
+from anystar_batch.stars.suppress import Status
+
+SEEN = (1 / 2, 1 / 6, 5 / 6)
+"""Where along each axis tiles are looked at: the middle first."""
+
+PATIENCE = 10.0
+"""Seconds: a tile that took longer is not timed a second time without what the first one loads."""
+
+
+def preview(
+    config: SegmentConfig,
+    factory: PredictorFactory | None = None,
+    model: Model | None = None,
+) -> Preview:
+    """Decide everything and do nothing: read, probe, plan; write no file.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+        What is wanted.
+    factory : PredictorFactory, optional
+        Makes the network, for the probe; None is the model's own, under Keras.
+    model : Model, optional
+        Instead of the one that `config.model` names.
+
+    Raises
+    ------
+    AnyStarBatchError
+        Whatever would stop the run before work starts.
+    """
+    wanted = request(config, model, factory)
+    places = wanted.places
+    check_permissions(places)
+    before = publish.published(config, places, wanted.digest)
+    check_network(wanted.factory)
+    probing = 0.0
+
+    def listen(event: Event) -> None:
+        nonlocal probing
+        if isinstance(event, StageDone):
+            probing += event.seconds
+
+    plan = decide(wanted, None, listen)
+    spec = spec_of(wanted.source)
+    memory = config.run.memory if config.run.memory is not None else available_memory()
+    gpus = gpu_names(config.result.backend)
+    workers = config.run.workers or natural_workers(memory, len(gpus))
+    unit = spec.write_unit_zyx(0)
+    shape = block_shape(config, plan, unit, memory, workers, block_threads(workers))
+    groups = units_per_block(shape, plan.tiles.core, plan.lattice.scale)
+    counts = plan.tiles.counts
+    sizes = [int(np.prod(info.shape, dtype=np.int64)) * 4 for info in spec.arrays]
+    exists = files.exists(places.label.path)
+    tiles = int(np.prod(counts)) * len(plan.times)
+    done = Ledger.count_in(Path(places.work), wanted.digest, "predict")
+    done = 0 if config.run.restart else min(done, tiles)
+    known = None
+    if before is None:
+        work = Work(plan, "", "", wanted.factory, threads_per_worker(workers))
+        known = estimate(work, workers, tiles - done, probing)
+    return Preview(
+        plan=plan,
+        status=NOTHING_TO_DO if before is not None else "replace" if exists else "new",
+        places=places,
+        block_shape=shape,
+        blocks=int(np.prod(grid_shape(counts, groups))) * len(plan.times),
+        tiles=tiles,
+        label_bytes=sum(sizes),
+        tile_bytes=network_bytes(plan),
+        block_bytes=block_bytes(plan, shape),
+        tiles_done=done,
+        estimate=known,
+        free_bytes=min(_free(path) for path in (places.folder, places.label.parent, places.work)),
+    )
+
+
+def _free(path: str) -> int:
+    """Free bytes of the disk on which a path lies, or would; no end of them in object stores."""
+    return sys.maxsize if is_remote(path) else shutil.disk_usage(nearest(path)).free
+
+
+class Standing(StrEnum):
+    """What a run over an image would meet."""
+
+    WANTED = "wanted"
+    CURRENT = "current"
+    OTHER = "other"
+
+
+def standing(config: SegmentConfig, model: Model | None = None) -> tuple[Standing, str]:
+    """Say whether an image has the very label that a run would make; reads metadata only.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+        What is wanted; `overwrite` is not looked at.
+    model : Model, optional
+        Instead of the one that `config.model` names.
+
+    Returns
+    -------
+    Standing
+        `CURRENT` if a run would do nothing at all; `OTHER` if another label or table has the place;
+        else `WANTED`, also where only the end of a run that was cut short is missing.
+    text
+        Why it is another, or what is missing beside a current one; else empty.
+
+    Raises
+    ------
+    AnyStarBatchError
+        If it is no image that can be segmented.
+    """
+    config = replace(config, run=replace(config.run, overwrite=False))
+    wanted = request(config, model)
+    places, digest = wanted.places, wanted.digest
+    is_there = published_attributes(places.label) is not None
+    if is_there and not files.exists(places.label.path):
+        return Standing.WANTED, ""  # cut short while it was replaced: a run recovers it
+    try:
+        before = publish.published(config, places, digest)
+    except OutputExistsError as error:
+        return Standing.OTHER, str(error)
+    if before is None or publish.is_cut_short(places, digest) or publish.is_spent(places, digest):
+        return Standing.WANTED, ""
+    text = "" if files.exists(places.stats) else f"its table {places.stats} is missing"
+    return Standing.CURRENT, text
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run is expected to take, by one tile of it on this machine.
+
+    Parameters
+    ----------
+    seconds : float
+        Of the network over all tiles that are left, and of loading it and choosing the scale.
+    tile_seconds : float
+        Of one tile: read, network, its suppression.
+    tiles : int
+        Left, and not empty.
+    workers : int
+        Processes that work at once.
+    work_bytes : int
+        Files of candidates and survivors in the work directory.
+    """
+
+    seconds: float
+    tile_seconds: float
+    tiles: int
+    workers: int
+    work_bytes: int
+
+
+def estimate(work: Work, workers: int, left: int, before: float) -> Estimate | None:
+    """Time one tile, and multiply.
+
+    Parameters
+    ----------
+    work : Work
+        Of the run; nothing of its places is touched.
+    workers : int
+        Processes of the run.
+    left : int
+        Tiles to do, over all times.
+    before : float
+        Seconds that the run takes before its first tile: choosing the scale.
+
+    Returns
+    -------
+    Estimate or None
+        None if no tile that was looked at has anything stored.
+    """
+    plan, reader = work.plan, ImageReader(work.plan.source)
+    times = [t for t in plan.times if plan.limits_of(t) is not None]
+    seen = _seen(plan)
+    if not times:
+        return None
+    time = times[len(times) // 2]
+    stored = [tile for tile in seen if tile_content(plan, reader, time, tile)]
+    if not stored:
+        return None
+    tile = stored[0]
+    began = clock.perf_counter()
+    predict.load_network(work)
+    loading = clock.perf_counter() - began
+    seconds, kept, certain = _timed(work, reader, time, tile)
+    if seconds <= PATIENCE:  # the first one has compiled the network, too
+        first = seconds
+        seconds, kept, certain = _timed(work, reader, time, tile)
+        loading += max(0.0, first - seconds)
+    tiles = round(left * len(stored) / len(seen))
+    density = (kept + certain) / plan.tiles.core_box(tile).size
+    record = candidate_type(
+        len(model_rays(plan.model)), has_contrast=plan.filters.min_contrast is not None
+    )
+    voxels = math.prod(plan.working.shape) * len(plan.times) * len(stored) / len(seen)
+    return Estimate(
+        seconds=before + loading + tiles * seconds / workers,
+        tile_seconds=seconds,
+        tiles=tiles,
+        workers=workers,
+        work_bytes=round(density * voxels * record.itemsize),
+    )
+
+
+def _seen(plan: Plan) -> list[ZYX]:
+    """Some tiles, from the middle of the volume outwards."""
+    axes = [sorted({int(n * f) for f in SEEN}) for n in plan.tiles.counts]
+    middle = [(n - 1) / 2 for n in plan.tiles.counts]
+    tiles = [(z, y, x) for z, y, x in itertools.product(*axes)]
+    return sorted(
+        tiles, key=lambda tile: (sum((a - m) ** 2 for a, m in zip(tile, middle, strict=True)), tile)
+    )
+
+
+def _timed(work: Work, reader: ImageReader, time: int, tile: ZYX) -> tuple[float, int, int]:
+    """Seconds of a tile; how many candidates are stored of it, and how many survive for certain."""
+    began = clock.perf_counter()
+    plan = work.plan
+    found, _ = predict.tile_candidates(work, reader, time, tile)
+    block = Block("", (tile,), plan.tiles.core_box(tile))
+    task = predict.PredictTask(work, time, block, (tile,))
+    kept, status = predict.judged(plan, task, {tile: found})[tile]
+    if plan.filters.min_contrast is not None:
+        kept = predict.with_contrasts(plan, reader, time, tile, kept)
+    return clock.perf_counter() - began, len(kept), int(np.sum(status == Status.KEPT))
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a run would do: the answer of a dry run.
+
+    Parameters
+    ----------
+    plan : Plan
+        What was decided.
+    status : str
+        `new`, `replace` where a published label would make room, or `nothing to do`.
+    block_shape : (z, y, x)
+        Level-0 voxels of a block.
+    blocks : int
+        Blocks of tiles over all times.
+    tiles : int
+        Tiles over all times.
+    label_bytes : int
+        Uncompressed size of the label's levels.
+    tile_bytes, block_bytes : int
+        Memory of the network for one tile, and of a block besides.
+    places : Places
+        Where results would go.
+    tiles_done : int
+        Of the tiles: those that an unfinished run has done.
+    estimate : Estimate or None
+        What one tile took; None where there is nothing to do, or no tile with anything stored.
+    free_bytes : int
+        Of the fuller of the disks on which work and results lie; object stores do not count.
+    """
+
+    plan: Plan
+    status: str
+    block_shape: ZYX
+    blocks: int
+    tiles: int
+    label_bytes: int
+    tile_bytes: int
+    block_bytes: int
+    places: Outputs
+    tiles_done: int = 0
+    estimate: Estimate | None = None
+    free_bytes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the preview as plain JSON values."""
+        known = self.estimate
+        return {
+            "image": self.plan.source.path,
+            "label": self.places.label.path,
+            "stats": self.places.stats,
+            "status": self.status,
+            "plan": self.plan.to_json(),
+            "block_shape": list(self.block_shape),
+            "blocks": self.blocks,
+            "tiles": self.tiles,
+            "label_bytes_uncompressed": self.label_bytes,
+            "memory_per_worker": self.tile_bytes + self.block_bytes + PROCESS_BYTES,
+            "tiles_done": self.tiles_done,
+            "seconds": None if known is None else round(known.seconds, 1),
+            "tile_seconds": None if known is None else round(known.tile_seconds, 4),
+            "workers": None if known is None else known.workers,
+            "work_bytes": None if known is None else known.work_bytes,
+            "free_bytes": self.free_bytes,
+        }
