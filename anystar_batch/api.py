@@ -100,7 +100,7 @@ def segment(  # noqa: PLR0913  (one parameter an option)
 
 def _config(image: str, asked: dict[str, Any]) -> SegmentConfig:
     """Check options as those of a file are checked; return what is wanted of the image."""
-    from anystar_batch.cli.segmenting import segment as command  # noqa: PLC0415
+    from anystar_batch.cli.segment import segment as command  # noqa: PLC0415
     from anystar_batch.errors import ImageError  # noqa: PLC0415
     from anystar_batch.options import Chosen, checked, options_of  # noqa: PLC0415
     from anystar_batch.pipeline.inputs import image_configs  # noqa: PLC0415

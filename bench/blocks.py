@@ -33,7 +33,7 @@ from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine.engines import open_engine
 from anystar_batch.events import BlockDone, Event
 from anystar_batch.geometry import Box
-from anystar_batch.network.bundled import Model, load_model
+from anystar_batch.network.model import Model, load_model
 from anystar_batch.parsing import parse_diameter
 from anystar_batch.pipeline import segment
 from anystar_batch.stages.ledger import Ledger

@@ -17,8 +17,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from anystar_batch.geometry import Box, as_zyx, iter_grid
-from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.intensity import limits, normalise
+from anystar_batch.network.model import Model, load_model
 from anystar_batch.network.predictor import KerasPredictor
 from anystar_batch.network.resample import reflected
 from anystar_batch.network.tiles import BORDER, TileLattice

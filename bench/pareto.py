@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from anystar_batch.geometry import Box
-from anystar_batch.network.bundled import Model, load_model
+from anystar_batch.network.model import Model, load_model
 from anystar_batch.network.predictor import KerasPredictor
 from trainer import testset
 from trainer.config import TrainConfig

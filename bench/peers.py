@@ -40,9 +40,9 @@ from anystar_batch.engine.engines import threads_per_worker
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.measure.matching import merges, scores, splits
 from anystar_batch.measure.overlaps import match
-from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.intensity import normalise
+from anystar_batch.network.model import Model, load_model
 from anystar_batch.network.predictor import KerasFactory, KerasPredictor
 from anystar_batch.network.tiles import BORDER, TileLattice
 from anystar_batch.parsing import parse_diameter

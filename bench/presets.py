@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from anystar_batch.network.bundled import bundled_models
+from anystar_batch.network.model import bundled_models
 from bench.quality import write_truth
 from trainer import testset
 from trainer.config import PRESETS, TrainConfig

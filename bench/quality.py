@@ -37,7 +37,7 @@ from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.geometry import Box
 from anystar_batch.parsing import Diameter
 from anystar_batch.pipeline.segment import segment
-from anystar_batch.report.overlay import draw_overlay
+from anystar_batch.report.pictures import draw_overlay
 from bench.figures import curves, table
 from trainer.baseline import DEFAULTS, DIAMETER, GRIDS, Method
 from trainer.score import Tally, match

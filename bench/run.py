@@ -29,8 +29,8 @@ from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine.engines import InlineEngine, block_threads, threads_per_worker
 from anystar_batch.geometry import iter_grid
-from anystar_batch.network.bundled import load_model
 from anystar_batch.network.devices import natural_precision
+from anystar_batch.network.model import load_model
 from anystar_batch.network.predictor import KerasFactory, KerasPredictor
 from anystar_batch.parsing import Diameter, parse_diameter
 from anystar_batch.pipeline import segment

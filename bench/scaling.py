@@ -25,7 +25,7 @@ from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine.engines import InlineEngine
 from anystar_batch.geometry import Box, as_zyx
-from anystar_batch.network.bundled import Model, load_model
+from anystar_batch.network.model import Model, load_model
 from anystar_batch.parsing import parse_diameter, parse_memory
 from anystar_batch.pipeline import segment
 from anystar_batch.stars.rays import rays_from_config

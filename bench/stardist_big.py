@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.engine.engines import threads_per_worker
 from anystar_batch.geometry import Box
-from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.intensity import normalise
+from anystar_batch.network.model import Model, load_model
 from anystar_batch.network.predictor import KerasFactory
 from anystar_batch.network.tiles import BORDER
 from anystar_batch.parsing import parse_diameter

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from anystar_batch.measure.files import open_table
 from anystar_batch.measure.partials import INTEGER, SHAPE, Partials
 from anystar_batch.measure.table import Frame, batches
+from anystar_batch.measure.table_files import open_table
 from anystar_batch.stages import workdir
 from anystar_batch.stages.table import statistics
 from anystar_batch.stages.workdir import Sums

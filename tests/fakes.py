@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from anystar_batch.network.bundled import Model
+from anystar_batch.network.model import Model
 from anystar_batch.network.unet import UNetConfig
 from anystar_batch.stars.rays import golden_spiral
 

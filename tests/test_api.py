@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import anystar_batch
-from anystar_batch.cli.segmenting import segment as command
+from anystar_batch.cli.segment import segment as command
 from anystar_batch.engine import engines
 from anystar_batch.errors import ConfigError, ImageError, OutputExistsError
 from anystar_batch.events import BlockDone

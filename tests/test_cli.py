@@ -449,19 +449,19 @@ def test_info_on_what_is_no_image(tmp_path, command):
 
 
 def test_models_of_an_installation_without_any(monkeypatch, command):
-    from anystar_batch.network import bundled
+    from anystar_batch.network import model
 
-    monkeypatch.setattr(bundled, "bundled_models", dict)
+    monkeypatch.setattr(model, "bundled_models", dict)
     done = command("models")
     assert done.exit_code == 0
     assert done.stdout == ""
 
 
 def test_a_damaged_bundled_model_is_reported(monkeypatch, tmp_path, command):
-    from anystar_batch.network import bundled
+    from anystar_batch.network import model
 
     (tmp_path / "broken").mkdir()
-    monkeypatch.setattr(bundled, "bundled_models", lambda: {"broken": tmp_path / "broken"})
+    monkeypatch.setattr(model, "bundled_models", lambda: {"broken": tmp_path / "broken"})
     done = command("models")
     assert done.exit_code == 2
     assert "is missing" in done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anystar_batch import options
-from anystar_batch.cli import segmenting, sweeping
+from anystar_batch.cli import segment, sweep
 from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.options import checked, options_of
@@ -17,7 +17,7 @@ from anystar_batch.pipeline.run_record import NOT_KEPT, effective_options, effec
 from tests import small
 
 PARTS = {"prob_thresh": 0.5, "nms_thresh": 0.3, "tile": 64, "precision": "float32"}
-SEGMENT = options_of(segmenting.segment)
+SEGMENT = options_of(segment.segment)
 
 
 def write(folder, text):
@@ -34,7 +34,7 @@ def test_every_option_may_stand_in_a_file():
     assert kinds["json"] == kinds["table"] == (bool, 1)
     assert kinds["diameter"] == (str, 1)
     assert {"config", "images"}.isdisjoint(kinds)
-    assert {"pattern", "settle", "max-hours"} <= {o.key for o in options_of(sweeping.sweep)}
+    assert {"pattern", "settle", "max-hours"} <= {o.key for o in options_of(sweep.sweep)}
 
 
 def test_a_file_gives_options_and_the_command_line_wins(tmp_path, command):
@@ -179,7 +179,7 @@ def options_of_defaults():
     import inspect
 
     names = {f.name for f in dataclasses.fields(options.Chosen)}
-    found = inspect.signature(segmenting.segment).parameters
+    found = inspect.signature(segment.segment).parameters
     return {name: found[name].default for name in names}
 
 

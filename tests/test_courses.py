@@ -9,7 +9,7 @@ import zarr
 
 from anystar_batch.errors import ConfigError, OutputExistsError
 from anystar_batch.measure import table
-from anystar_batch.measure.files import courses_path
+from anystar_batch.measure.table_files import courses_path
 from anystar_batch.parsing import parse_measures
 from tests import small
 from tests.small import Spheres

@@ -12,7 +12,7 @@ import zarr
 
 from anystar_batch.engine.engines import open_engine
 from anystar_batch.geometry import Box
-from anystar_batch.network.bundled import load_model
+from anystar_batch.network.model import load_model
 from anystar_batch.network.predictor import KerasPredictor
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stars.candidates import Candidates, quantise
@@ -102,7 +102,7 @@ FIND = """
 import sys
 import numpy as np
 from anystar_batch.geometry import Box
-from anystar_batch.network.bundled import load_model
+from anystar_batch.network.model import load_model
 from anystar_batch.network.predictor import KerasFactory
 image = np.random.default_rng(0).random((32, 48, 64), np.float32)
 box = Box.of_shape(image.shape)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from anystar_batch.report import overlay as module
-from anystar_batch.report.overlay import colours, overlay
+from anystar_batch.report import pictures as module
+from anystar_batch.report.pictures import colours, overlay
 
 
 def labelled():

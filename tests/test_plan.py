@@ -15,7 +15,7 @@ from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.ngff import channel_index
 from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
-from anystar_batch.network.bundled import Model
+from anystar_batch.network.model import Model
 from anystar_batch.parsing import Diameter, Volume
 from anystar_batch.stages import plan as plan_module
 from anystar_batch.stages import sampling

@@ -9,7 +9,7 @@ import pytest
 import zarr
 from pyarrow import parquet
 
-from anystar_batch.measure.files import open_table
+from anystar_batch.measure.table_files import open_table
 from anystar_batch.pipeline.inputs import Plate, PlateField
 from anystar_batch.pipeline.plate_table import gather
 from tests import small

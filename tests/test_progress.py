@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from anystar_batch import progress
+from anystar_batch.cli import progress
+from anystar_batch.cli.pace import SAMPLING, Pace, duration
+from anystar_batch.cli.progress import LogProgress, QuietProgress, RichProgress
 from anystar_batch.events import BlockDone, BlockFailed, Note, StageDone, StageStarted
-from anystar_batch.pace import SAMPLING, Pace, duration
-from anystar_batch.progress import LogProgress, QuietProgress, RichProgress
 
 EVENTS = [
     Note("a note with [brackets]"),

@@ -12,7 +12,7 @@ import pytest
 from anystar_batch.archive import label_copy
 from anystar_batch.archive.storage import remote
 from anystar_batch.geometry import Box
-from anystar_batch.viewing import scene
+from anystar_batch.report.viewer.layers import scene
 from tests import small
 from tests.served import close_clients, download, objects, s3_store, upload, web_server
 from tests.test_plates import make_plate

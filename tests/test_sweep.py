@@ -19,7 +19,7 @@ from anystar_batch.config import SegmentConfig
 from anystar_batch.engine import stop
 from anystar_batch.errors import ConfigError, LostLockError
 from anystar_batch.events import BlockFailed, StageStarted
-from anystar_batch.network.bundled import load_model
+from anystar_batch.network.model import load_model
 from anystar_batch.pipeline import prepare, segment
 from anystar_batch.pipeline import publish as publication
 from anystar_batch.pipeline.outputs import output_paths

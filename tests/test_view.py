@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import zarr
 
-from anystar_batch import viewing, window
-from anystar_batch.archive.lazy import LazyLevel
 from anystar_batch.errors import ConfigError, ImageError
-from anystar_batch.viewing import scene
+from anystar_batch.report.viewer import layers, window
+from anystar_batch.report.viewer.layers import scene
+from anystar_batch.report.viewer.levels import LazyLevel
 from tests import small
 from tests.fakes import write_image
 from tests.test_plates import make_plate
@@ -71,7 +71,7 @@ def test_every_channel_is_a_layer_with_the_colours_and_limits_of_the_metadata(tm
     first, second = scene(image).layers
     assert (first.name, first.colour, first.contrast) == ("DAPI", "#0000ff", (90.0, 500.0))
     assert (second.name, second.is_visible) == ("channel 1", False)
-    assert second.colour == viewing.COLOURS[1]
+    assert second.colour == layers.COLOURS[1]
     values = np.stack([small.truth(1 + t).image(np.uint16) + 100 for t in range(2)])
     assert second.contrast == pytest.approx(np.percentile(values[1], [1.0, 99.9]))
     assert second.axes == ("t", "z", "y", "x")
@@ -161,14 +161,14 @@ def test_one_image_is_to_be_given(tmp_path):
 def test_an_image_without_coarse_levels_is_slow_or_refused(tmp_path, monkeypatch):
     image = small.small_image(tmp_path / "a.zarr", levels=1, unit=None)
     # A plane of 40 x 44 voxels touches chunks of 16 x 48 x 48 voxels of 2 bytes.
-    monkeypatch.setattr(viewing, "SLOW_BYTES", 16 * 48 * 48 * 2 - 1)
+    monkeypatch.setattr(layers, "SLOW_BYTES", 16 * 48 * 48 * 2 - 1)
     slow, unit = scene(image).notes[-2:]
     assert "0 GB are read to show a plane, for want of coarse levels" in slow
     assert unit == "the image states no unit of length; micrometres are assumed"
-    monkeypatch.setattr(viewing, "MOST_BYTES", 16 * 48 * 48 * 2 - 1)
+    monkeypatch.setattr(layers, "MOST_BYTES", 16 * 48 * 48 * 2 - 1)
     with pytest.raises(ImageError, match="expected coarse levels; make them"):
         scene(image)
-    monkeypatch.setattr(viewing, "SLOW_BYTES", 16 * 48 * 48 * 2)
+    monkeypatch.setattr(layers, "SLOW_BYTES", 16 * 48 * 48 * 2)
     assert len(scene(image).notes) == 2
 
 

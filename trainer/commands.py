@@ -66,7 +66,7 @@ def resize(options: argparse.Namespace) -> None:
     """Write the weights of a model with other numbers of channels, to go on training from."""
     from dataclasses import replace  # noqa: PLC0415
 
-    from anystar_batch.network.bundled import load_model  # noqa: PLC0415
+    from anystar_batch.network.model import load_model  # noqa: PLC0415
     from anystar_batch.network.unet import build  # noqa: PLC0415
     from anystar_batch.network.weights import save_weights  # noqa: PLC0415
     from trainer.export import load  # noqa: PLC0415

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anystar_batch.errors import ConfigError, ImageError, ModelError, OutputExistsError
-from anystar_batch.network.bundled import WEIGHTS, Model, load_model
+from anystar_batch.network.model import WEIGHTS, Model, load_model
 from anystar_batch.network.unet import build
 from anystar_batch.network.weights import load_weights, save_weights
 from trainer.export import FILES

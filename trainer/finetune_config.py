@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from anystar_batch.errors import ConfigError
-from anystar_batch.network.bundled import Model
+from anystar_batch.network.model import Model
 from trainer.config import SampleConfig, TrainConfig
 
 PATCH = 48

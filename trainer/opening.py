@@ -13,7 +13,7 @@ from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.ngff import ImageSource, channel_index
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box, as_zyx
-from anystar_batch.network.bundled import Model
+from anystar_batch.network.model import Model
 from anystar_batch.network.scale import working_scale
 from anystar_batch.stages.sampling import intensity_limits, level_position
 from trainer.finetune_config import FinetuneConfig, Labelled

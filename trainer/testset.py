@@ -32,7 +32,7 @@ from trainer.score import IOUS, Scorer, Tally, match
 from trainer.volumes import Truth
 
 if TYPE_CHECKING:
-    from anystar_batch.network.bundled import Model
+    from anystar_batch.network.model import Model
 
 MANIFEST = Path(__file__).with_name("testset.json")
 """What is frozen."""
@@ -216,7 +216,7 @@ def score_model(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
         JSON-able. `native`: radii as they are. `working`: every volume rescaled so that its median
         object has the model's diameter, as the command does it; left out for a model without one.
     """
-    from anystar_batch.network.bundled import load_model  # noqa: PLC0415  (with the network)
+    from anystar_batch.network.model import load_model  # noqa: PLC0415  (with the network)
 
     model = load_model(name)
     return score(model, scorer_of(model), entries)
@@ -224,7 +224,7 @@ def score_model(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
 
 def scorer_of(model: Model) -> Scorer:
     """Return what scores a model: its network, and how it sees intensities."""
-    from anystar_batch.network.bundled import WEIGHTS  # noqa: PLC0415
+    from anystar_batch.network.model import WEIGHTS  # noqa: PLC0415
     from anystar_batch.network.unet import build  # noqa: PLC0415
     from anystar_batch.network.weights import load_weights  # noqa: PLC0415
 

@@ -17,11 +17,9 @@ from typing import Annotated, Any
 import typer
 
 from anystar_batch import __version__
-from anystar_batch.cli.looking import demo, evaluate, info, models, selftest
+from anystar_batch.cli import segment, sweep
+from anystar_batch.cli.commands import demo, evaluate, info, models, selftest, view
 from anystar_batch.cli.screen import INTERRUPTED, exit_code, start_log
-from anystar_batch.cli.segmenting import segment
-from anystar_batch.cli.sweeping import sweep
-from anystar_batch.cli.viewing import view
 
 __all__ = ["app", "exit_code", "main"]
 
@@ -51,7 +49,7 @@ def _root(
     start_log(None)  # or Python shows what is logged, beside what is said of it
 
 
-for _command in (segment, sweep, info, view, evaluate, models, demo, selftest):
+for _command in (segment.segment, sweep.sweep, info, view, evaluate, models, demo, selftest):
     app.command()(_command)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anystar_batch.cli import completing
+from anystar_batch.cli import completion
 
 if TYPE_CHECKING:
     pass
@@ -22,7 +22,7 @@ Output = Annotated[
 
 Channel = Annotated[
     str,
-    typer.Option(help="Channel to segment: index or name.", autocompletion=completing.channels),
+    typer.Option(help="Channel to segment: index or name.", autocompletion=completion.channels),
 ]
 
 
@@ -39,7 +39,7 @@ Measure = Annotated[
     str,
     typer.Option(
         help="Further columns: solidity,sphericity,surface,feret.",
-        autocompletion=completing.measures,
+        autocompletion=completion.measures,
     ),
 ]
 
@@ -102,7 +102,7 @@ MinRegularity = Annotated[
 
 Model = Annotated[
     str,
-    typer.Option(help="Bundled model, or a StarDist-3D folder.", autocompletion=completing.models),
+    typer.Option(help="Bundled model, or a StarDist-3D folder.", autocompletion=completion.models),
 ]
 
 
@@ -113,7 +113,7 @@ Precision = Annotated[
     str,
     typer.Option(
         help="Of the network: float32, bfloat16, or auto: what is fast here.",
-        autocompletion=completing.one_of("PRECISIONS"),
+        autocompletion=completion.one_of("PRECISIONS"),
     ),
 ]
 
@@ -121,7 +121,7 @@ Precision = Annotated[
 Backend = Annotated[
     str,
     typer.Option(
-        help="Of the network: tensorflow or jax.", autocompletion=completing.one_of("BACKENDS")
+        help="Of the network: tensorflow or jax.", autocompletion=completion.one_of("BACKENDS")
     ),
 ]
 

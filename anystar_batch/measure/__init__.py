@@ -1,1 +1,5 @@
-"""Label blocks to statistics: mergeable sums (`partials`) and finished rows (`table`)."""
+"""Labels to numbers: sums that merge, finished tables, scores.
+
+`sums` and `partials` (of one block, mergeable), `table` (finished rows), `table_files` (CSV and
+Parquet); `overlaps` (voxels shared with a truth), `assignment`, `matching` (scores).
+"""

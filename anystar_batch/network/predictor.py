@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.errors import ModelError
 from anystar_batch.geometry import Box, as_zyx
-from anystar_batch.network.bundled import WEIGHTS, Model
+from anystar_batch.network.model import WEIGHTS, Model
 from anystar_batch.network.slabs import SlabNetwork
 from anystar_batch.network.unet import build
 from anystar_batch.network.weights import load_weights

@@ -21,7 +21,7 @@ from anystar_batch.events import Listener
 from anystar_batch.geometry import ZYX, ZYXFloat, iter_grid
 from anystar_batch.pipeline.run_record import Summary
 from anystar_batch.pipeline.segment import segment
-from anystar_batch.report.overlay import draw_overlay
+from anystar_batch.report.pictures import draw_overlay
 
 VOXEL_UM = (1.0, 1.0, 1.0)
 """Voxel size written for the volume, (z, y, x); its makers state none, one micrometre stands in."""

@@ -31,8 +31,8 @@ from anystar_batch.engine.machine import available_memory
 from anystar_batch.errors import OutputExistsError
 from anystar_batch.events import Event, StageDone
 from anystar_batch.geometry import ZYX, grid_shape
-from anystar_batch.network.bundled import Model
 from anystar_batch.network.devices import gpu_names
+from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.pipeline import publish
 from anystar_batch.pipeline.outputs import Outputs, check_permissions

@@ -20,7 +20,7 @@ from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.ngff import JSON, ImageSource, metadata_fingerprint
 from anystar_batch.archive.nodes import read_node, read_object
 from anystar_batch.errors import ImageError, ModelError
-from anystar_batch.network.bundled import bundled_models, load_model
+from anystar_batch.network.model import bundled_models, load_model
 from anystar_batch.pipeline.inputs import name_images
 from anystar_batch.stages.plan import ALGORITHM, fingerprint
 

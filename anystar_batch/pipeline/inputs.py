@@ -16,7 +16,7 @@ from anystar_batch.archive.discovery import Field, find_images, plate_fields
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
-from anystar_batch.measure.files import check_kind, is_parquet
+from anystar_batch.measure.table_files import check_kind, is_parquet
 from anystar_batch.options import Chosen
 from anystar_batch.pipeline.outputs import output_paths
 

@@ -47,7 +47,7 @@ from anystar_batch.errors import (
     LostLockError,
     OutputError,
 )
-from anystar_batch.measure.files import check_kind, courses_path
+from anystar_batch.measure.table_files import check_kind, courses_path
 
 
 @dataclass(frozen=True, slots=True)

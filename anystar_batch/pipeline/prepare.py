@@ -14,8 +14,8 @@ from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import threads_per_worker
 from anystar_batch.errors import ImageChangedError, ImageError, ModelError
 from anystar_batch.events import Listener, Note
-from anystar_batch.network.bundled import Model, load_model
 from anystar_batch.network.devices import natural_precision
+from anystar_batch.network.model import Model, load_model
 from anystar_batch.network.predictor import KerasFactory, PredictorFactory, extra_of
 from anystar_batch.network.unet import PRECISIONS
 from anystar_batch.pipeline import publish

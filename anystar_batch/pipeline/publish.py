@@ -43,7 +43,7 @@ from anystar_batch.archive.tables import write_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import OutputExistsError
 from anystar_batch.events import Listener, Note, StageDone, StageStarted
-from anystar_batch.measure.files import courses_path
+from anystar_batch.measure.table_files import courses_path
 from anystar_batch.pipeline.outputs import Outputs
 from anystar_batch.report.findings import gather
 from anystar_batch.report.page import page

@@ -25,7 +25,7 @@ import tomli_w
 from anystar_batch import __version__
 from anystar_batch.config import SegmentConfig
 from anystar_batch.geometry import ZYX
-from anystar_batch.network.bundled import bundled_models
+from anystar_batch.network.model import bundled_models
 from anystar_batch.parsing import Volume
 from anystar_batch.stages.blocks import units_per_block
 from anystar_batch.stages.run import Run, instance_count, removed_counts

@@ -34,7 +34,7 @@ from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.engine.machine import MemoryMeter, available_memory
 from anystar_batch.errors import ImageChangedError, LedgerMismatchError
 from anystar_batch.events import Event, Listener, Note, StageDone, ignore
-from anystar_batch.network.bundled import Model
+from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.pipeline.outputs import (
     Outputs,

@@ -51,7 +51,7 @@ from anystar_batch.errors import (
     OutputError,
 )
 from anystar_batch.events import Listener, Note, ignore
-from anystar_batch.network.bundled import Model, load_model
+from anystar_batch.network.model import Model, load_model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.pipeline import segment
 from anystar_batch.pipeline.dry_run import Standing

@@ -3,12 +3,15 @@
 Counts, sums and extremes are of every row. Distributions come from a sample: the rows whose labels
 have the smallest hashes, so that it neither depends on the order of reading nor on chance; up to
 `SAMPLE` instances it is all of them. Distances to the nearest neighbour are exact for the instances
-asked about: the table is read a second time, and every piece is searched.
+asked about: the table, read in pieces,
+is read a second time, and every piece is searched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from anystar_batch.errors import DataError
 from anystar_batch.geometry import ZYX, ZYXFloat
+from anystar_batch.measure.table_files import is_parquet
 from anystar_batch.report.profiles import Profiles
-from anystar_batch.report.rows import column_names, read_rows
 
 SAMPLE = 50_000
 """Instances from which distributions are drawn."""
@@ -42,11 +46,15 @@ _AXES = tuple(
     for a in "zyx"
     for side in sides
 )
+
 _ALWAYS = ("label", "prob", *_AXES, "num_voxels", "volume_um3", "equivalent_diameter_um",
            "touches_border")  # fmt: skip
 
 Columns = dict[str, NDArray[Any]]
 """Name to float64 [n]."""
+
+PIECE = 1 << 16
+"""Rows read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,3 +286,73 @@ def _best(parts: Sequence[Columns], key: Any, most: int) -> Columns:  # noqa: AN
     """The rows with the least keys of several parts."""
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return _take(rows, _least(key(rows), rows["label"], most))
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names of the columns of a table.
+
+    Raises
+    ------
+    DataError
+        If the file is empty.
+    """
+    if is_parquet(path):
+        return list(_parquet(path).schema_arrow.names)
+    with path.open(encoding="utf-8", newline="") as file:
+        names = next(csv.reader(file), None)
+    if not names:
+        message = f"{path}: the table has no header; segment again with --overwrite"
+        raise DataError(message)
+    return names
+
+
+def read_rows(path: Path, names: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield some columns of the table, at most `PIECE` rows at a time, in their order.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV or Parquet file.
+    names : sequence of str
+        Columns wanted.
+
+    Yields
+    ------
+    dict
+        Name to float64 [n].
+
+    Raises
+    ------
+    DataError
+        If a column is missing or a row cannot be read.
+    """
+    there = column_names(path)
+    missing = [name for name in names if name not in there]
+    if missing:
+        message = f"{path}: found no column {', '.join(missing)}; segment again with --overwrite"
+        raise DataError(message)
+    if is_parquet(path):
+        for batch in _parquet(path).iter_batches(PIECE, columns=list(names)):
+            yield {
+                name: batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64)
+                for name in names
+            }
+        return
+    use = [there.index(name) for name in names]
+    # The header may hold a line break inside quotes: it is read by the same rules again.
+    with path.open(encoding="utf-8", newline="") as file:
+        next(csv.reader(file))
+        while lines := list(itertools.islice(file, PIECE)):
+            try:
+                values = np.loadtxt(lines, np.float64, delimiter=",", usecols=use, ndmin=2)
+            except ValueError as error:
+                message = f"{path}: a row cannot be read ({error}); segment again with --overwrite"
+                raise DataError(message) from error
+            yield dict(zip(names, values.T, strict=True))
+
+
+def _parquet(path: Path) -> Any:  # noqa: ANN401  (untyped neighbour)
+    """Open a Parquet file."""
+    import pyarrow.parquet  # noqa: PLC0415
+
+    return pyarrow.parquet.ParquetFile(path)

@@ -15,7 +15,7 @@ from anystar_batch.geometry import ZYXFloat
 from anystar_batch.report.digest import Digest, Frame, digest_table
 from anystar_batch.report.seams import BorderGrid, SeamTest, seam_tests
 from anystar_batch.report.views import Volume
-from anystar_batch.report.warning import threshold_of, warnings_of
+from anystar_batch.report.warnings import threshold_of, warnings_of
 
 
 @dataclass(frozen=True, slots=True)

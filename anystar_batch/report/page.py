@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from anystar_batch.report import looks, numbers
+from anystar_batch.report import sections
 from anystar_batch.report.charts import number
 from anystar_batch.report.findings import Findings
 from anystar_batch.report.gallery import close_up, galleries
@@ -20,7 +20,7 @@ from anystar_batch.report.html import card, grid_table, section, table, text
 from anystar_batch.report.pictures import MOST_EDGE
 from anystar_batch.report.probe_figure import probe_svg
 from anystar_batch.report.views import Views, see
-from anystar_batch.report.warning import MIN_INSTANCES
+from anystar_batch.report.warnings import MIN_INSTANCES
 
 SMALL = 14.0
 """Where typical instances have fewer pixels in the slices, a part is shown larger."""
@@ -58,12 +58,12 @@ def page(found: Findings) -> str:
     body = [
         _header(found, title),
         _warnings(record["summary"]["warnings"], found),
-        numbers.keys(found),
-        looks.looks(found, views, close),
-        looks.gallery(kinds) if kinds else "",
-        numbers.sizes(found),
-        numbers.space(found),
-        numbers.seams(found),
+        sections.keys(found),
+        sections.looks(found, views, close),
+        sections.gallery(kinds) if kinds else "",
+        sections.sizes(found),
+        sections.space(found),
+        sections.seams(found),
         _run(found),
         _times(record),
         _footer(record),

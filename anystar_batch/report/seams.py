@@ -14,6 +14,9 @@ places is compared with what it says at the moved ones. No distribution is assum
 measures the one that stands out most counts, in the true places as in the moved ones: no further
 correction is needed for them. Planes move by whole steps of the candidates' lattice, which has a
 period of its own.
+
+For the eye there are density and size against the distance to the nearest border (`nearness`), with
+the band that grids of the same step show which lie elsewhere.
 """
 
 from __future__ import annotations
@@ -43,6 +46,18 @@ SEED = 20240229
 
 MEASURES = ("density", "size", "cuts")
 """What is compared, in this order."""
+
+PARTS = 12
+"""Distances looked at."""
+
+FARTHEST = 3.0
+"""Largest distance, in extents of an instance."""
+
+MOVED = 200
+"""Grids elsewhere."""
+
+INSIDE = (2.5, 97.5)
+"""Percentiles of them that the band spans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,3 +272,102 @@ def _planes(
 
 def _ratio(top: float, bottom: float) -> float:
     return float(top / bottom) if bottom else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """Instances by their distance to the nearest plane of a grid, along the plane's axis.
+
+    Parameters
+    ----------
+    distance_um : float64 [n]
+        Middles of the parts, micrometres.
+    density, size : float64 [n]
+        Over the mean of all: centroids in the room there is, geometric mean volume.
+    density_band, size_band : float64 [2, n]
+        Between what most grids elsewhere lie.
+    """
+
+    distance_um: NDArray[np.float64]
+    density: NDArray[np.float64]
+    size: NDArray[np.float64]
+    density_band: NDArray[np.float64]
+    size_band: NDArray[np.float64]
+
+
+def nearness(
+    profiles: Profiles, grid: BorderGrid, extent: ZYXFloat, scale_um: ZYXFloat
+) -> Nearness | None:
+    """Return density and size against the distance to a grid; None if it has no planes.
+
+    Parameters
+    ----------
+    profiles : Profiles
+        The instances.
+    grid : BorderGrid
+    extent : (z, y, x)
+        Extent of a typical instance, level-0 voxels.
+    scale_um : (z, y, x)
+        Micrometres per voxel of level 0.
+    """
+    axes = [a for a in range(3) if len(grid.planes(a, profiles.axes[a].length))]
+    if not axes or not profiles.instances:
+        return None
+    reach = min(
+        min(FARTHEST * extent[a], grid.step[a] / 2, profiles.axes[a].length / 2) * scale_um[a]
+        for a in axes
+    )
+    edges = np.linspace(0.0, max(reach, *(scale_um[a] for a in axes)), PARTS + 1)
+    random = np.random.default_rng(SEED)
+    curves = []
+    for k in range(MOVED + 1):
+        sums = np.zeros((3, PARTS))
+        for a in axes:
+            moved = 0.0 if k == 0 else float(random.uniform(0.1, 0.9)) * grid.step[a]
+            sums += _sums(profiles, a, grid, moved, edges / scale_um[a])
+        curves.append(sums)
+    count, logs, room = np.moveaxis(np.array(curves), 1, 0)
+    mean = sum(float(profiles.axes[a].log_volume.sum()) for a in axes)
+    mean /= len(axes) * profiles.instances
+    with np.errstate(invalid="ignore", divide="ignore"):
+        density = np.where(room > 0, count / room, np.nan)
+        size = np.where(count > 0, np.exp(logs / count - mean), np.nan)
+    return Nearness(
+        distance_um=(edges[1:] + edges[:-1]) / 2,
+        density=density[0],
+        size=size[0],
+        density_band=_band(density[1:]),
+        size_band=_band(size[1:]),
+    )
+
+
+def _sums(
+    profiles: Profiles, a: int, grid: BorderGrid, moved: float, edges: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Centroids, log volumes and expected centroids in each part, [3, parts]."""
+    axis, step = profiles.axes[a], grid.step[a]
+    first = grid.first[a] + moved
+    at = np.arange(axis.length) + 0.5
+    # Planes lie inside the volume only: none before the first, none beyond the end.
+    low = first % step if moved else first
+    last = low + step * max(0, int((axis.length - 0.5 - low) // step))
+    nearest = np.clip(low + step * np.rint((at - low) / step), low, last)
+    part = np.digitize(np.abs(at - nearest), edges) - 1
+    inside = part < len(edges) - 1
+    expected = np.full(axis.length, profiles.instances / axis.length)
+    return np.stack(
+        [
+            np.bincount(part[inside], weights=values[inside], minlength=len(edges) - 1)
+            for values in (axis.count, axis.log_volume, expected)
+        ]
+    )
+
+
+def _band(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What most of the moved grids lie between, [2, parts]; NaN where none has any."""
+    found = np.full((2, values.shape[1]), np.nan)
+    for k, column in enumerate(values.T):
+        known = column[np.isfinite(column)]
+        if len(known):
+            found[:, k] = np.percentile(known, INSIDE)
+    return found

@@ -14,7 +14,7 @@ from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.ngff import ImageSource, channel_index, metadata_fingerprint
 from anystar_batch.config import Filters, ResultConfig
 from anystar_batch.geometry import ZYXFloat
-from anystar_batch.network.bundled import Model
+from anystar_batch.network.model import Model
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
 from anystar_batch.stages.sampling import level_position

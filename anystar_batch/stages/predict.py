@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.geometry import ZYX, Box, inside
-from anystar_batch.network.bundled import Model
+from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import Predictor, PredictorFactory
 from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.image_identity import tile_content

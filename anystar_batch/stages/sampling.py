@@ -19,7 +19,7 @@ from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.errors import ImageError
 from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx, grid_box, grid_shape, iter_grid
 from anystar_batch.network import intensity
-from anystar_batch.network.bundled import Model
+from anystar_batch.network.model import Model
 from anystar_batch.network.scale import LevelMap, choose_offset, level_map
 
 LIMITS_MIN_VOXELS = 10**6

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from anystar_batch.errors import LedgerMismatchError
 from anystar_batch.events import StageDone, StageStarted
-from anystar_batch.measure.files import courses_path, open_table
 from anystar_batch.measure.partials import Partials, Statistics, intensity_dtype, merge
 from anystar_batch.measure.table import Frame, batches, courses
+from anystar_batch.measure.table_files import courses_path, open_table
 from anystar_batch.stages.run import Run, first_label, instance_count, slices, tile_blocks
 from anystar_batch.stages.task import model_rays
 from anystar_batch.stages.workdir import Sums, load_instances, sums_type
-from anystar_batch.stars.measures import regularity
-from anystar_batch.stars.shapes import COLUMNS, shapes
+from anystar_batch.stars.measures import COLUMNS, regularity, shapes
 
 SUMS = 1 << 18
 """Sums of channels finished at a time, about: bounds the memory, changes no byte."""

@@ -19,7 +19,7 @@ from anystar_batch.archive.label_image import LabelSpec, label_spec
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.geometry import ZYX, Box, index_name
-from anystar_batch.network.bundled import Model
+from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stars.rays import Rays, rays_from_config

@@ -1,1 +1,7 @@
-"""Star-convex geometry: rays, candidates, painting, suppression; NumPy and numba only."""
+"""Star-convex geometry, exactly: NumPy and numba, and nothing of ours but `geometry` and `errors`.
+
+`rays` (directions), `candidates` (points, distances, probabilities), `gauge` (how deep in a star a
+voxel lies), `zones` and `polyhedra` (bounds and volumes of stars), `neighbours` (who is near),
+`overlap` (do two share too much), `suppress` (who survives), `raster` (labels), `measures`
+(contrast and shape); `jit` compiles. The rule of suppression and its proof: `DESIGN.md`.
+"""

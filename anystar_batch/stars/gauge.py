@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.stars.kernel import inlined, kernel, leaf
+from anystar_batch.stars.jit import inlined, kernel, leaf
 from anystar_batch.stars.rays import Rays
 
 CELLS = 64

@@ -18,11 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.stars.gauge import Gauge, Row, gauge, judge_integer, mark
-from anystar_batch.stars.kernel import inlined, leaf, popcount, ready
+from anystar_batch.stars.gauge import Gauge, Row, gauge, invert, judge_integer, make_row, mark
+from anystar_batch.stars.jit import inlined, kernel, leaf, popcount, ready
 from anystar_batch.stars.polyhedra import IDENTITY, bounding_boxes, volumes
 from anystar_batch.stars.rays import Rays
 from anystar_batch.stars.zones import span, sure_span, zones
+
+POOL_WORDS = 1 << 25
+"""Words of rendered stars held at once (256 MB); beyond that they are rendered again on demand."""
 
 
 class Stars(NamedTuple):
@@ -257,3 +260,101 @@ def is_overlapping(  # noqa: PLR0913
         if count > limit:
             return True
     return False
+
+
+class Scene(NamedTuple):
+    """All that a pair test needs.
+
+    Parameters
+    ----------
+    stars : Stars
+    table : Gauge
+    own, other : Row
+        Of the candidate that asks, and of the one being rendered.
+    place, rendered : int64 [n]
+        First word of a rendered star in the pool, and the epoch in which it was put there.
+    pool_state : int64 [2]
+        Words used, and the present epoch; an older epoch means thrown out since.
+    """
+
+    stars: Stars
+    table: Gauge
+    own: Row
+    other: Row
+    place: NDArray[np.int64]
+    rendered: NDArray[np.int64]
+    pool_state: NDArray[np.int64]
+
+
+def _make_scene(stars: Stars, table: Gauge) -> Scene:
+    """Allocate the rooms."""
+    n, n_rays = stars.dist.shape
+    longest = int(np.max(stars.high - stars.low, initial=1))
+    return Scene(
+        stars,
+        table,
+        make_row(longest, n_rays, table.directions),
+        make_row(longest, n_rays, table.directions),
+        np.zeros(n, np.int64),
+        np.full(n, -1, np.int64),
+        np.zeros(2, np.int64),
+    )
+
+
+@kernel
+def _bits(
+    i: int, scene: Scene, pool: NDArray[np.uint64], pool_words: int
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the pool, perhaps a larger one, and the bits of star i in it, rendered if need be."""
+    state = scene.pool_state
+    size = words_per_star(i, scene.stars)
+    at = scene.place[i]
+    if scene.rendered[i] != state[1]:
+        if state[0] + size > pool_words:
+            state[0], state[1] = 0, state[1] + 1
+        at = state[0]
+        if at + size > len(pool):
+            grown = np.empty(max(2 * len(pool), at + size), np.uint64)
+            grown[:at] = pool[:at]
+            pool = grown
+        scene.place[i], scene.rendered[i] = at, state[1]
+        state[0] = at + size
+        invert(i, scene.stars.dist, scene.other)
+        render(i, scene.stars, scene.table, scene.other, pool[at : at + size])
+    return pool, pool[at : at + size]
+
+
+@leaf
+def _limit(i: int, j: int, stars: Stars, nms_thresh: float) -> float:
+    """Voxels that i and j may share; infinite if their boxes share no more."""
+    limit = nms_thresh * min(stars.volume[i], stars.volume[j])
+    shared = 1
+    for axis in range(3):
+        high = min(stars.high[i, axis], stars.high[j, axis])
+        shared *= high - max(stars.low[i, axis], stars.low[j, axis])
+    return limit if shared > limit else np.inf
+
+
+@kernel
+def _overlap(
+    i: int,
+    j: int,
+    scene: Scene,
+    nms_thresh: float,
+    pool: NDArray[np.uint64],
+    pool_words: int,
+) -> tuple[NDArray[np.uint64], bool]:
+    """Return the pool, perhaps a larger one, and whether i and j overlap; j is `scene.own`."""
+    limit = _limit(i, j, scene.stars, nms_thresh)
+    pool, bits = _bits(i, scene, pool, pool_words)
+    return pool, is_overlapping(i, j, scene.stars, bits, scene.table, scene.own, limit)
+
+
+@kernel
+def _room(array: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Return the array, or a longer copy where it has not so many items."""
+    if size <= len(array):
+        return array
+    grown = np.empty(max(2 * len(array), size), np.int64)
+    grown[: len(array)] = array
+    return grown

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.gauge import Gauge, gauge
-from anystar_batch.stars.kernel import kernel, ready
+from anystar_batch.stars.jit import kernel, ready
 from anystar_batch.stars.rays import Rays
 from anystar_batch.stars.zones import zones
 

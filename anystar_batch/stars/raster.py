@@ -25,7 +25,7 @@ from anystar_batch.stars.gauge import (
     make_row,
     mark,
 )
-from anystar_batch.stars.kernel import inlined, kernel, leaf, ready
+from anystar_batch.stars.jit import inlined, kernel, leaf, ready
 from anystar_batch.stars.neighbours import Grid, make_grid, query
 from anystar_batch.stars.polyhedra import LatticeMap, Placed, bounding_boxes, place, volumes
 from anystar_batch.stars.rays import Rays

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.stars.gauge import Directions
-from anystar_batch.stars.kernel import inlined, kernel, ready
+from anystar_batch.stars.jit import inlined, kernel, ready
 
 SLACK = 1e-4
 """Relative margin of the balls: hundreds of float32 roundings."""

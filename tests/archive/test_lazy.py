@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from anystar_batch.archive import lazy
 from anystar_batch.archive.images import read_image
 from anystar_batch.errors import DataError, ImageError
+from anystar_batch.report.viewer import levels as lazy
 from tests.fakes import write_image
 
 SHAPE = {"t": 3, "c": 2, "z": 6, "y": 10, "x": 8}

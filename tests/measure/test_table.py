@@ -10,9 +10,9 @@ from skimage.measure import regionprops_table
 
 from anystar_batch.errors import OutputError
 from anystar_batch.measure import table
-from anystar_batch.measure.files import open_table
 from anystar_batch.measure.partials import Partials, merge, partials
 from anystar_batch.measure.table import Frame, batches, column_names, columns
+from anystar_batch.measure.table_files import open_table
 
 SCALE = (2.0, 0.5, 0.25)
 MOVED = (100.0, -3.0, 7.5)

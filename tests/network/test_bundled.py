@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from anystar_batch.errors import ModelError
-from anystar_batch.network import bundled
-from anystar_batch.network.bundled import WEIGHTS, bundled_models, load_model
+from anystar_batch.network import model as bundled
+from anystar_batch.network.model import WEIGHTS, bundled_models, load_model
 from anystar_batch.network.unet import UNetConfig
 
 RAYS = {"name": "Rays_GoldenSpiral", "kwargs": {"n": 32, "anisotropy": [2.0, 1.0, 1.0]}}

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from anystar_batch.errors import DataError
-from anystar_batch.report import digest, rows
-from anystar_batch.report.rows import read_rows
+from anystar_batch.report import digest
+from anystar_batch.report import digest as rows
+from anystar_batch.report.digest import read_rows
 from tests.report.tables import FRAME, digest_of, random_rows, write_table
 
 EVERY = 300

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from anystar_batch.report import nearness
+from anystar_batch.report import seams
 from anystar_batch.report.profiles import Profiles
 from anystar_batch.report.seams import ALPHA, BorderGrid, seam_tests
 from tests import seamed
@@ -88,7 +88,7 @@ def test_where_nothing_can_be_said_it_says_why(count, step, why):
 def test_a_volume_in_one_block_has_no_seams():
     assert seamed.checked(made(4), [seamed.grid(1000)]) == []
     profiles = Profiles.empty(SHAPE)
-    assert nearness.nearness(profiles, seamed.grid(1000), (8.0,) * 3, (1.0,) * 3) is None
+    assert seams.nearness(profiles, seamed.grid(1000), (8.0,) * 3, (1.0,) * 3) is None
 
 
 def test_planes_lie_inside_the_volume_where_they_are_said_to():
@@ -104,7 +104,7 @@ def test_density_and_size_near_borders_show_what_the_test_says():
     for one in (labels, seamed.cut(labels, STEP)):
         profiles = Profiles.empty(SHAPE)
         profiles.add(seamed.rows(one))
-        shown.append(nearness.nearness(profiles, seamed.grid(STEP), (7.0,) * 3, (1.0,) * 3))
+        shown.append(seams.nearness(profiles, seamed.grid(STEP), (7.0,) * 3, (1.0,) * 3))
     whole, pieces = shown
     assert np.all(np.diff(whole.distance_um) > 0)
     # What is cut has its centroids beside the border, and half the volume.

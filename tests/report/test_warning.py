@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.report.seams import SeamTest
-from anystar_batch.report.sizes import two_sizes
-from anystar_batch.report.warning import warnings_of
+from anystar_batch.report.warnings import two_sizes, warnings_of
 from tests.report.tables import digest_of, random_rows
 
 RECORD = {

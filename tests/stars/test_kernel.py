@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import anystar_batch
-from anystar_batch.stars.kernel import popcount, ready
+from anystar_batch.stars.jit import popcount, ready
 
 COUNT = """
 import json, sys

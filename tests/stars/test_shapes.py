@@ -5,8 +5,8 @@ import pytest
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
+from anystar_batch.stars.measures import shapes
 from anystar_batch.stars.rays import golden_spiral
-from anystar_batch.stars.shapes import shapes
 
 STEP = (0.7, 0.25, 0.4)
 

@@ -8,7 +8,7 @@ from stardist.nms import non_maximum_suppression_3d_inds
 from stardist.rays3d import Rays_GoldenSpiral
 
 from anystar_batch.geometry import Box
-from anystar_batch.stars import suppress as suppress_module
+from anystar_batch.stars import overlap as suppress_module
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.polyhedra import LatticeMap, bounding_boxes, volumes
 from anystar_batch.stars.raster import paint

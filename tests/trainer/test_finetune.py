@@ -12,7 +12,7 @@ import pytest
 from anystar_batch.archive.images import read_image
 from anystar_batch.errors import ConfigError, ImageError, ModelError, OutputExistsError
 from anystar_batch.geometry import Box
-from anystar_batch.network.bundled import load_model
+from anystar_batch.network.model import load_model
 from anystar_batch.network.unet import build
 from anystar_batch.network.weights import save_weights
 from tests.fakes import make_model

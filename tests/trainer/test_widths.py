@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.errors import ConfigError
-from anystar_batch.network.bundled import load_model
+from anystar_batch.network.model import load_model
 from anystar_batch.network.unet import UNetConfig, build
 from anystar_batch.network.weights import load_weights
 from trainer.__main__ import main

@@ -26,10 +26,10 @@ from anystar_batch.cli.screen import (
 from anystar_batch.errors import AnyStarBatchError, ConfigError
 
 if TYPE_CHECKING:
+    from anystar_batch.cli.progress import Listener
     from anystar_batch.engine.stop import Stop
     from anystar_batch.pipeline.sweep import SweepConfig
     from anystar_batch.pipeline.sweep_outcome import Outcome, Swept
-    from anystar_batch.progress import Listener
 
 
 def sweep(  # noqa: PLR0913  (one parameter an option)
@@ -172,12 +172,12 @@ def _preview(config: SweepConfig, *, as_json: bool) -> Swept:
 
 def _sweep(config: SweepConfig, stop: Stop, progress: Listener, *, as_json: bool) -> Swept:
     """Sweep with one engine."""
+    from anystar_batch.cli.progress import log_event  # noqa: PLC0415
     from anystar_batch.engine.engines import open_engine  # noqa: PLC0415
     from anystar_batch.engine.machine import available_memory  # noqa: PLC0415
     from anystar_batch.events import Event  # noqa: PLC0415
     from anystar_batch.network.devices import gpu_names  # noqa: PLC0415
     from anystar_batch.pipeline import sweep as s  # noqa: PLC0415
-    from anystar_batch.progress import log_event  # noqa: PLC0415
 
     run = config.wanted.run
     memory = run.memory if run.memory is not None else available_memory()
@@ -213,7 +213,7 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(outcome.to_json()))
         return
-    from anystar_batch.pace import duration  # noqa: PLC0415
+    from anystar_batch.cli.pace import duration  # noqa: PLC0415
 
     parts = []
     if outcome.summary is not None:
@@ -227,7 +227,7 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _swept_text(swept: Swept) -> str:
-    from anystar_batch.pace import duration  # noqa: PLC0415
+    from anystar_batch.cli.pace import duration  # noqa: PLC0415
 
     counts = ", ".join(f"{count} {status}" for status, count in swept.counts.items())
     ended = "" if swept.stopped is None else f"; {swept.stopped}"

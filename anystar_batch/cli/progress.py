@@ -21,8 +21,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from anystar_batch.cli.pace import Pace, duration, stage_words
 from anystar_batch.events import BlockDone, BlockFailed, Event, Note, StageDone, StageStarted
-from anystar_batch.pace import Pace, duration, stage_words
 
 logger = logging.getLogger(__name__)
 

@@ -40,7 +40,7 @@ def measures(incomplete: str) -> list[str]:
 
 def models() -> list[str]:
     """Return the bundled models."""
-    from anystar_batch.network.bundled import bundled_models  # noqa: PLC0415
+    from anystar_batch.network.model import bundled_models  # noqa: PLC0415
 
     return list(bundled_models())
 

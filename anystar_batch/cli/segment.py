@@ -12,13 +12,13 @@ import typer
 from anystar_batch import options as o
 from anystar_batch.cli import options as cli_options
 from anystar_batch.cli.config_file import ConfigFile
-from anystar_batch.cli.previewing import preview
 from anystar_batch.cli.screen import (
     DONE,
     SEVERITY,
     WARNED,
     interruptible,
     listener,
+    preview,
     print_gathered,
     print_summary,
     report,
@@ -27,11 +27,11 @@ from anystar_batch.cli.screen import (
 from anystar_batch.errors import AnyStarBatchError, ConfigError
 
 if TYPE_CHECKING:
+    from anystar_batch.cli.progress import Listener
     from anystar_batch.config import SegmentConfig
     from anystar_batch.engine.engines import Engine
     from anystar_batch.pipeline.inputs import Plate
     from anystar_batch.pipeline.run_record import Summary
-    from anystar_batch.progress import Listener
 
 
 def segment(  # noqa: PLR0913  (one parameter an option)
@@ -187,9 +187,9 @@ def _segment_all(
 
 
 def _segment_one(config: SegmentConfig, engine: Engine, progress: Listener) -> Summary:
+    from anystar_batch.cli.progress import log_event  # noqa: PLC0415
     from anystar_batch.events import Event  # noqa: PLC0415
     from anystar_batch.pipeline import segment as pipeline  # noqa: PLC0415
-    from anystar_batch.progress import log_event  # noqa: PLC0415
 
     def listen(event: Event) -> None:
         log_event(event)

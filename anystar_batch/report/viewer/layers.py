@@ -20,12 +20,12 @@ from anystar_batch.archive.images import read_image
 from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.label_source import read_label_source
 from anystar_batch.archive.labels import image_of
-from anystar_batch.archive.lazy import LazyLevel, lazy_levels
 from anystar_batch.archive.ngff import JSON, ImageSource
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.archive.storage import files
 from anystar_batch.errors import ConfigError, ImageError, did_you_mean
 from anystar_batch.network import intensity
+from anystar_batch.report.viewer.levels import LazyLevel, lazy_levels
 
 COLOURS = ("#00ff00", "#ff00ff", "#00ffff", "#ffff00", "#ff0000", "#0000ff")
 """Of channels whose metadata name none, where there are several."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from anystar_batch.errors import OutputError, ViewerError, shorten
-from anystar_batch.viewing import Scene, ViewLayer
+from anystar_batch.report.viewer.layers import Scene, ViewLayer
 
 INSTALL = "napari is not installed; pip install 'anystar-batch[view]'"
 

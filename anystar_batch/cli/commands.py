@@ -1,4 +1,4 @@
-"""The commands beside segmenting: look at images and models, score labels, demo, self-test."""
+"""The commands beside segmenting: look at images, labels and models, score labels, try it out."""
 
 from __future__ import annotations
 
@@ -25,6 +25,28 @@ from anystar_batch.errors import AnyStarBatchError
 
 if TYPE_CHECKING:
     from anystar_batch.pipeline.selftest import Selftest
+import io
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from anystar_batch.cli import completion
+
+COLUMNS = (
+    ("tp", "TP"),
+    ("fp", "FP"),
+    ("fn", "FN"),
+    ("precision", "precision"),
+    ("recall", "recall"),
+    ("accuracy", "accuracy"),
+    ("f1", "F1"),
+    ("panoptic_quality", "panoptic"),
+    ("mean_true_score", "mean true"),
+    ("mean_matched_score", "mean matched"),
+)
+"""Keys of a score and their headings."""
 
 
 def info(
@@ -67,7 +89,7 @@ def evaluate(  # noqa: PLR0913  (one parameter an option)
 ) -> None:
     """Score the objects of LABELS against those of TRUTH: counts, IoU matches, volumes."""
     from anystar_batch.pipeline import evaluate as e  # noqa: PLC0415
-    from anystar_batch.report.scores import scores_text  # noqa: PLC0415
+
 
     start_log(None)
     progress = listener(quiet=quiet, verbose=False)
@@ -86,7 +108,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model.")] = False,
 ) -> None:
     """List the bundled models."""
-    from anystar_batch.network.bundled import bundled_models, load_model  # noqa: PLC0415
+    from anystar_batch.network.model import bundled_models, load_model  # noqa: PLC0415
 
     try:
         found = [load_model(name) for name in bundled_models()]
@@ -183,3 +205,93 @@ def selftest_text(found: Selftest) -> str:
             f"versions  {versions}",
         ]
     )
+
+
+def view(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="OME-Zarr image, or a label.")],
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Label to show; may be repeated. Default: all.",
+            autocompletion=completion.labels,
+        ),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where segment --output wrote the labels.")
+    ] = None,
+    screenshot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a PNG of the window, and end.")
+    ] = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Show IMAGE and its labels in napari, whatever their size."""
+    from anystar_batch.report.viewer import layers, window  # noqa: PLC0415
+
+    try:
+        window.check_viewer()
+        scene = layers.scene(image, label or (), output)
+        window.check_screen()
+        for note in () if quiet else scene.notes:
+            typer.echo(note, err=True)
+        window.show(scene, screenshot)
+    except AnyStarBatchError as error:
+        raise typer.Exit(report(error)) from None
+    if screenshot is not None:
+        typer.echo(screenshot)
+
+
+def scores_text(document: dict[str, Any]) -> str:
+    """Return an evaluation's JSON document as lines and a table.
+
+    Parameters
+    ----------
+    document : dict
+        Of `Evaluation.to_json`.
+
+    Returns
+    -------
+    str
+        Without a final newline; as wide as the table needs.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("IoU", justify="right")
+    for _, heading in COLUMNS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for score in document["scores"]:
+        values = [score[key] for key, _ in COLUMNS]
+        shown = [f"{v:.3f}" if isinstance(v, float) else f"{v}" for v in values]
+        table.add_row(f"{score['iou']:.1f}", *shown)
+    out = io.StringIO()
+    # Wide enough for counts of nine digits: a table cut short would hide them.
+    Console(file=out, width=140, color_system=None).print(table)
+    drawn = [line.rstrip() for line in out.getvalue().splitlines()]
+    return "\n".join([*_lines(document), *drawn]).rstrip()
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    relative = document["count_error_relative"]
+    share = "" if relative is None else f" ({relative:+.1%})"
+    lines = [
+        f"labels  {document['labels']}: {_objects(document, 'found')}",
+        f"truth   {document['truth']}: {_objects(document, 'true')}",
+        f"count   {document['count_error']:+d}{share}; {document['splits']} true objects split, "
+        f"{document['merges']} found objects merge several",
+    ]
+    if len(document["times"]) > 1:
+        lines.append(f"times   {len(document['times'])}, pooled")
+    for ratio in document["volume_ratio"]:
+        what = f"volume  found / true of {ratio['pairs']} pairs at IoU {ratio['iou']:g}"
+        if ratio["pairs"]:
+            what += f": median {ratio['median']:.3f}, mean {ratio['mean']:.3f}"
+        lines.append(what)
+    return lines
+
+
+def _objects(document: dict[str, Any], side: str) -> str:
+    count = f"{document[side]} objects"
+    for unit, name in (("um", "um"), ("voxels", "voxels")):
+        diameter = document[f"median_diameter_{unit}"][side]
+        if diameter is not None:
+            return f"{count}, median diameter {diameter:.3g} {name}"
+    return count

@@ -1,0 +1,1 @@
+"""An image and its labels in napari: `levels` (lazy arrays), `layers` (what is shown), `window`."""
