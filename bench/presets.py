@@ -25,9 +25,10 @@ from typing import Any
 from anystar_batch.network.model import bundled_models
 from bench.quality import write_truth
 from trainer import testset
-from trainer.config import PRESETS, TrainConfig
+from trainer.config import TrainConfig
 from trainer.export import load
 from trainer.score import Scorer, Tally, tally
+from trainer.synthesis.config import PRESETS
 from trainer.volumes import Truth, bbbc050, gonuclear, tgmm
 
 logger = logging.getLogger(__name__)

@@ -39,8 +39,8 @@ from anystar_batch.stages.preprocess import tile_image
 from anystar_batch.stages.sampling import all_limits
 from bench.clock import timed
 from bench.mosaic import SETS, mosaic
-from trainer.phantom import Phantom
-from trainer.phantom_zarr import write
+from trainer.synthesis.phantom import Phantom
+from trainer.synthesis.phantom_zarr import write
 
 AFTER = ("suppress", "store candidates", "paint", "statistics", "write", "pyramid")
 """Parts that come after the network."""

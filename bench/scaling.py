@@ -30,8 +30,8 @@ from anystar_batch.parsing import parse_diameter, parse_memory
 from anystar_batch.pipeline import segment
 from anystar_batch.stars.rays import rays_from_config
 from bench.run import phantom as phantom_image
-from trainer.phantom import SPREAD, STRETCH, Phantom
-from trainer.targets import targets
+from trainer.synthesis.phantom import SPREAD, STRETCH, Phantom
+from trainer.synthesis.targets import targets
 
 BLOCK = 128
 """Edge of tiles and blocks, voxels."""

@@ -20,10 +20,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from trainer.config import APPEARANCES, SampleConfig, TrainConfig
+from trainer.config import APPEARANCES, TrainConfig
 from trainer.feed import DEPTH, Batch, BatchSource, SyntheticSource, feed
 from trainer.fit import stream_of, use_two_pools
 from trainer.loss import compile_model
+from trainer.synthesis.config import SampleConfig
 
 WARM = 2
 """Calls before the clock starts."""

@@ -22,7 +22,8 @@ import numpy as np
 
 from anystar_batch.errors import AnyStarBatchError, ConfigError
 from trainer.commands import add_commands
-from trainer.config import APPEARANCES, PRESETS, SampleConfig, TrainConfig
+from trainer.config import APPEARANCES, TrainConfig
+from trainer.synthesis.config import PRESETS, SampleConfig
 
 if TYPE_CHECKING:
     import keras

@@ -33,8 +33,8 @@ def test(options: argparse.Namespace) -> None:
 
 def finetune(options: argparse.Namespace) -> None:
     """Train a model further on labelled images."""
-    from trainer.finetune import finetune as run  # noqa: PLC0415
-    from trainer.finetune_config import FinetuneConfig, Labelled  # noqa: PLC0415
+    from trainer.finetune.config import FinetuneConfig, Labelled  # noqa: PLC0415
+    from trainer.finetune.finetune import finetune as run  # noqa: PLC0415
 
     listed = [Labelled(path, None) for path in options.images]
     listed += [Labelled(image, labels) for image, labels in options.pair]
@@ -88,8 +88,8 @@ def resize(options: argparse.Namespace) -> None:
 
 def phantom(options: argparse.Namespace) -> None:
     """Write a synthetic OME-Zarr with its truth."""
-    from trainer.phantom import DENSITIES, Phantom  # noqa: PLC0415
-    from trainer.phantom_zarr import write  # noqa: PLC0415
+    from trainer.synthesis.phantom import DENSITIES, Phantom  # noqa: PLC0415
+    from trainer.synthesis.phantom_zarr import write  # noqa: PLC0415
 
     if options.density not in DENSITIES:
         message = f"--density: got {options.density!r}; expected {' or '.join(DENSITIES)}"

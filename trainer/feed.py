@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from anystar_batch.errors import AnyStarBatchError
 from anystar_batch.geometry import ZYX
 from anystar_batch.stars.rays import golden_spiral
-from trainer.config import SampleConfig, TrainConfig
-from trainer.sample import make_sample
-from trainer.targets import targets
+from trainer.config import TrainConfig
+from trainer.synthesis.config import SampleConfig
+from trainer.synthesis.sample import make_sample
+from trainer.synthesis.targets import targets
 
 DEPTH = 3
 """Batches a worker may be ahead of the reader."""

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainer.config import SampleConfig
-from trainer.sample import make_sample
+from trainer.synthesis.config import SampleConfig
+from trainer.synthesis.sample import make_sample
 
 
 def montage(path: Path, seed: int, config: SampleConfig, columns: int = 8, rows: int = 6) -> None:

@@ -25,7 +25,7 @@ from anystar_batch.stars.polyhedra import IDENTITY, LatticeMap
 from anystar_batch.stars.raster import paint
 from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import suppress
-from trainer.config import SampleConfig
+from trainer.synthesis.config import SampleConfig
 from trainer.volumes import Truth
 
 if TYPE_CHECKING:

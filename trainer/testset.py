@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from anystar_batch.errors import AnyStarBatchError, ConfigError
 from anystar_batch.network.intensity import limits, normalise
-from trainer.config import SampleConfig
 from trainer.frozen.geometry import Recipe
 from trainer.frozen.intensities import BACKGROUNDS, GREY, Volume, volume
 from trainer.score import IOUS, Scorer, Tally, match
+from trainer.synthesis.config import SampleConfig
 from trainer.volumes import Truth
 
 if TYPE_CHECKING:

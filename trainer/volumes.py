@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYXFloat
-from trainer.config import SampleConfig
-from trainer.sample import make_sample
+from trainer.synthesis.config import SampleConfig
+from trainer.synthesis.sample import make_sample
 
 
 @dataclass(frozen=True, slots=True, eq=False)

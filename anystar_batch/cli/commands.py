@@ -90,7 +90,6 @@ def evaluate(  # noqa: PLR0913  (one parameter an option)
     """Score the objects of LABELS against those of TRUTH: counts, IoU matches, volumes."""
     from anystar_batch.pipeline import evaluate as e  # noqa: PLC0415
 
-
     start_log(None)
     progress = listener(quiet=quiet, verbose=False)
     try:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from anystar_batch.network.unet import UNetConfig
-from trainer.config import SampleConfig, TrainConfig
+from trainer.config import TrainConfig
+from trainer.synthesis.config import SampleConfig
 
 TINY_NETWORK = UNetConfig(
     n_rays=16,

@@ -7,7 +7,8 @@ import pytest
 
 from anystar_batch.errors import ConfigError
 from anystar_batch.network.unet import UNetConfig
-from trainer.config import (
+from trainer.config import TrainConfig
+from trainer.synthesis.config import (
     OUR_STEPS,
     PRESETS,
     PUBLISHED_STEPS,
@@ -15,7 +16,6 @@ from trainer.config import (
     SampleConfig,
     ShapesConfig,
     Step,
-    TrainConfig,
 )
 
 

@@ -11,9 +11,7 @@ import pytest
 from keras import ops
 
 from anystar_batch.errors import ConfigError
-from trainer import appearance, corruption, noise, sample
 from trainer import fit as fit_module
-from trainer.config import AppearanceConfig, SampleConfig, Step
 from trainer.device import appearance as on_device
 from trainer.device import corruption as steps
 from trainer.device import stream
@@ -23,7 +21,9 @@ from trainer.device.matrices import smooth
 from trainer.device.painter import intensities, painter, place
 from trainer.feed import SyntheticSource
 from trainer.fit import fit
-from trainer.shapes import Geometry
+from trainer.synthesis import appearance, corruption, noise, sample
+from trainer.synthesis.config import AppearanceConfig, SampleConfig, Step
+from trainer.synthesis.shapes import Geometry
 
 pytestmark = [pytest.mark.network, pytest.mark.filterwarnings("ignore")]
 

@@ -16,17 +16,18 @@ from anystar_batch.network.model import load_model
 from anystar_batch.network.unet import build
 from anystar_batch.network.weights import save_weights
 from tests.fakes import make_model
-from trainer import finetune as module
-from trainer import finetune_config, opening
 from trainer.__main__ import main
 from trainer.commands import add_commands
 from trainer.export import stardist_config
-from trainer.finetune_config import FinetuneConfig, Labelled
-from trainer.labelled import Objects, measure, split
-from trainer.opening import held_out_truth, open_volumes
-from trainer.patches import LabelledSource, _partial_targets
-from trainer.phantom import Phantom
-from trainer.phantom_zarr import write
+from trainer.finetune import config as finetune_config
+from trainer.finetune import finetune as trainer_finetune_finetune
+from trainer.finetune import labelled as module
+from trainer.finetune import labelled as opening
+from trainer.finetune.config import FinetuneConfig, Labelled
+from trainer.finetune.labelled import Objects, held_out_truth, measure, open_volumes, split
+from trainer.finetune.patches import LabelledSource, _partial_targets
+from trainer.synthesis.phantom import Phantom
+from trainer.synthesis.phantom_zarr import write
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -94,7 +95,7 @@ def test_image_and_labels_stay_together_when_resampled(phantom, volume, monkeypa
                 moved = np.roll(labels > 0, shift, axis)
                 assert np.corrcoef(image.ravel(), moved.ravel())[0, 1] < aligned - 0.02
         # Planes read a few at a time are the same planes.
-        monkeypatch.setattr("trainer.labelled.MOST_READ", 5000)
+        monkeypatch.setattr("trainer.finetune.labelled.MOST_READ", 5000)
         np.testing.assert_array_equal(zoomed.read_labels(box), labels)
         monkeypatch.undo()
 
@@ -121,7 +122,7 @@ def test_what_is_held_out_is_never_learnt(tiny, volume, cut):
             values[..., beyond] = 7 if values.dtype == np.uint32 else 0
             return values
 
-    from trainer import labelled
+    from trainer.finetune import labelled
 
     real = labelled._reader
     labelled._reader = lambda s: Other(real(s))
@@ -149,10 +150,11 @@ def test_a_batch_is_a_function_of_its_number_and_travels(tiny, volume):
 
 
 def test_the_share_of_synthetic_samples_is_kept(tiny, volume, monkeypatch):
-    from trainer import patches
+    from trainer.finetune import patches
+    from trainer.synthesis import sample
 
     made = []
-    real = patches.make_sample
+    real = sample.make_sample
     monkeypatch.setattr(patches, "make_sample", lambda *a: made.append(a) or real(*a))
     for index in range(20):
         source(tiny, volume, 0.3).batch(index)
@@ -317,20 +319,20 @@ def test_a_share_of_the_objects_is_held_out_wherever_they_are(volume):
 
 
 def test_rays_that_targets_are_not_made_for_are_refused():
-    module.check_rays(MODEL)
+    trainer_finetune_finetune.check_rays(MODEL)
     rays = '{"name": "Rays_Octo", "kwargs": {}}'
     with pytest.raises(ModelError, match="expected Rays_GoldenSpiral"):
-        module.check_rays(dataclasses.replace(MODEL, rays_json=rays))
+        trainer_finetune_finetune.check_rays(dataclasses.replace(MODEL, rays_json=rays))
 
 
 def test_an_image_without_objects_to_learn_from_is_refused(phantom, base, tmp_path, monkeypatch):
     monkeypatch.setattr(module.LabelledVolume, "inside", lambda *_: np.array([], int))
     config = FinetuneConfig((Labelled(str(phantom[0]), None),), str(base))
     with pytest.raises(ImageError, match="no labelled object in the part to learn from"):
-        module.finetune(config, tmp_path / "new")
+        trainer_finetune_finetune.finetune(config, tmp_path / "new")
     (tmp_path / "new").mkdir()
     with pytest.raises(OutputExistsError):
-        module.finetune(config, tmp_path / "new")
+        trainer_finetune_finetune.finetune(config, tmp_path / "new")
 
 
 def test_every_command_is_listed():

@@ -16,11 +16,12 @@ from anystar_batch.errors import ConfigError
 from anystar_batch.network import unet, weights
 from anystar_batch.stars.rays import golden_spiral
 from trainer import fit as module
-from trainer.config import AppearanceConfig, Step, TrainConfig
+from trainer.config import TrainConfig
 from trainer.feed import SyntheticSource
 from trainer.figures import learning_curve
 from trainer.fit import COLUMNS, Progress, _average, _claim, fit, learning_rate, step_precision
 from trainer.loss import known, minus_log_iou
+from trainer.synthesis.config import AppearanceConfig, Step
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -11,8 +11,8 @@ from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import Box
 from trainer.__main__ import main
-from trainer.phantom import Phantom
-from trainer.phantom_zarr import LABEL, levels, mean, write
+from trainer.synthesis.phantom import Phantom
+from trainer.synthesis.phantom_zarr import LABEL, levels, mean, write
 
 SHAPE = (40, 70, 66)
 

@@ -10,9 +10,9 @@ import pytest
 from scipy import ndimage
 
 from anystar_batch.errors import ConfigError
-from trainer import sample as module
-from trainer.appearance import _clutter, paint
-from trainer.config import (
+from trainer.synthesis import sample as module
+from trainer.synthesis.appearance import _clutter, paint
+from trainer.synthesis.config import (
     PRESETS,
     PUBLISHED_STEPS,
     AppearanceConfig,
@@ -20,9 +20,9 @@ from trainer.config import (
     ShapesConfig,
     Step,
 )
-from trainer.corruption import STEPS, _coarser, corrupt
-from trainer.sample import geometry_index, make_sample
-from trainer.shapes import Geometry, connected_pieces, sample_geometry
+from trainer.synthesis.corruption import STEPS, _coarser, corrupt
+from trainer.synthesis.sample import geometry_index, make_sample
+from trainer.synthesis.shapes import Geometry, connected_pieces, sample_geometry
 
 SMALL = SampleConfig.preset("as-mix", edge=32)
 
@@ -42,8 +42,8 @@ def test_sample_n_alone_is_the_nth_of_a_run():
 def test_another_process_makes_the_same_sample():
     code = (
         "import hashlib\n"
-        "from trainer.config import SampleConfig\n"
-        "from trainer.sample import make_sample\n"
+        "from trainer.synthesis.config import SampleConfig\n"
+        "from trainer.synthesis.sample import make_sample\n"
         "s = make_sample(7, 5, SampleConfig.preset('as-mix', edge=32))\n"
         "print(hashlib.sha256(s.image.tobytes() + s.labels.tobytes()).hexdigest())\n"
     )

@@ -8,10 +8,10 @@ from anystar_batch.stars.polyhedra import LatticeMap
 from anystar_batch.stars.rays import golden_spiral
 from trainer import score, volumes
 from trainer.baseline import DEFAULTS, GRIDS, BlobLog, Otsu
-from trainer.config import SampleConfig
 from trainer.export import phantom
 from trainer.score import Prediction, Tally, instances, match, rescale, tally, tune, tune_stretch
-from trainer.targets import targets
+from trainer.synthesis.config import SampleConfig
+from trainer.synthesis.targets import targets
 from trainer.volumes import Truth, synthetic
 
 IDENTITY = LatticeMap((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))

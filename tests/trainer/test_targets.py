@@ -5,9 +5,9 @@ import pytest
 from scipy import ndimage
 
 from anystar_batch.stars.rays import golden_spiral
-from trainer.config import ShapesConfig
-from trainer.shapes import sample_geometry
-from trainer.targets import GAIN, targets
+from trainer.synthesis.config import ShapesConfig
+from trainer.synthesis.shapes import sample_geometry
+from trainer.synthesis.targets import GAIN, targets
 
 RAYS = golden_spiral(96)
 

@@ -8,5 +8,5 @@
 The second line is one function of fixed shapes in `keras.ops`, compiled whole: no value comes back
 to the host while it runs. Whatever differs between samples is a vector [b] or a matrix [b, i, j]:
 a step that is off, a blur of width 0 and a blur of width 2 take the same way. The numbers are those
-of `SampleConfig`; the draws are not those of `trainer.sample`, but their distributions are.
+of `SampleConfig`; the draws are not those of `synthesis.sample`, but their distributions are.
 """

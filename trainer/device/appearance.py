@@ -1,4 +1,4 @@
-"""Intensities of a batch: `trainer.appearance.paint` without branches.
+"""Intensities of a batch: `trainer.synthesis.appearance.paint` without branches.
 
 Every variant (background model, clutter, profile) is computed for every sample and one is taken.
 What differs from the workers' painting: the classes of the Perlin model share four turned copies of
@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
-from trainer.config import BACKGROUNDS, AppearanceConfig
 from trainer.device.draws import Draws, Tensor, largest, smallest, wide
 from trainer.device.matrices import fields, smooth
+from trainer.synthesis.config import BACKGROUNDS, AppearanceConfig
 
 OBJECTS = 1023
 """Objects of a sample with a mean and a spread of their own."""

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.stars.rays import golden_spiral
-from trainer.config import SampleConfig, TrainConfig
-from trainer.corruption import corrupt
-from trainer.sample import turned_geometry
-from trainer.shapes import Geometry, connected_pieces
-from trainer.targets import targets
+from trainer.config import TrainConfig
+from trainer.synthesis.config import SampleConfig
+from trainer.synthesis.corruption import corrupt
+from trainer.synthesis.sample import turned_geometry
+from trainer.synthesis.shapes import Geometry, connected_pieces
+from trainer.synthesis.targets import targets
 
 CUTOUTS = 8
 """Steps named `cutout` that fit the bits of `GeometryBatch.holes`."""

@@ -1,8 +1,8 @@
-"""Degradation of a batch: every step of `trainer.corruption.STEPS` without branches.
+"""Degradation of a batch: every step of `trainer.synthesis.corruption.STEPS` without branches.
 
 Names, order, probabilities and ranges are those of the config, and the ranges a config leaves out
-are those of `trainer.corruption`. Every step is computed for every sample and taken where it is on.
-`cutout` alone is drawn by the workers (`trainer.device.batch`), because it changes the targets.
+are those of `synthesis.corruption`. Every step is computed for every sample and taken where it is
+on. `cutout` alone is drawn by the workers (`trainer.device.batch`), because it changes the targets.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 from keras import ops
 
 from anystar_batch.errors import ConfigError
-from trainer import corruption
-from trainer.config import Range, Step
 from trainer.device.draws import Draws, Tensor, largest, smallest, wide
 from trainer.device.matrices import along, box, coarser, gaussian, kept_planes, smooth
 from trainer.device.spectrum import low_passed, spiked
+from trainer.synthesis import corruption
+from trainer.synthesis.config import Range, Step
 
 Values = dict[str, Tensor]
 """A step's drawn parameters, each (b)."""

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import keras
 from keras import ops
 
-from trainer.config import Range
+from trainer.synthesis.config import Range
 
 Tensor: TypeAlias = Any
 """A tensor of whatever backend Keras runs on."""

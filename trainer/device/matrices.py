@@ -164,7 +164,7 @@ def splines(scale: Tensor, phase: Tensor, n: int, knots: int) -> Tensor:
 
 
 def smooth(draws: Draws, n: int, scale: Tensor, finest: float) -> Tensor:
-    """Return Gaussian noise of one scale per sample, as `trainer.noise.smooth`.
+    """Return Gaussian noise of one scale per sample, as `trainer.synthesis.noise.smooth`.
 
     Parameters
     ----------

@@ -11,11 +11,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from trainer.config import SampleConfig
 from trainer.device.appearance import paint
 from trainer.device.batch import GeometryBatch
 from trainer.device.corruption import check, corrupt
 from trainer.device.draws import Draws, Tensor, largest, smallest, wide
+from trainer.synthesis.config import SampleConfig
 
 SUBSET = 16384
 """Voxels of a sample, about, between whose percentiles its limits lie."""
@@ -77,7 +77,7 @@ def intensities(draws: Draws, image: Tensor, config: SampleConfig) -> Tensor:
 
     The percentiles are those of every k-th voxel, about `SUBSET` of them (k and the edge have no
     common factor, so no plane is left out): the upper limit moves by the spread of the few dozen
-    brightest. A constant image takes one drawn value, as in `trainer.sample`.
+    brightest. A constant image takes one drawn value, as in `trainer.synthesis.sample`.
 
     Parameters
     ----------

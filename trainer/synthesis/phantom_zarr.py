@@ -36,7 +36,7 @@ from anystar_batch.archive.storage import files
 from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box, grid_shape, iter_grid
 from anystar_batch.pyramid import downsample_mode, level_factors, source_box
-from trainer.phantom import Phantom
+from trainer.synthesis.phantom import Phantom
 
 LABEL = "truth"
 """Name of the label."""

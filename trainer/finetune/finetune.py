@@ -24,11 +24,10 @@ from anystar_batch.network.model import WEIGHTS, Model, load_model
 from anystar_batch.network.unet import build
 from anystar_batch.network.weights import load_weights, save_weights
 from trainer.export import FILES
-from trainer.finetune_config import FinetuneConfig
+from trainer.finetune.config import FinetuneConfig
+from trainer.finetune.labelled import LabelledVolume, held_out_truth, open_volumes
+from trainer.finetune.patches import LabelledSource
 from trainer.fit import fit
-from trainer.labelled import LabelledVolume
-from trainer.opening import held_out_truth, open_volumes
-from trainer.patches import LabelledSource
 from trainer.score import Prediction, Scorer, tally, tune
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trainer.config import ShapesConfig
-from trainer.noise import displacement, perlin, uniform
+from trainer.synthesis.config import ShapesConfig
+from trainer.synthesis.noise import displacement, perlin, uniform
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,8 @@ import numpy as np
 
 from anystar_batch.errors import ConfigError
 from anystar_batch.network.model import Model
-from trainer.config import SampleConfig, TrainConfig
+from trainer.config import TrainConfig
+from trainer.synthesis.config import SampleConfig
 
 PATCH = 48
 """Edge of a patch, working voxels, rounded up to what the network divides by."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYX, Box, as_zyx
-from trainer.noise import perlin, uniform
+from trainer.synthesis.noise import perlin, uniform
 
 DENSITIES = {"sparse": (4.0, 0.5), "dense": (1.75, 0.05)}
 """Lattice spacing over the mean radius, and the share of cells that stay empty."""

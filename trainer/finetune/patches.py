@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYX, Box, as_zyx
 from anystar_batch.stars.rays import golden_spiral
-from trainer.config import Step, TrainConfig
-from trainer.corruption import corrupt
+from trainer.config import TrainConfig
 from trainer.feed import Batch, bent
-from trainer.labelled import LabelledVolume
-from trainer.sample import make_sample
-from trainer.shapes import connected_pieces
-from trainer.targets import targets
+from trainer.finetune.labelled import LabelledVolume
+from trainer.synthesis.config import Step
+from trainer.synthesis.corruption import corrupt
+from trainer.synthesis.sample import make_sample
+from trainer.synthesis.shapes import connected_pieces
+from trainer.synthesis.targets import targets
 
 ZOOM = 1.18
 """Largest change of an object's size, either way."""

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from anystar_batch.errors import ImageError
 from anystar_batch.network.intensity import limits, normalise
-from trainer.appearance import paint
-from trainer.config import SampleConfig
-from trainer.corruption import corrupt
-from trainer.shapes import Geometry, connected_pieces, sample_geometry
+from trainer.synthesis.appearance import paint
+from trainer.synthesis.config import SampleConfig
+from trainer.synthesis.corruption import corrupt
+from trainer.synthesis.shapes import Geometry, connected_pieces, sample_geometry
 
 SPREAD = 32
 """Samples between two that share their shapes; a worker keeps as many shapes in memory."""

@@ -11,9 +11,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trainer.config import AppearanceConfig
-from trainer.noise import displacement, smooth
-from trainer.shapes import Geometry
+from trainer.synthesis.config import AppearanceConfig
+from trainer.synthesis.noise import displacement, smooth
+from trainer.synthesis.shapes import Geometry
 
 
 def paint(

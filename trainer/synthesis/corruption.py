@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from anystar_batch.errors import ConfigError
-from trainer.config import Range, Step
-from trainer.noise import smooth
+from trainer.synthesis.config import Range, Step
+from trainer.synthesis.noise import smooth
 
 Image = NDArray[np.float32]
 Values = dict[str, float]
