@@ -31,7 +31,7 @@ from bench.aftermath import LABEL, judge, leftovers, look
 from bench.disturbances import KINDS, Disturbance, Scene, can_mount, room_taken, small_disk
 from bench.processes import Process
 from bench.undisturbed import BLOCKS, EARLIER, Bench, prepare, start, words
-from tests import chaotic
+from tests.support import faults
 
 NEAR_END = 0.8
 """Part of the operations after which results are finished and published."""
@@ -133,10 +133,10 @@ def everywhere(bench: Bench) -> Iterator[Disturbance]:
                 number += 1
 
 
-def fault_of(drawn: Disturbance, folder: Path) -> chaotic.Fault:
+def fault_of(drawn: Disturbance, folder: Path) -> faults.Fault:
     """Return what goes wrong inside the process."""
     rng = random.Random(drawn.seed)
-    return chaotic.Fault(
+    return faults.Fault(
         kind=KINDS[drawn.kind].fault,
         at=drawn.at,
         length=int(drawn.variant) if drawn.variant.isdecimal() else 0,
@@ -157,7 +157,7 @@ def one(bench: Bench, drawn: Disturbance) -> dict[str, Any]:
         other = bench.templates / drawn.form / "other image" / "phantom.ome.zarr"
 
         def another(*more: str, block: tuple[int, int, int] = BLOCKS[0]) -> Process:
-            return start(bench, folder, (*words(drawn.earlier), *more), 1, chaotic.Fault(), block)
+            return start(bench, folder, (*words(drawn.earlier), *more), 1, faults.Fault(), block)
 
         scene = Scene(drawn, folder, None, another, other, rng)
         if kind.is_before and kind.act is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from tests import chaotic
+from tests.support import faults
 
 PATIENCE = 120.0
 """Seconds that a process may take before it counts as hanging."""
@@ -20,13 +20,13 @@ class Process:
     """A command in a process group of its own, forked from this process."""
 
     def __init__(
-        self, words: list[str], phantom: chaotic.Phantom, fault: chaotic.Fault, log: Path
+        self, words: list[str], phantom: faults.Phantom, fault: faults.Fault, log: Path
     ) -> None:
-        self.counter = chaotic.Counter()
+        self.counter = faults.Counter()
         self.log = log
         self.code: int | None = None
         self.is_stopped = False
-        self.pid = chaotic.fork(chaotic.command, log, words, phantom, fault, self.counter)
+        self.pid = faults.fork(faults.command, log, words, phantom, fault, self.counter)
 
     def meet(self, after: float | None) -> bool:
         """Wait until it has stopped itself, or for so long; return whether it has not ended."""

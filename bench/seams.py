@@ -32,8 +32,14 @@ from anystar_batch.stars.polyhedra import IDENTITY
 from anystar_batch.stars.raster import paint
 from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import suppress
-from tests.fakes import Ellipsoids, TruthPredictor, make_model, random_ellipsoids, write_image
-from tests.seamed import checked
+from tests.support.fakes import (
+    Ellipsoids,
+    TruthPredictor,
+    make_model,
+    random_ellipsoids,
+    write_image,
+)
+from tests.support.seam_volumes import checked
 
 SHAPE = (128, 192, 192)
 STEP = (64, 64, 64)

@@ -26,7 +26,7 @@ from anystar_batch.stars.polyhedra import LatticeMap
 from anystar_batch.stars.raster import paint
 from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import suppress
-from tests.stars.drawn import SAME, blobs, ranks, seen
+from tests.support.star_scenes import SAME, blobs, ranks, seen
 
 RAYS = golden_spiral(96)
 

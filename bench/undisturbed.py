@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.aftermath import State, look
 from bench.disturbances import KINDS, room_taken
 from bench.processes import Process
-from tests import chaotic
+from tests.support import faults
 
 FORMS = ("0.5", "0.4", "sharded")
 EARLIER = ("none", "other", "none", "same")
@@ -66,7 +66,7 @@ class Bench:
     """
 
     out: Path
-    phantom: chaotic.Phantom
+    phantom: faults.Phantom
     forms: dict[str, Undisturbed]
     kinds: tuple[str, ...]
     workers: tuple[int, ...]
@@ -91,8 +91,8 @@ def prepare(out: Path, kinds: tuple[str, ...], seed: int, *, is_small: bool) -> 
     is_small : bool
         A smaller phantom, one format, one worker.
     """
-    phantom = chaotic.Phantom((24, 36, 40), 20) if is_small else chaotic.Phantom()
-    chaotic.warm(out / "warm", phantom)
+    phantom = faults.Phantom((24, 36, 40), 20) if is_small else faults.Phantom()
+    faults.warm(out / "warm", phantom)
     workers = {1} if is_small else {n for kind in kinds for n in KINDS[kind].workers}
     bench = Bench(out, phantom, {}, kinds, tuple(sorted(workers)), seed)
     shutil.rmtree(bench.templates, ignore_errors=True)
@@ -106,10 +106,10 @@ def _undisturbed(bench: Bench, form: str) -> Undisturbed:
     starts = {}
     for earlier in sorted(set(EARLIER)):
         folder = bench.templates / form / earlier
-        _check(chaotic.prepared(folder, bench.phantom, form, earlier), folder)
+        _check(faults.prepared(folder, bench.phantom, form, earlier), folder)
         starts[earlier] = look(folder)
     other = bench.templates / form / "other image"
-    _check(chaotic.prepared(other, bench.phantom, form, "none", is_other=True), other)
+    _check(faults.prepared(other, bench.phantom, form, "none", is_other=True), other)
     operations, visible, seconds, found, rooms = {}, {}, {}, {}, []
     notes = bench.out / "notes"
     cases = [(name, n) for name in starts for n in bench.workers if n == 1 or name == "none"]
@@ -117,7 +117,7 @@ def _undisturbed(bench: Bench, form: str) -> Undisturbed:
         template = bench.templates / form / name
         folder = shutil.copytree(template, bench.out / "undisturbed")
         notes.unlink(missing_ok=True)
-        fault = chaotic.Fault(folder=str(folder), note=str(notes))
+        fault = faults.Fault(folder=str(folder), note=str(notes))
         began = time.monotonic()
         process = start(bench, folder, words(name), count, fault)
         _check(process.wait(), folder)
@@ -143,7 +143,7 @@ def start(
     folder: Path,
     more: tuple[str, ...],
     workers: int,
-    fault: chaotic.Fault,
+    fault: faults.Fault,
     block: tuple[int, int, int] = BLOCKS[0],
 ) -> Process:
     """Start the command over the image of a folder.
@@ -162,7 +162,7 @@ def start(
         Block shape, voxels.
     """
     image = folder / "phantom.ome.zarr"
-    words = chaotic.segment_words(image, "--workers", str(workers), *more, block=block)
+    words = faults.segment_words(image, "--workers", str(workers), *more, block=block)
     log = bench.out / f"{folder.name}.{len(list(bench.out.glob(folder.name + '.*.log')))}.log"
     return Process(words, bench.phantom, fault, log)
 

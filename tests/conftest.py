@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from anystar_batch import cli
 from anystar_batch.pipeline import dry_run, publish, sweep
 from anystar_batch.pipeline import segment as pipeline
-from tests import small
-from tests.fakes import TruthPredictor
+from tests.support import tiny_volume
+from tests.support.fakes import TruthPredictor
 
 LONG = (
     "test_fit",
@@ -48,14 +48,16 @@ def command(monkeypatch):
     """Return a function that runs `anystar-batch ARGUMENTS` and returns what it printed."""
 
     def use(factory):
-        options = {"factory": factory, "model": small.model()}
+        options = {"factory": factory, "model": tiny_volume.model()}
         monkeypatch.setattr(pipeline, "segment", functools.partial(segment, **options))
         monkeypatch.setattr(dry_run, "preview", functools.partial(preview, **options))
         monkeypatch.setattr(sweep, "sweep", functools.partial(sweep_all, **options))
-        monkeypatch.setattr(sweep, "preview", functools.partial(sweep_preview, model=small.model()))
+        monkeypatch.setattr(
+            sweep, "preview", functools.partial(sweep_preview, model=tiny_volume.model())
+        )
 
     def run(*arguments, factory=None):
-        use(TruthPredictor(small.truth()) if factory is None else factory)
+        use(TruthPredictor(tiny_volume.truth()) if factory is None else factory)
         return CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
     segment, preview = pipeline.segment, dry_run.preview

@@ -17,8 +17,9 @@ from anystar_batch.errors import ConfigError, ImageError, OutputExistsError
 from anystar_batch.events import BlockDone
 from anystar_batch.options import options_of
 from anystar_batch.pipeline import run_record, segment
-from tests import small
-from tests.fakes import TruthPredictor
+from tests.support import tiny_volume
+from tests.support.checkout import ROOT
+from tests.support.fakes import TruthPredictor
 
 SCREEN = {"fail_on_warning", "dry_run", "as_json", "log_file", "quiet", "verbose"}
 """Options that concern what is printed, and how the command ends."""
@@ -27,7 +28,7 @@ SCREEN = {"fail_on_warning", "dry_run", "as_json", "log_file", "quiet", "verbose
 @pytest.fixture
 def fake(monkeypatch):
     """The network of the tests, and one worker unless told otherwise."""
-    options = {"factory": TruthPredictor(small.truth()), "model": small.model()}
+    options = {"factory": TruthPredictor(tiny_volume.truth()), "model": tiny_volume.model()}
     monkeypatch.setattr(segment, "segment", functools.partial(segment.segment, **options))
     monkeypatch.setattr(engines, "natural_workers", lambda *_: 1)
 
@@ -51,7 +52,7 @@ def test_importing_it_loads_nothing_heavy():
 
 
 def test_it_makes_what_the_command_makes(tmp_path, fake, command):
-    images = [Path(small.small_image(tmp_path / name / "a.zarr")) for name in ("x", "y")]
+    images = [Path(tiny_volume.small_image(tmp_path / name / "a.zarr")) for name in ("x", "y")]
     events = []
     found = anystar_batch.segment(
         images[0],
@@ -73,7 +74,7 @@ def test_it_makes_what_the_command_makes(tmp_path, fake, command):
     words += " --memory 4GB"
     done = command("segment", images[1], *words.split(), "--stats", tmp_path / "y" / "t.csv")
     assert done.exit_code == 0, done.stderr
-    mine, theirs = (small.contents(tmp_path / name) for name in ("x", "y"))
+    mine, theirs = (tiny_volume.contents(tmp_path / name) for name in ("x", "y"))
     for contents in (mine, theirs):
         del contents["a.anystar.run.json"]
     assert {k: v.replace(b"/x/", b"/y/") for k, v in mine.items()} == theirs
@@ -111,17 +112,17 @@ def test_of_a_container_one_series_is_to_be_given(tmp_path, fake):
     root = zarr.open_group(str(tmp_path / "scan.zarr"), mode="w", zarr_format=2)
     root.attrs["bioformats2raw.layout"] = 3
     for n in "01":
-        small.small_image(tmp_path / "scan.zarr" / n, version="0.4")
+        tiny_volume.small_image(tmp_path / "scan.zarr" / n, version="0.4")
     with pytest.raises(ImageError, match=r"a container of 2 series; give one of them: .*/0"):
         anystar_batch.segment(tmp_path / "scan.zarr", diameter="5um")
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_examples_of_the_page_run(tmp_path, fake, monkeypatch, capsys, number):
-    page = Path(__file__).parents[1] / "docs" / "api.md"
+    page = ROOT / "docs" / "api.md"
     example = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[number]
     monkeypatch.chdir(tmp_path)
-    small.small_image("embryo.ome.zarr")
+    tiny_volume.small_image("embryo.ome.zarr")
     exec(compile(example, page.name, "exec"), {"__name__": "__main__"})
     out = capsys.readouterr().out
     if number == 0:
@@ -136,7 +137,7 @@ def test_the_examples_of_the_page_run(tmp_path, fake, monkeypatch, capsys, numbe
 def test_the_fields_that_the_page_names_are_those_of_the_result():
     import dataclasses
 
-    page = (Path(__file__).parents[1] / "docs" / "api.md").read_text()
+    page = (ROOT / "docs" / "api.md").read_text()
     table = page.partition("## What comes back")[2].partition("## What is raised")[0]
     rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)", row)}

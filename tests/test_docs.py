@@ -16,11 +16,11 @@ from anystar_batch import cli
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.geometry import Box
 from bench.__main__ import PARTS
-from tests import small
-from tests.small import Spheres
-from tests.test_plates import make_plate
+from tests.pipeline.test_plate_table import make_plate
+from tests.support import tiny_volume
+from tests.support.checkout import ROOT
+from tests.support.tiny_volume import Spheres
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = (
     "--scheduler",
@@ -87,8 +87,8 @@ def test_every_command_is_one(page, words):
 def test_what_the_first_pages_say_works_as_it_stands(words, tmp_path, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("embryo", "big", "archive/one", "archive/two", "microscope/three"):
-        small.small_image(tmp_path / f"{name}.ome.zarr", levels=1)
-    small.small_series(tmp_path / "movie.ome.zarr")
+        tiny_volume.small_image(tmp_path / f"{name}.ome.zarr", levels=1)
+    tiny_volume.small_series(tmp_path / "movie.ome.zarr")
     if "plate.ome.zarr" in words:
         make_plate(tmp_path / "plate.ome.zarr", {"A/1": ["0"]})
     if words[0] == "evaluate":
@@ -105,7 +105,7 @@ def test_what_the_first_pages_say_works_as_it_stands(words, tmp_path, command, m
 def test_a_tiff_is_converted_as_the_quickstart_says(tmp_path, monkeypatch):
     block = re.findall(r"```python\n(.*?)```", (ROOT / "docs/index.md").read_text(), re.DOTALL)[0]
     monkeypatch.chdir(tmp_path)
-    image = small.truth().image(np.uint16)
+    image = tiny_volume.truth().image(np.uint16)
     tifffile.imwrite("embryo.tif", image)
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", block], check=False)
     assert done.returncode == 0

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.checkout import ROOT
+
 MODEL = ("config.json", "provenance.json", "thresholds.json", "weights_best.h5")
 
 

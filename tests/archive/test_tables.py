@@ -10,7 +10,7 @@ import zarr
 from anystar_batch.archive.labels import MOST, colours
 from anystar_batch.archive.tables import has_table, write_table
 from anystar_batch.errors import ConfigError
-from tests import small
+from tests.support import tiny_volume
 
 RUN = {"block_shape": (64, 64, 64), "table": True}
 
@@ -19,8 +19,8 @@ RUN = {"block_shape": (64, 64, 64), "table": True}
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_ngio_reads_the_table_of_the_label(tmp_path, version, suffix):
     ngio = pytest.importorskip("ngio")
-    image = small.small_image(tmp_path / "a.ome.zarr", version=version)
-    made = small.segment(image, run=RUN, stats=tmp_path / f"a.{suffix}")
+    image = tiny_volume.small_image(tmp_path / "a.ome.zarr", version=version)
+    made = tiny_volume.segment(image, run=RUN, stats=tmp_path / f"a.{suffix}")
     container = ngio.open_ome_zarr_container(image)
     assert container.list_tables() == ["anystar"]
     table = container.get_table("anystar")
@@ -33,12 +33,12 @@ def test_ngio_reads_the_table_of_the_label(tmp_path, version, suffix):
 
 
 def test_other_tables_stay_and_consolidated_metadata_is_true(tmp_path):
-    image = small.small_image(tmp_path / "a.ome.zarr", version="0.4")
+    image = tiny_volume.small_image(tmp_path / "a.ome.zarr", version="0.4")
     other = zarr.open_group(image).create_group("tables/other")
     other.attrs["type"] = "roi_table"
     zarr.open_group(f"{image}/tables").attrs["tables"] = ["other"]
     zarr.consolidate_metadata(image)
-    small.segment(image, run=RUN)
+    tiny_volume.segment(image, run=RUN)
     found = zarr.open_consolidated(image)["tables"]
     assert found.attrs["tables"] == ["other", "anystar"]
     assert found["other"].attrs["type"] == "roi_table"
@@ -47,13 +47,13 @@ def test_other_tables_stay_and_consolidated_metadata_is_true(tmp_path):
 
 
 def test_a_table_is_replaced_with_its_label_and_comes_later_if_asked_later(tmp_path):
-    image = small.small_image(tmp_path / "a.ome.zarr")
-    first = small.segment(image)
+    image = tiny_volume.small_image(tmp_path / "a.ome.zarr")
+    first = tiny_volume.segment(image)
     assert not has_table(image, "anystar")
-    assert small.segment(image, run={"table": True}).status == "nothing to do"
+    assert tiny_volume.segment(image, run={"table": True}).status == "nothing to do"
     inside = Path(image, "tables", "anystar", "table.csv")
     assert inside.read_bytes() == Path(first.stats).read_bytes()
-    small.segment(image, run=RUN | {"overwrite": True}, measure=("feret",))
+    tiny_volume.segment(image, run=RUN | {"overwrite": True}, measure=("feret",))
     assert inside.read_bytes() == Path(first.stats).read_bytes()
     assert b"feret" in inside.read_bytes()
     assert sorted(p.name for p in Path(image, "tables", "anystar").iterdir()) == [
@@ -63,7 +63,7 @@ def test_a_table_is_replaced_with_its_label_and_comes_later_if_asked_later(tmp_p
 
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path):
-    image = small.small_image(tmp_path / "a.ome.zarr")
+    image = tiny_volume.small_image(tmp_path / "a.ome.zarr")
     table = tmp_path / "t.csv"
     table.write_text("label\n1\n")
     for left in (".x.made", ".x.old"):
@@ -76,9 +76,9 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path):
 
 
 def test_a_table_needs_an_image_that_may_be_written(tmp_path):
-    image = small.small_image(tmp_path / "a.ome.zarr")
+    image = tiny_volume.small_image(tmp_path / "a.ome.zarr")
     with pytest.raises(ConfigError, match="--table puts the table into the image"):
-        small.segment(image, output=tmp_path / "out", run=RUN)
+        tiny_volume.segment(image, output=tmp_path / "out", run=RUN)
 
 
 def test_many_labels_have_no_colours():

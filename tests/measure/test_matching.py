@@ -12,7 +12,7 @@ from anystar_batch.measure import assignment, overlaps
 from anystar_batch.measure.assignment import Graph, assign
 from anystar_batch.measure.matching import IOUS, merges, scores, splits
 from anystar_batch.measure.overlaps import match, merge, pool
-from tests.crowded import cells, pair
+from tests.support.dense_labels import cells, pair
 
 COUNTS = ("tp", "fp", "fn", "n_true")
 RATIOS = (

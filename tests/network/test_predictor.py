@@ -13,7 +13,7 @@ from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.network import predictor
 from anystar_batch.network.predictor import MIN_DIST, KerasFactory, KerasPredictor, quiet_imports
 from anystar_batch.network.tiles import plan_tiles
-from tests.fakes import make_model
+from tests.support.fakes import make_model
 
 
 class Field:

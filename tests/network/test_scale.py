@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anystar_batch.errors import ConfigError
 from anystar_batch.network.scale import SLACK, choose_offset, level_map, working_scale
-from tests.fakes import mean_level
+from tests.support.fakes import mean_level
 
 ISOTROPIC = [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (4.0, 4.0, 4.0)]
 CUBES = [(64, 64, 64), (32, 32, 32), (16, 16, 16)]

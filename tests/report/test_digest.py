@@ -9,7 +9,7 @@ from anystar_batch.errors import DataError
 from anystar_batch.report import digest
 from anystar_batch.report import digest as rows
 from anystar_batch.report.digest import read_rows
-from tests.report.tables import FRAME, digest_of, random_rows, write_table
+from tests.support.tables import FRAME, digest_of, random_rows, write_table
 
 EVERY = 300
 

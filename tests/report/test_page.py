@@ -17,9 +17,9 @@ from anystar_batch.pipeline import prepare, publish
 from anystar_batch.report import findings
 from anystar_batch.report.page import page
 from anystar_batch.report.seams import BorderGrid, SeamTest
-from tests import small
-from tests.fakes import TruthPredictor
-from tests.report.browser import measured
+from tests.support import tiny_volume
+from tests.support.browser import measured
+from tests.support.fakes import TruthPredictor
 
 SIZE = ["--diameter", "5um"]
 
@@ -27,7 +27,7 @@ SIZE = ["--diameter", "5um"]
 def with_page(image, listen=lambda _: None, **options):
     """Segment with a page; return it."""
     run = {"report": True, "block_shape": None} | options.pop("run", {})
-    summary = small.segment(image, listen, run=run, **options)
+    summary = tiny_volume.segment(image, listen, run=run, **options)
     return Path(summary.report).read_text(encoding="utf-8")
 
 
@@ -35,7 +35,7 @@ def with_page(image, listen=lambda _: None, **options):
 def shown(tmp_path_factory):
     """A page of a name that would be markup."""
     folder = tmp_path_factory.mktemp("page")
-    return with_page(small.small_image(folder / "<b>a&'\"b.zarr", levels=3))
+    return with_page(tiny_volume.small_image(folder / "<b>a&'\"b.zarr", levels=3))
 
 
 def without_times(text):
@@ -76,14 +76,14 @@ def test_an_image_without_objects_has_a_page(tmp_path):
         def find(self, *_):
             return np.empty((0, 3), np.int32), np.empty(0, np.float32), np.empty((0, 96), "f4")
 
-    text = with_page(small.small_image(tmp_path / "a.zarr"), factory=Nothing())
+    text = with_page(tiny_volume.small_image(tmp_path / "a.zarr"), factory=Nothing())
     assert '<dd class="value">0</dd>' in text
     assert "Nothing to show for volume, µm³." in text
     assert 'id="gallery"' not in text
 
 
 def test_a_series_has_a_page_of_its_fullest_time(tmp_path):
-    text = with_page(small.small_series(tmp_path / "a.zarr"), channel="1")
+    text = with_page(tiny_volume.small_series(tmp_path / "a.zarr"), channel="1")
     assert "time 0, which has most instances; channel 1" in text
     assert "Over time" in text
     assert "in 3 time points" in text
@@ -92,8 +92,8 @@ def test_a_series_has_a_page_of_its_fullest_time(tmp_path):
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
     """A page with all that a page can have: warnings, seams, a probe."""
-    image = small.small_image(tmp_path_factory.mktemp("full") / "a.zarr")
-    summary = small.segment(image, run={"report": False, "block_shape": None})
+    image = tiny_volume.small_image(tmp_path_factory.mktemp("full") / "a.zarr")
+    summary = tiny_volume.segment(image, run={"report": False, "block_shape": None})
     record = json.loads(Path(summary.stats).with_suffix(".run.json").read_text())
     trials = [
         {"voxel_um": 0.5 * 2**k, "diameter_um": 5.0, "evidence": 0.001 * k, "objects": 9 * k}
@@ -133,7 +133,7 @@ def test_the_browser_shows_it_at_both_widths_without_a_word(full):
 
 
 def test_the_command_writes_it_and_says_where(tmp_path, command):
-    image = small.small_image(tmp_path / "a.zarr")
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
     done = command("segment", image, *SIZE)
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"report {tmp_path}/a.anystar.html"
@@ -144,12 +144,12 @@ def test_the_command_writes_it_and_says_where(tmp_path, command):
 
 
 def test_runs_differ_in_times_only_and_no_report_takes_the_page_away(tmp_path, command):
-    image, page = small.small_image(tmp_path / "a.zarr"), tmp_path / "a.anystar.html"
+    image, page = tiny_volume.small_image(tmp_path / "a.zarr"), tmp_path / "a.anystar.html"
     found = []
     for options in ([], ["--overwrite"], ["--overwrite", "--no-report"]):
         done = command("segment", image, *SIZE, *options)
         assert done.exit_code == 0, done.stderr
-        result = small.contents(f"{image}/labels"), (tmp_path / "a.anystar.csv").read_bytes()
+        result = tiny_volume.contents(f"{image}/labels"), (tmp_path / "a.anystar.csv").read_bytes()
         found.append((result, page.read_text() if page.exists() else None))
     (first, second, third), pages = zip(*found, strict=True)
     assert first == second == third
@@ -159,7 +159,7 @@ def test_runs_differ_in_times_only_and_no_report_takes_the_page_away(tmp_path, c
 
 
 def test_it_lies_beside_the_table_and_is_named_like_it(tmp_path, command):
-    image = small.small_image(tmp_path / "a.zarr")
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
     (tmp_path / "t").mkdir()
     done = command("segment", image, *SIZE, "--stats", tmp_path / "t" / "mine.csv", "--json")
     assert json.loads(done.stdout)["report"] == f"{tmp_path}/t/mine.html"
@@ -167,17 +167,17 @@ def test_it_lies_beside_the_table_and_is_named_like_it(tmp_path, command):
 
 
 def test_a_page_that_is_missing_is_written_by_the_next_command(tmp_path, command):
-    image = small.small_image(tmp_path / "a.zarr")
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
     command("segment", image, *SIZE)
     (tmp_path / "a.anystar.html").unlink()
-    before = small.contents(f"{image}/labels")
+    before = tiny_volume.contents(f"{image}/labels")
     again = command("segment", image, *SIZE)
     assert "nothing to do" in again.stdout
     assert (tmp_path / "a.anystar.html").exists()
     kept = (tmp_path / "a.anystar.html").stat().st_mtime_ns
     command("segment", image, *SIZE)
     assert (tmp_path / "a.anystar.html").stat().st_mtime_ns == kept
-    assert small.contents(f"{image}/labels") == before
+    assert tiny_volume.contents(f"{image}/labels") == before
 
 
 def broken(_):
@@ -186,7 +186,7 @@ def broken(_):
 
 
 def test_a_page_that_fails_spoils_nothing(tmp_path, command, monkeypatch):
-    image = small.small_image(tmp_path / "a.zarr")
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
     monkeypatch.setattr(publish, "page", broken)
     done = command("segment", image, *SIZE)
     assert done.exit_code == 0
@@ -205,8 +205,8 @@ def test_a_page_that_fails_spoils_nothing(tmp_path, command, monkeypatch):
 
 
 def test_a_lost_lock_keeps_the_report_from_writing(tmp_path, monkeypatch):
-    image = small.small_image(tmp_path / "a.zarr")
-    summary = small.segment(image, run={"report": True, "block_shape": None})
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
+    summary = tiny_volume.segment(image, run={"report": True, "block_shape": None})
     Path(summary.report).unlink()
     record = tmp_path / "a.anystar.run.json"
     before, notes = record.stat().st_mtime_ns, []
@@ -216,8 +216,10 @@ def test_a_lost_lock_keeps_the_report_from_writing(tmp_path, monkeypatch):
             message = "somebody else's"
             raise LostLockError(message)
 
-    config = small.config(image, run={"report": True, "block_shape": None})
-    places = prepare.request(config, small.model(), TruthPredictor(small.truth())).places
+    config = tiny_volume.config(image, run={"report": True, "block_shape": None})
+    places = prepare.request(
+        config, tiny_volume.model(), TruthPredictor(tiny_volume.truth())
+    ).places
     publish.write_report(config, places, Lost(), notes.append)
     assert "LostLockError" in next(n.text for n in notes if isinstance(n, Note))
     assert record.stat().st_mtime_ns == before
@@ -232,14 +234,14 @@ def warned(monkeypatch):
 
 def test_warnings_come_first_in_words(tmp_path, warned):
     notes = []
-    text = with_page(small.small_image(tmp_path / "a.zarr"), notes.append)
+    text = with_page(tiny_volume.small_image(tmp_path / "a.zarr"), notes.append)
     assert "<strong>⚠ One warning</strong><ul><li>Look &lt;twice&gt;.</li></ul>" in text
     assert text.index("One warning") < text.index("<section")
     assert [n.text for n in notes if isinstance(n, Note) and n.is_warning] == ["look <twice>"]
 
 
 def test_fail_on_warning_publishes_and_exits_3(tmp_path, command, warned):
-    image = small.small_image(tmp_path / "a.zarr")
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
     done = command("segment", image, *SIZE, "--fail-on-warning", "--no-report", "-q")
     assert done.exit_code == 3
     assert done.stderr == "warning: look <twice>\n"
@@ -249,20 +251,20 @@ def test_fail_on_warning_publishes_and_exits_3(tmp_path, command, warned):
 
 
 def test_what_was_judged_before_is_judged_anew(tmp_path, warned):
-    image = small.small_image(tmp_path / "a.zarr")
-    small.segment(image, run={"report": True, "block_shape": None})
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
+    tiny_volume.segment(image, run={"report": True, "block_shape": None})
     path = tmp_path / "a.anystar.run.json"
     record = json.loads(path.read_text())
     record["checks"]["warnings"] = ["old"]
     record["summary"]["warnings"] = ["of the run", "old"]
     write_json_atomic(path, record)
     (tmp_path / "a.anystar.html").unlink()
-    small.segment(image, run={"report": True, "block_shape": None})
+    tiny_volume.segment(image, run={"report": True, "block_shape": None})
     assert json.loads(path.read_text())["summary"]["warnings"] == ["of the run", "look <twice>"]
 
 
 def test_a_sweep_fails_on_warnings_too(tmp_path, command, warned):
-    small.small_image(tmp_path / "x" / "a.ome.zarr", levels=1)
+    tiny_volume.small_image(tmp_path / "x" / "a.ome.zarr", levels=1)
     options = ["sweep", tmp_path / "x", *SIZE, "--settle", "0", "--fail-on-warning", "--json"]
     done = command(*options, "--no-report")
     last = json.loads(done.stdout.splitlines()[-1])
@@ -273,9 +275,9 @@ def test_a_sweep_fails_on_warnings_too(tmp_path, command, warned):
 
 @pytest.mark.parametrize(("diameter", "scale"), [(5.0, (1, 1, 1)), (10.0, (2, 2, 2))])
 def test_the_record_says_where_work_was_cut(tmp_path, diameter, scale):
-    image = small.small_image(tmp_path / "a.zarr", chunks=(8, 16, 20))
+    image = tiny_volume.small_image(tmp_path / "a.zarr", chunks=(8, 16, 20))
     run = {"report": False, "block_shape": (8, 16, 20)}
-    small.segment(image, run=run, diameter=Diameter(diameter, "um"))
+    tiny_volume.segment(image, run=run, diameter=Diameter(diameter, "um"))
     record = json.loads((tmp_path / "a.anystar.run.json").read_text())
     tiles = next(g for g in record["borders"]["grids"] if g["name"] == "tiles")
     # The edges of tiles are edges of level-0 voxels, from the very first.

@@ -16,8 +16,8 @@ from anystar_batch.report.digest import Frame, digest_table
 from anystar_batch.report.gallery import galleries
 from anystar_batch.report.pictures import contrast, layers, stretched
 from anystar_batch.report.views import Volume, see, shown_box
-from tests import small
-from tests.fakes import write_image
+from tests.support import tiny_volume
+from tests.support.fakes import write_image
 
 
 def opened(uri):
@@ -56,8 +56,8 @@ def test_of_a_huge_level_without_a_coarser_one_the_middle_is_shown():
 
 @pytest.fixture(scope="module")
 def segmented(tmp_path_factory):
-    image = small.small_image(tmp_path_factory.mktemp("shown") / "a.zarr")
-    small.segment(image, run={"block_shape": None})
+    image = tiny_volume.small_image(tmp_path_factory.mktemp("shown") / "a.zarr")
+    tiny_volume.segment(image, run={"block_shape": None})
     return image
 
 
@@ -69,18 +69,18 @@ def volume(segmented):
 
 @pytest.fixture
 def digest(segmented):
-    frame = Frame(small.SHAPE, (0.5, 0.5, 0.5), "0", 0.5)
+    frame = Frame(tiny_volume.SHAPE, (0.5, 0.5, 0.5), "0", 0.5)
     return digest_table(Path(segmented).with_name("a.anystar.csv"), frame)
 
 
 @pytest.mark.parametrize("slab", [1, 20_000, 10**9])
 def test_projections_and_slices_are_those_of_the_whole_volume(volume, monkeypatch, slab):
     monkeypatch.setattr(views, "SLAB", slab)
-    image, labels = volume.reader()(0, 0, Box.of_shape(small.SHAPE))
+    image, labels = volume.reader()(0, 0, Box.of_shape(tiny_volume.SHAPE))
     found = see(volume, 0)
     assert found.is_whole
     assert not found.is_dark
-    z, y, x = (n // 2 for n in small.SHAPE)
+    z, y, x = (n // 2 for n in tiny_volume.SHAPE)
     for mine, plain in (
         (found.projection, (image.max(0), image.max(1), image.max(2).T)),
         (found.slices, (image[z], image[:, y], image[:, :, x].T)),
@@ -96,7 +96,7 @@ def test_projections_and_slices_are_those_of_the_whole_volume(volume, monkeypatc
 
 
 def test_dark_objects_are_projected_by_their_darkest_voxels(tmp_path, volume):
-    image, _ = volume.reader()(0, 0, Box.of_shape(small.SHAPE))
+    image, _ = volume.reader()(0, 0, Box.of_shape(tiny_volume.SHAPE))
     path = write_image(tmp_path / "dark.zarr", [5000 - image.astype(np.uint16)])
     found = see(Volume(read_image(path), volume.label, 0, (0.5,) * 3), 0)
     assert found.is_dark

@@ -9,24 +9,24 @@ import pytest
 from anystar_batch.report import seams
 from anystar_batch.report.profiles import Profiles
 from anystar_batch.report.seams import ALPHA, BorderGrid, seam_tests
-from tests import seamed
+from tests.support import seam_volumes
 
 SHAPE = (80, 120, 120)
 STEP = 40
 
 
 def made(seed):
-    return seamed.balls(SHAPE, 420, seed, radius=(2.5, 4.5))
+    return seam_volumes.balls(SHAPE, 420, seed, radius=(2.5, 4.5))
 
 
 def test_labels_that_were_never_joined_are_seen_and_ours_are_not():
     """20 phantoms; `bench.seams` does the same with the command and with real suppression."""
-    grids = [seamed.grid(STEP)]
+    grids = [seam_volumes.grid(STEP)]
     found = []
     for seed in range(20):
         labels = made(seed)
-        (ours,) = seamed.checked(labels, grids)
-        (theirs,) = seamed.checked(seamed.cut(labels, STEP), grids)
+        (ours,) = seam_volumes.checked(labels, grids)
+        (theirs,) = seam_volumes.checked(seam_volumes.cut(labels, STEP), grids)
         assert theirs.is_trace
         assert theirs.p < ALPHA
         assert theirs.cuts_ratio > 1.5
@@ -40,23 +40,27 @@ def test_tissue_that_is_densest_where_the_borders_are_shows_no_trace():
     grid = BorderGrid("blocks", (1000.0, 48.0, 48.0), (1000.0, 48.0, 48.0))
     found = []
     for seed in range(3):
-        labels = seamed.balls((40, 96, 144), 900, seed, radius=(1.5, 2.5))
-        rows, rng = seamed.rows(labels), np.random.default_rng(seed)
+        labels = seam_volumes.balls((40, 96, 144), 900, seed, radius=(1.5, 2.5))
+        rows, rng = seam_volumes.rows(labels), np.random.default_rng(seed)
         named = np.unique(labels[labels > 0])
         waves = [np.cos(2 * np.pi * (rows[f"centroid_{a}"] - 48) / 48) for a in "yx"]
         gone = named[rng.random(len(named)) > (1 + waves[0]) * (1 + waves[1]) / 4]
         labels[np.isin(labels, gone)] = 0
-        (one,) = seamed.checked(labels, [grid], period=(1.0, 1.0, 1.0))
+        (one,) = seam_volumes.checked(labels, [grid], period=(1.0, 1.0, 1.0))
         assert one.planes == 3
         found.append(one.p)
     assert np.mean(found) > 0.3
 
 
 def test_every_grid_costs_its_share_and_equal_ones_are_tested_once():
-    labels = seamed.cut(made(2), STEP)
-    one = seamed.checked(labels, [seamed.grid(STEP)])
-    grids = [seamed.grid(STEP), seamed.grid(STEP, "again"), seamed.grid(30, "other")]
-    two = seamed.checked(labels, grids)
+    labels = seam_volumes.cut(made(2), STEP)
+    one = seam_volumes.checked(labels, [seam_volumes.grid(STEP)])
+    grids = [
+        seam_volumes.grid(STEP),
+        seam_volumes.grid(STEP, "again"),
+        seam_volumes.grid(30, "other"),
+    ]
+    two = seam_volumes.checked(labels, grids)
     assert [t.name for t in two] == ["blocks", "other"]
     assert two[0].p == pytest.approx(2 * one[0].p)
     assert not two[1].is_trace
@@ -64,8 +68,8 @@ def test_every_grid_costs_its_share_and_equal_ones_are_tested_once():
 
 def test_the_same_table_gets_the_same_answer():
     labels = made(3)
-    assert seamed.checked(labels, [seamed.grid(STEP)]) == seamed.checked(
-        labels, [seamed.grid(STEP)]
+    assert seam_volumes.checked(labels, [seam_volumes.grid(STEP)]) == seam_volumes.checked(
+        labels, [seam_volumes.grid(STEP)]
     )
 
 
@@ -77,8 +81,8 @@ def test_the_same_table_gets_the_same_answer():
     ],
 )
 def test_where_nothing_can_be_said_it_says_why(count, step, why):
-    labels = seamed.balls(SHAPE, count, 0)
-    (found,) = seamed.checked(labels, [seamed.grid(step)], period=(4.0, 4.0, 4.0))
+    labels = seam_volumes.balls(SHAPE, count, 0)
+    (found,) = seam_volumes.checked(labels, [seam_volumes.grid(step)], period=(4.0, 4.0, 4.0))
     assert found.p is None
     assert not found.is_trace
     assert re.fullmatch(why, found.why_not)
@@ -86,9 +90,9 @@ def test_where_nothing_can_be_said_it_says_why(count, step, why):
 
 
 def test_a_volume_in_one_block_has_no_seams():
-    assert seamed.checked(made(4), [seamed.grid(1000)]) == []
+    assert seam_volumes.checked(made(4), [seam_volumes.grid(1000)]) == []
     profiles = Profiles.empty(SHAPE)
-    assert seams.nearness(profiles, seamed.grid(1000), (8.0,) * 3, (1.0,) * 3) is None
+    assert seams.nearness(profiles, seam_volumes.grid(1000), (8.0,) * 3, (1.0,) * 3) is None
 
 
 def test_planes_lie_inside_the_volume_where_they_are_said_to():
@@ -101,10 +105,10 @@ def test_planes_lie_inside_the_volume_where_they_are_said_to():
 def test_density_and_size_near_borders_show_what_the_test_says():
     labels = made(5)
     shown = []
-    for one in (labels, seamed.cut(labels, STEP)):
+    for one in (labels, seam_volumes.cut(labels, STEP)):
         profiles = Profiles.empty(SHAPE)
-        profiles.add(seamed.rows(one))
-        shown.append(seams.nearness(profiles, seamed.grid(STEP), (7.0,) * 3, (1.0,) * 3))
+        profiles.add(seam_volumes.rows(one))
+        shown.append(seams.nearness(profiles, seam_volumes.grid(STEP), (7.0,) * 3, (1.0,) * 3))
     whole, pieces = shown
     assert np.all(np.diff(whole.distance_um) > 0)
     # What is cut has its centroids beside the border, and half the volume.
@@ -127,4 +131,4 @@ def test_a_profile_counts_faces_inside_the_volume_only():
     assert y.faces.tolist() == [0, 1, 0, 1, 0]
     assert x.faces.tolist() == [0, 0, 1, 0, 0, 0, 0]
     assert x.log_volume.sum() == pytest.approx(np.log(8))
-    assert seam_tests(profiles, [seamed.grid(2)], (2.0,) * 3, (1.0,) * 3)[0].p is None
+    assert seam_tests(profiles, [seam_volumes.grid(2)], (2.0,) * 3, (1.0,) * 3)[0].p is None

@@ -6,7 +6,7 @@ import pytest
 from anystar_batch.geometry import Box
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.measures import contrasts, regularity
-from tests.by_hand import RAYS, contrast_by_hand, regularity_by_hand
+from tests.support.slow_filters import RAYS, contrast_by_hand, regularity_by_hand
 
 
 def stars(points, dist):

@@ -13,7 +13,7 @@ from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.polyhedra import FRACTION, LatticeMap, bounding_boxes, volumes
 from anystar_batch.stars.raster import owns_voxel, paint
 from anystar_batch.stars.rays import golden_spiral
-from tests.stars.drawn import SAME, blobs, ranks, real_labels, seen
+from tests.support.star_scenes import SAME, blobs, ranks, real_labels, seen
 
 RAYS = golden_spiral(96)
 FEW = golden_spiral(32)

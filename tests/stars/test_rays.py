@@ -10,7 +10,7 @@ from anystar_batch.geometry import Box
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.raster import paint
 from anystar_batch.stars.rays import Rays, golden_spiral, rays_from_config
-from tests.stars.drawn import SAME
+from tests.support.star_scenes import SAME
 
 
 def config(name, **kwargs):

@@ -14,7 +14,7 @@ from anystar_batch.stars.polyhedra import LatticeMap, bounding_boxes, volumes
 from anystar_batch.stars.raster import paint
 from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import Status, resolve, suppress, suppress_region
-from tests.stars.drawn import SAME, blobs, blockwise, ranks, real_labels, seen
+from tests.support.star_scenes import SAME, blobs, blockwise, ranks, real_labels, seen
 
 RAYS = golden_spiral(96)
 FEW = golden_spiral(32)

@@ -3,19 +3,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from anystar_batch.errors import ModelError
 from anystar_batch.network import unet
+from tests.support.checkout import ROOT
 from trainer import export as module
 from trainer.export import FILES, Card, effective_context, export, load, stretch
 
 pytestmark = [pytest.mark.network, pytest.mark.filterwarnings("ignore")]
 
-BUNDLED = Path(__file__).parents[2] / "models" / "anystar-mix"
+BUNDLED = ROOT / "models" / "anystar-mix"
 
 CARD = Card(
     name="tiny",

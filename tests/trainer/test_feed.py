@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.errors import AnyStarBatchError
+from tests.support.checkout import ROOT
 from trainer import feed as module
 from trainer.feed import echoed, feed, make_batch
 
@@ -102,7 +103,7 @@ def test_workers_do_not_outlive_a_killed_reader(tiny, tmp_path):
             stderr=subprocess.DEVNULL,
             check=False,
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
     worker = int((tmp_path / "out.txt").read_text())
     end = time.monotonic() + 60

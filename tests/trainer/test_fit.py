@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from anystar_batch.errors import ConfigError
 from anystar_batch.network import unet, weights
 from anystar_batch.stars.rays import golden_spiral
+from tests.support.checkout import ROOT
 from trainer import fit as module
 from trainer.config import TrainConfig
 from trainer.feed import SyntheticSource
@@ -239,7 +239,7 @@ def test_jax_paints_and_trains_and_tensorflow_computes_the_same(tiny, tmp_path):
     (tmp_path / "run_jax.py").write_text(JAX_RUN)
     image = np.random.default_rng(0).uniform(size=(1, 16, 16, 16, 1)).astype(np.float32)
     np.save(tmp_path / "image.npy", image)
-    root = Path(__file__).parents[2]
+    root = ROOT
     done = subprocess.run(
         [sys.executable, str(tmp_path / "run_jax.py"), str(tmp_path)],
         capture_output=True,

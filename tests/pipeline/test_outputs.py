@@ -1,0 +1,115 @@
+"""Where results go, and how they are kept apart."""
+
+import pytest
+
+from anystar_batch.archive.storage.files import move_atomic
+from anystar_batch.config import RunConfig, SegmentConfig
+from anystar_batch.errors import ConfigError, OutputError
+from anystar_batch.pipeline import outputs
+from anystar_batch.pipeline.inputs import name_images
+from anystar_batch.pipeline.outputs import output_paths
+from tests.support import tiny_volume
+
+
+def named(paths, *, with_output=False):
+    found = name_images([str(p) for p in paths], with_output=with_output)
+    return [(i.path, i.home, i.stem) for i in found]
+
+
+def test_an_image_is_named_by_itself(tmp_path):
+    image = tiny_volume.small_image(tmp_path / "a.ome.zarr")
+    assert named([image]) == [(image, str(tmp_path), "a")]
+    assert named([f"{image}/"]) == [(image, str(tmp_path), "a")]
+    assert named([f"file://{image}"]) == [(image, str(tmp_path), "a")]
+
+
+def test_relative_paths_become_absolute(tmp_path, monkeypatch):
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
+    monkeypatch.chdir(tmp_path)
+    assert named(["a.zarr"]) == [(image, str(tmp_path), "a")]
+
+
+def test_with_output_stems_begin_below_the_common_root(tmp_path):
+    images = [
+        tiny_volume.small_image(tmp_path / n) for n in ("x/1.ome.zarr", "y/z/1.zarr", "y/z/2.zarr")
+    ]
+    assert [n[2] for n in named(images, with_output=True)] == ["x.1", "y.z.1", "y.z.2"]
+    assert [n[2] for n in named(images)] == ["1", "1", "2"]
+
+
+def test_series_of_a_container_are_named_below_it(tmp_path):
+    from tests.laws.test_times import container
+
+    root = container(tmp_path / "scan.zarr", 2)
+    expected = [(f"{root}/{n}", str(tmp_path), f"scan.{n}") for n in range(2)]
+    assert named([root]) == expected
+    assert named([f"{root}/1"]) == expected[1:], "a series alone has the name it has with others"
+    assert [n[2] for n in named([root], with_output=True)] == ["scan.0", "scan.1"]
+
+
+@pytest.mark.parametrize("with_output", [True, False])
+def test_a_collision_is_an_error(tmp_path, with_output):
+    images = [tiny_volume.small_image(tmp_path / n) for n in ("a.zarr", "a.ome.zarr")]
+    with pytest.raises(ConfigError, match=r"would both write files named a\.\*"):
+        named(images, with_output=with_output)
+
+
+def test_an_image_named_twice(tmp_path):
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
+    with pytest.raises(ConfigError, match=r"a\.zarr is named twice; name every image once"):
+        named([image, f"{image}/"])
+
+
+def test_what_is_no_image_is_left_to_whoever_opens_it(tmp_path):
+    assert named([tmp_path / "nothing.zarr"])[0][2] == "nothing"
+
+
+def test_places_in_the_image():
+    found = output_paths(SegmentConfig(image="/d/a.ome.zarr"))
+    assert found.label.path == "/d/a.ome.zarr/labels/anystar"
+    assert found.stats == "/d/a.anystar.csv"
+    assert found.report == "/d/a.anystar.html"
+    assert found.record == "/d/a.anystar.run.json"
+    assert found.config == "/d/a.anystar.toml"
+    assert found.work == "/d/a.anystar.work"
+    assert found.locks == ("/d/a.anystar.lock",)
+    assert not any(f.startswith("/d/a.ome.zarr/") for f in (found.work, found.stats, *found.locks))
+
+
+def test_places_in_an_output_directory():
+    found = output_paths(SegmentConfig(image="/d/a.ome.zarr", label="n", output="/out"))
+    assert found.label.path == "/out/a.n.ome.zarr"
+    assert (found.stats, found.work, found.locks) == (
+        "/out/a.n.csv",
+        "/out/a.n.work",
+        ("/out/a.n.lock",),
+    )
+
+
+def test_a_work_directory_elsewhere_has_a_lock_of_its_own():
+    run = RunConfig(work_dir="/scratch")
+    found = output_paths(SegmentConfig(image="/d/a.zarr", label="v1.2", run=run))
+    assert found.work == "/scratch/a.v1.2.work"
+    assert found.locks == ("/d/a.v1.2.lock", "/scratch/a.v1.2.lock")
+
+
+def test_a_file_is_moved_whole_or_not_at_all(tmp_path, monkeypatch):
+    source, target = tmp_path / "s", tmp_path / "t"
+    source.write_text("new")
+    target.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(outputs.os, "fsync", full)
+    with pytest.raises(OutputError, match="no space left"):
+        move_atomic(source, target)
+    assert target.read_text() == "old"
+    assert source.read_text() == "new"
+    monkeypatch.undo()
+    torn, other = tmp_path / ".t.123.partial", tmp_path / ".tt.123.partial"
+    for left in (torn, other):
+        left.write_text("ne")
+    move_atomic(source, target)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, "t"]
+    assert target.read_text() == "new"

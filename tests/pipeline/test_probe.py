@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from anystar_batch.archive.images import ImageReader, read_image
+from anystar_batch.config import ResultConfig
+from anystar_batch.errors import ConfigError, ImageError
+from anystar_batch.geometry import Box
+from anystar_batch.pipeline import probe as probe_module
+from anystar_batch.pipeline.probe import CONFIDENT, TRIALS, probe_diameter, texture
+from anystar_batch.report.probe_figure import HEIGHT, MARK, WIDTH, probe_svg
+from anystar_batch.stages.plan import make_plan
+from anystar_batch.stages.sampling import all_limits
+from tests.stages.test_plan import sparse_image
+from tests.support.blobs import Blobs, soft_image
+from tests.support.fakes import make_model, random_ellipsoids, write_image
+
+MODEL = make_model(diameter=12.0, tile=32, context=16)
+
+
+@dataclass(frozen=True)
+class Blind:
+    """Finds nothing."""
+
+    def __call__(self, _model, _threads):
+        return self
+
+    def find(self, _image, _window, _core, _prob_thresh):
+        return np.empty((0, 3), np.int32), np.empty(0, np.float32), np.empty((0, 96), np.float32)
+
+
+def probe(path, factory=None, model=MODEL, config=None):
+    config = ResultConfig() if config is None else config
+    reader = ImageReader(read_image(str(path)))
+    limits = all_limits(reader, model, 0, tuple(range(reader.source.num_times)))
+    factory = Blobs((2, 2, 2), reach=24.0) if factory is None else factory
+    return probe_diameter(reader, model, config, limits, factory, 1)
+
+
+def write_balls(path, radius, voxel=(1.0, 1.0, 1.0), shape=(48, 96, 96), count=12):
+    truth = random_ellipsoids(
+        shape, count, 3, radius=(radius * 0.98, radius * 1.02), gap=3.0, scale=voxel
+    )
+    return write_image(path, [soft_image(truth, voxel)], chunks=(32, 32, 32), scale=voxel)
+
+
+@pytest.mark.parametrize("radius", [4.0, 8.0, 15.0])
+def test_the_diameter_is_measured_whatever_its_size(tmp_path, radius):
+    path = write_balls(tmp_path / "a.ome.zarr", radius, shape=(64, 96, 96), count=8)
+    found = probe(path)
+    assert found.is_certain
+    assert found.diameter_um == pytest.approx(2 * radius, rel=0.06)
+    assert [t.voxel_um for t in found.trials] == pytest.approx(TRIALS)
+
+
+def test_scales_vote_by_the_surface_of_what_they_find(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 6.0, shape=(32, 32, 32), count=3)
+    model = make_model(diameter=12.0, tile=64, context=16)
+    votes = {t.voxel_um: t.evidence for t in probe(path, Hesitant(0.9), model).trials if t.objects}
+    surface = (4 / 3 * np.pi * 6.0**3) ** (2 / 3)
+    # One tile shows the whole volume, in micrometres the same at every scale.
+    assert list(votes) == [0.75, 1.06]
+    for vote in votes.values():
+        assert vote == pytest.approx(0.9 * 3 * surface / 32**3, rel=0.2)
+    larger = write_balls(tmp_path / "b.ome.zarr", 12.0, (2.0, 2.0, 2.0), (32, 32, 32), 3)
+    twice = {t.voxel_um: t.evidence for t in probe(larger, Hesitant(0.9), model).trials}
+    for voxel, vote in votes.items():
+        assert twice[2 * voxel] == pytest.approx(vote / 2, rel=0.01)
+
+
+@dataclass(frozen=True)
+class Hesitant:
+    """Finds what `Blobs` finds, and is not sure of it."""
+
+    prob: float
+
+    def __call__(self, model, threads):
+        return Unsure(Blobs((2, 2, 2), reach=24.0)(model, threads), self.prob)
+
+
+@dataclass(frozen=True)
+class Unsure:
+    exact: object
+    prob: float
+
+    def find(self, image, window, core, prob_thresh):
+        points, prob, dist = self.exact.find(image, window, core, prob_thresh)
+        return points, prob * np.float32(self.prob / prob.max(initial=1e-6)), dist
+
+
+def test_finds_that_are_not_certain_do_not_count(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 6.0)
+    assert not probe(path, Hesitant(CONFIDENT - 0.01)).is_certain
+    assert probe(path, Hesitant(CONFIDENT + 0.2)).is_certain
+
+
+def test_the_picture_shows_every_scale_and_the_choice(tmp_path):
+    found = probe(write_balls(tmp_path / "a.ome.zarr", 6.0))
+    root = ElementTree.fromstring(probe_svg(found.to_json()))
+    texts = [e.text for e in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert f"Diameter {found.diameter_um:.3g} um" in texts
+    marks = list(root.iter("{http://www.w3.org/2000/svg}circle"))
+    assert len(marks) == len(found.trials)
+    chosen = [m for m in marks if m.get("fill") == MARK]
+    assert len(chosen) == 1
+    for mark in marks:
+        assert 0 < float(mark.get("cx")) < WIDTH
+        assert 0 < float(mark.get("cy")) < HEIGHT
+
+
+def test_a_probe_that_found_nothing_is_drawn_too(tmp_path):
+    found = probe(write_balls(tmp_path / "a.ome.zarr", 6.0), Blind())
+    root = ElementTree.fromstring(probe_svg(found.to_json()))
+    texts = [e.text for e in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert sum(text.endswith(": none") for text in texts) == len(TRIALS)
+
+
+def test_the_diameter_is_in_micrometres_on_anisotropic_voxels_too(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 3.0, (1.0, 0.4, 0.4), (24, 96, 96))
+    found = probe(path)
+    assert found.diameter_um == pytest.approx(6.0, rel=0.1)
+    halved = probe(path, config=ResultConfig(voxel_size=(0.5, 0.2, 0.2)))
+    assert halved.diameter_um == pytest.approx(found.diameter_um / 2)
+
+
+def test_the_probe_says_the_same_every_time(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 6.0)
+    assert probe(path) == probe(path)
+    assert probe(path).to_json() == probe(path).to_json()
+
+
+def test_the_first_time_with_contrast_is_looked_at(tmp_path):
+    truth = random_ellipsoids((48, 64, 64), 5, 3, radius=(5.9, 6.1), gap=3.0)
+    image = soft_image(truth, (1.0, 1.0, 1.0))
+    data = np.stack([np.full_like(image, 100), image])
+    path = write_image(tmp_path / "a.ome.zarr", [data], axes="tzyx", chunks=(1, 32, 32, 32))
+    assert probe(path).diameter_um == pytest.approx(12.0, rel=0.06)
+
+
+def test_where_nothing_is_found_the_images_own_scale_is_proposed(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 6.0, (2.0, 0.5, 0.5), (24, 64, 64), count=4)
+    found = probe(path, Blind())
+    assert not found.is_certain
+    assert found.diameter_um == 0.5 * MODEL.diameter
+    assert len(found.trials) == len(TRIALS)
+    assert {t.objects for t in found.trials} == {0}
+    assert found.to_json()["is_certain"] is False
+
+
+def test_scales_at_which_the_volume_is_too_small_are_left_out(tmp_path):
+    data = np.random.default_rng(0).integers(0, 99, (6, 5, 5)).astype(np.uint8)
+    path = write_image(tmp_path / "a.ome.zarr", [data], voxel=(1.0, 1.0, 1.0))
+    trials = probe(path, Blind(), make_model(diameter=12.0)).trials
+    assert [t.voxel_um for t in trials] == pytest.approx(TRIALS)
+    data = data[:, :3, :3]
+    path = write_image(tmp_path / "b.ome.zarr", [data])
+    trials = probe(path, Blind()).trials
+    assert [t.voxel_um for t in trials] == pytest.approx(TRIALS[:4])
+
+
+def test_a_model_without_a_size_has_nothing_to_probe_for(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 6.0)
+    with pytest.raises(ConfigError, match=r"model fake has no known diameter"):
+        probe(path, model=make_model(diameter=None))
+
+
+# Texture and tiles
+
+
+def textured_plan(path, diameter_um=12.0):
+    reader = ImageReader(read_image(str(path)))
+    limits = all_limits(reader, MODEL, 0, (0,))
+    return make_plan(reader, MODEL, ResultConfig(), diameter_um, limits), reader
+
+
+def test_texture_is_high_where_the_image_changes(tmp_path):
+    data = np.full((32, 64, 64), 10, np.float32)
+    data[10:20, 30:50, 8:24] += np.random.default_rng(0).normal(0, 5, (10, 20, 16))
+    data[0, 0, 0] = np.nan
+    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
+    values, box, level = texture(ImageReader(read_image(path)), 0, 0)
+    assert (box, level) == (Box.of_shape(data.shape), 0)
+    assert np.isfinite(values).all()
+    assert values[10:20, 30:50, 8:24].mean() > 20 * values[25:].mean()
+
+
+def test_of_a_large_level_the_middle_is_looked_at(tmp_path, monkeypatch):
+    data = np.random.default_rng(0).integers(0, 99, (20, 40, 80)).astype(np.uint8)
+    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
+    monkeypatch.setattr(probe_module, "COARSE_LIMIT", data.size // 8)
+    values, box, _ = texture(ImageReader(read_image(path)), 0, 0)
+    assert box == Box((5, 10, 20), (15, 30, 60))
+    assert values.shape == box.shape
+
+
+def test_the_most_textured_tiles_are_taken(tmp_path):
+    data = np.full((96, 128, 128), 10, np.uint16)
+    rng = np.random.default_rng(0)
+    data[40:60, 70:90, 100:120] += rng.integers(0, 90, (20, 20, 20)).astype(np.uint16)
+    data[2:8, 100:106, 2:8] += rng.integers(0, 90, (6, 6, 6)).astype(np.uint16)
+    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
+    plan, reader = textured_plan(path)
+    assert plan.tiles.core == (32, 32, 32)
+    assert probe_module._textured_tiles(plan, reader, 0) == [(1, 2, 3), (0, 3, 0)]
+    # The same tiles from a coarser working scale are other tiles, over the same voxels.
+    coarse, _ = textured_plan(path, 24.0)
+    assert coarse.tiles.counts == (1, 2, 2)
+    assert probe_module._textured_tiles(coarse, reader, 0)[0] == (0, 1, 1)
+
+
+def test_equal_tiles_are_taken_by_position(tmp_path, monkeypatch):
+    data = np.random.default_rng(0).integers(0, 99, (70, 100, 100)).astype(np.uint16)
+    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
+    plan, reader = textured_plan(path)
+    flat = (np.ones((64, 96, 96), np.float32), Box((0, 0, 0), (64, 96, 96)), 0)
+    monkeypatch.setattr(probe_module, "texture", lambda *_: flat)
+    assert probe_module._textured_tiles(plan, reader, 0) == [(0, 0, 0), (0, 0, 1)]
+
+
+def test_an_image_of_which_nothing_can_be_seen_is_refused(tmp_path, monkeypatch):
+    path = write_balls(tmp_path / "a.ome.zarr", 6.0)
+    plan, reader = textured_plan(path)
+    nothing = (np.ones((0, 0, 0), np.float32), Box((0, 0, 0), (0, 0, 0)), 0)
+    monkeypatch.setattr(probe_module, "texture", lambda *_: nothing)
+    with pytest.raises(ImageError, match=r"the image has no voxels to probe"):
+        probe_module._textured_tiles(plan, reader, 0)
+
+
+def test_a_petavoxel_claim_is_probed_in_no_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(probe_module, "COARSE_LIMIT", 64**3)
+    path = sparse_image(tmp_path / "a.ome.zarr", (100_000,) * 3, (64, 64, 64), (781, 781, 781))
+    found = probe(path, Blind())
+    assert not found.is_certain
+    assert len(found.trials) == len(TRIALS)

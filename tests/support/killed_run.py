@@ -1,0 +1,50 @@
+"""Segment a phantom in a process that kills itself at a chosen moment; run by the law tests.
+
+usage: killed_run.py IMAGE STAGE AFTER {truth,real}
+
+AFTER is the block of the stage whose end is the last thing that happens; 0 is the stage's start.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from anystar_batch.archive import labels
+from anystar_batch.events import BlockDone, StageStarted
+from anystar_batch.pipeline import segment
+from tests.support.law_phantom import law_config, law_factory, law_model
+from tests.support.real_model import real_config
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(image, stage, after, network):
+    seen = 0
+
+    def listen(event):
+        nonlocal seen
+        if isinstance(event, BlockDone) and event.stage == stage:
+            seen += 1
+            if seen == after:
+                die()
+        if isinstance(event, StageStarted) and event.stage == stage and after == 0:
+            die()
+
+    if stage == "publish":
+        labels.publish = lambda *_: die()
+    if stage == "finish":
+        segment._finish = lambda *_: die()
+    if network == "real":
+        segment.segment(real_config(image, (16, 40, 56)), listen)
+    else:
+        config = law_config(image, (40, 48, 56))
+        segment.segment(config, listen, factory=law_factory(), model=law_model())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
