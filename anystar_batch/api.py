@@ -55,9 +55,9 @@ def segment(
     With more than one worker, processes are started that import the main module anew: a script
     calls this below ``if __name__ == "__main__":``.
     """
-    from anystar_batch.events import ignore  # noqa: PLC0415
-    from anystar_batch.pipeline import segment as pipeline  # noqa: PLC0415
-    from anystar_batch.pipeline.prepare import engine_for  # noqa: PLC0415
+    from anystar_batch.events import ignore
+    from anystar_batch.pipeline import segment as pipeline
+    from anystar_batch.pipeline.prepare import engine_for
 
     config = _config(os.fspath(image), options)
     with engine_for(config) as engine:
@@ -83,8 +83,8 @@ def _declared() -> None:
 
 def _config(image: str, asked: dict[str, Any]) -> SegmentConfig:
     """Check options as those of a file are checked; return what is asked of the image."""
-    from anystar_batch.errors import ImageError  # noqa: PLC0415
-    from anystar_batch.pipeline.inputs import image_configs  # noqa: PLC0415
+    from anystar_batch.errors import ImageError
+    from anystar_batch.pipeline.inputs import image_configs
 
     given = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value

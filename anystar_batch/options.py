@@ -144,37 +144,37 @@ def _is_word(value: object) -> bool:
 
 
 def _absolute(_name: str, path: str) -> str:
-    from anystar_batch.address import absolute  # noqa: PLC0415
+    from anystar_batch.address import absolute
 
     return absolute(path)
 
 
 def _diameter(_name: str, text: str) -> Diameter:
-    from anystar_batch.parsing import parse_diameter  # noqa: PLC0415
+    from anystar_batch.parsing import parse_diameter
 
     return parse_diameter(text)
 
 
 def _volume(name: str, text: str) -> Volume:
-    from anystar_batch.parsing import parse_volume  # noqa: PLC0415
+    from anystar_batch.parsing import parse_volume
 
     return parse_volume(name, text)
 
 
 def _memory(_name: str, text: str) -> int:
-    from anystar_batch.parsing import parse_memory  # noqa: PLC0415
+    from anystar_batch.parsing import parse_memory
 
     return parse_memory(text)
 
 
 def _scales(_name: str, text: str) -> tuple[int, ...]:
-    from anystar_batch.parsing import parse_scales  # noqa: PLC0415
+    from anystar_batch.parsing import parse_scales
 
     return parse_scales(text)
 
 
 def _measures(_name: str, text: str) -> tuple[str, ...]:
-    from anystar_batch.parsing import parse_measures  # noqa: PLC0415
+    from anystar_batch.parsing import parse_measures
 
     return parse_measures(text)
 
@@ -189,9 +189,9 @@ def _comma_text(values: Iterable[object]) -> str:
 
 def _model_text(name: str) -> str:
     """A model by name, or its folder as everybody finds it."""
-    from pathlib import Path  # noqa: PLC0415
+    from pathlib import Path
 
-    from anystar_batch.network.model import bundled_models  # noqa: PLC0415
+    from anystar_batch.network.model import bundled_models
 
     is_folder = name not in bundled_models() and Path(name).is_dir()
     return str(Path(name).absolute()) if is_folder else name
@@ -592,7 +592,7 @@ def segment_config(values: Mapping[str, Any], image: str) -> SegmentConfig:
     ConfigError
         If an option has a value that cannot be used.
     """
-    from anystar_batch.config import SegmentConfig  # noqa: PLC0415
+    from anystar_batch.config import SegmentConfig
 
     tree: dict[str, Any] = {}
     for option in SEGMENT:

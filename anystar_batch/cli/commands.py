@@ -53,7 +53,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show what an image is, or each field of a plate: axes, levels, voxel sizes, labels."""
-    from anystar_batch.pipeline.info import describe, describe_text, field_text  # noqa: PLC0415
+    from anystar_batch.pipeline.info import describe, describe_text, field_text
 
     code = DONE
     try:
@@ -87,7 +87,7 @@ def evaluate(  # noqa: PLR0913  (one parameter an option)
     quiet: Quiet = False,
 ) -> None:
     """Score the objects of LABELS against those of TRUTH: counts, IoU matches, volumes."""
-    from anystar_batch.pipeline import evaluate as e  # noqa: PLC0415
+    from anystar_batch.pipeline import evaluate as e
 
     start_log(None)
     progress = listener(quiet=quiet, verbose=False)
@@ -106,7 +106,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model.")] = False,
 ) -> None:
     """List the bundled models."""
-    from anystar_batch.network.model import bundled_models, load_model  # noqa: PLC0415
+    from anystar_batch.network.model import bundled_models, load_model
 
     try:
         found = [load_model(name) for name in bundled_models()]
@@ -141,7 +141,7 @@ def demo(
     ] = Path("demo"),
 ) -> None:
     """Segment a small volume that ships with a dependency, and draw what was found."""
-    from anystar_batch.pipeline.demo import run_demo  # noqa: PLC0415
+    from anystar_batch.pipeline.demo import run_demo
 
     start_log(None)
     progress = listener(quiet=False, verbose=False)
@@ -168,7 +168,7 @@ def selftest(
     quiet: Quiet = False,
 ) -> None:
     """Segment a phantom with known truth, in one block and in many; exit 1 if anything is off."""
-    from anystar_batch.pipeline.selftest import run_selftest  # noqa: PLC0415
+    from anystar_batch.pipeline.selftest import run_selftest
 
     start_log(None)
     progress = listener(quiet=quiet, verbose=False)
@@ -224,7 +224,7 @@ def view(
     quiet: Quiet = False,
 ) -> None:
     """Show IMAGE and its labels in napari, whatever their size."""
-    from anystar_batch.report.viewer import layers, window  # noqa: PLC0415
+    from anystar_batch.report.viewer import layers, window
 
     try:
         window.check_viewer()

@@ -93,10 +93,10 @@ def listener(*, quiet: bool, verbose: bool, is_here: bool = True) -> Listener:
     is_here : bool
         Whether this machine does the work: of others nobody knows the memory.
     """
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from anystar_batch.cli import progress  # noqa: PLC0415
-    from anystar_batch.engine.machine import used_memory  # noqa: PLC0415
+    from anystar_batch.cli import progress
+    from anystar_batch.engine.machine import used_memory
 
     memory = used_memory if is_here else None
 
@@ -172,7 +172,7 @@ def start_log(log_file: str | None) -> None:
 
 def preview(config: SegmentConfig, *, as_json: bool) -> int:
     """Print what a run would do; return the exit code."""
-    from anystar_batch.pipeline import dry_run  # noqa: PLC0415
+    from anystar_batch.pipeline import dry_run
 
     found = dry_run.preview(config)
     is_here = config.run.scheduler is None
@@ -213,7 +213,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
 
 def _time_text(preview: Preview, *, is_here: bool) -> str:
     """How long the run will take, and by what that is told."""
-    from anystar_batch.cli.pace import duration  # noqa: PLC0415
+    from anystar_batch.cli.pace import duration
 
     known = preview.estimate
     if preview.status == "nothing to do":

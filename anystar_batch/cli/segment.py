@@ -45,8 +45,8 @@ def segment(
 ) -> None:
     """Find every star-convex object in IMAGE and write labels and statistics."""
     del config  # its values are among the others
-    from anystar_batch.pipeline.inputs import image_configs  # noqa: PLC0415
-    from anystar_batch.pipeline.plate_table import check_table  # noqa: PLC0415
+    from anystar_batch.pipeline.inputs import image_configs
+    from anystar_batch.pipeline.plate_table import check_table
 
     start_screen(options)
     as_json, is_fatal = options["as_json"], options["fail_on_warning"]
@@ -73,7 +73,7 @@ def segment(
 
 def _gather_all(plates: list[Plate], code: int, *, as_json: bool) -> int:
     """Put the tables of plates together; return the exit code that counts most."""
-    from anystar_batch.pipeline.plate_table import gather  # noqa: PLC0415
+    from anystar_batch.pipeline.plate_table import gather
 
     codes = [code]
     for plate in plates:
@@ -91,8 +91,8 @@ def _segment_all(
     configs: list[SegmentConfig], progress: Listener, *, as_json: bool, fail_on_warning: bool
 ) -> int:
     """Segment one image after another with one engine; return the exit code that counts most."""
-    from anystar_batch.events import Note  # noqa: PLC0415
-    from anystar_batch.pipeline.prepare import engine_for  # noqa: PLC0415
+    from anystar_batch.events import Note
+    from anystar_batch.pipeline.prepare import engine_for
 
     number = itertools.count(1)
 
@@ -114,9 +114,9 @@ def _segment_all(
 
 
 def _segment_one(config: SegmentConfig, engine: Engine, progress: Listener) -> Summary:
-    from anystar_batch.cli.progress import log_event  # noqa: PLC0415
-    from anystar_batch.events import Event  # noqa: PLC0415
-    from anystar_batch.pipeline import segment as pipeline  # noqa: PLC0415
+    from anystar_batch.cli.progress import log_event
+    from anystar_batch.events import Event
+    from anystar_batch.pipeline import segment as pipeline
 
     def listen(event: Event) -> None:
         log_event(event)

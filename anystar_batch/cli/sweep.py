@@ -76,15 +76,15 @@ def sweep(
 
 
 def _config(options: Mapping[str, Any], root: str) -> SweepConfig:
-    from anystar_batch.parsing import parse_duration  # noqa: PLC0415
-    from anystar_batch.pipeline.sweep import SweepConfig  # noqa: PLC0415
+    from anystar_batch.parsing import parse_duration
+    from anystar_batch.pipeline.sweep import SweepConfig
 
     settle = parse_duration("--settle", options["settle"])
     return SweepConfig(root, segment_config(options, root), options["pattern"], settle)
 
 
 def _stop(max_hours: float | None) -> Stop:
-    from anystar_batch.engine.stop import Stop  # noqa: PLC0415
+    from anystar_batch.engine.stop import Stop
 
     if max_hours is not None and not max_hours > 0:
         message = f"--max-hours: got {max_hours:g}; expected more than 0"
@@ -93,17 +93,17 @@ def _stop(max_hours: float | None) -> Stop:
 
 
 def _preview(config: SweepConfig, *, as_json: bool) -> Swept:
-    from anystar_batch.pipeline import sweep as s  # noqa: PLC0415
+    from anystar_batch.pipeline import sweep as s
 
     return s.preview(config, lambda outcome: _print_outcome(outcome, as_json=as_json))
 
 
 def _sweep(config: SweepConfig, stop: Stop, progress: Listener, *, as_json: bool) -> Swept:
     """Sweep with one engine."""
-    from anystar_batch.cli.progress import log_event  # noqa: PLC0415
-    from anystar_batch.events import Event  # noqa: PLC0415
-    from anystar_batch.pipeline import sweep as s  # noqa: PLC0415
-    from anystar_batch.pipeline.prepare import engine_for  # noqa: PLC0415
+    from anystar_batch.cli.progress import log_event
+    from anystar_batch.events import Event
+    from anystar_batch.pipeline import sweep as s
+    from anystar_batch.pipeline.prepare import engine_for
 
     def listen(event: Event) -> None:
         log_event(event)
@@ -134,7 +134,7 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(outcome.to_json()))
         return
-    from anystar_batch.cli.pace import duration  # noqa: PLC0415
+    from anystar_batch.cli.pace import duration
 
     parts = []
     if outcome.summary is not None:
@@ -148,7 +148,7 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _swept_text(swept: Swept) -> str:
-    from anystar_batch.cli.pace import duration  # noqa: PLC0415
+    from anystar_batch.cli.pace import duration
 
     counts = ", ".join(f"{count} {status}" for status, count in swept.counts.items())
     ended = "" if swept.stopped is None else f"; {swept.stopped}"
