@@ -1,0 +1,107 @@
+"""The house: what lives in which room, how its files are called, and its picture."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from bench import house
+from tests.support.checkout import ROOT
+
+MODULES = [
+    path
+    for package in (house.PACKAGE, house.TRAINER)
+    for path in sorted((ROOT / package).rglob("*.py"))
+]
+ROOMS = sorted({path.parent for path in MODULES} - {ROOT / house.PACKAGE, ROOT / house.TRAINER})
+BESIDE_MOST = 11
+"""Files beside the rooms of the package, `__init__` and `__main__` among them."""
+
+LONGEST = 400
+LONGER = {
+    "anystar_batch/pipeline/sweep.py": "options, turns and outcome of one command, read together",
+    "trainer/fit.py": "the whole of a run in its order, read from top to bottom",
+}
+"""Files that may be longer, and why."""
+
+ENDINGS = ("ing", "ed", "ly")
+OTHERS = {"ahead", "bound", "done", "found", "given", "held", "hidden", "kept", "known", "left",
+          "lost", "made", "seen", "shown", "swept", "taken", "written"}  # fmt: skip
+"""Participles and adverbs that no ending gives away."""
+NOUNS = {
+    "feed": "what brings batches",
+    "labelled": "labelled images, as a data set is called",
+    "matching": "of instances, a noun of the field",
+    "parsing": "of options; the plan of the house names it",
+    "sampling": "of an image's voxels, a noun of the field",
+}
+"""File names that look like a verb's form and are nouns, and why."""
+
+FROZEN = "trainer/frozen"
+"""Never edited, so its docstring lists no files."""
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def is_no_noun(word):
+    return word in OTHERS or word.endswith(ENDINGS)
+
+
+def test_every_module_is_in_a_room_or_one_of_a_few_files_beside_them():
+    placed = {room for floor in house.floors(ROOT) for room in floor} | {"__init__", "__main__"}
+    inside = (path.relative_to(ROOT / house.PACKAGE) for path in MODULES if is_ours(path))
+    assert {Path(path.parts[0]).stem for path in inside} == placed
+    assert len(list((ROOT / house.PACKAGE).glob("*.py"))) <= BESIDE_MOST
+
+
+def is_ours(path):
+    return path.is_relative_to(ROOT / house.PACKAGE)
+
+
+def test_every_folder_of_python_files_is_a_package_with_a_docstring():
+    for room in ROOMS:
+        assert ast.get_docstring(ast.parse((room / "__init__.py").read_text())), room
+
+
+def test_no_file_is_longer_than_it_may_be():
+    long = {name(path) for path in MODULES if len(path.read_text().splitlines()) > LONGEST}
+    assert long == set(LONGER), "split it, or say why; an exception that is not needed goes"
+
+
+def test_a_file_is_called_by_a_noun_or_the_stage_it_runs():
+    odd = {path.stem for path in MODULES if is_no_noun(path.stem.rpartition("_")[2])}
+    assert odd == set(NOUNS)
+
+
+@pytest.mark.parametrize("word", ["reading", "measured", "swept", "ahead", "exactly", "deciding"])
+def test_names_that_say_nothing_are_seen(word):
+    assert is_no_noun(word)
+
+
+@pytest.mark.parametrize("room", [r for r in ROOMS if name(r) != FROZEN], ids=name)
+def test_a_room_names_all_of_its_files(room):
+    text = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
+    files = {path.stem for path in room.glob("*.py")} - {"__init__"}
+    files |= {f"{path.parent.name}/" for path in room.glob("*/__init__.py")}
+    assert files <= set(re.findall(r"`([\w/]+)`", text))
+
+
+def test_tests_mirror_the_rooms():
+    rooms = {path.relative_to(ROOT / house.PACKAGE).as_posix() for path in ROOMS if is_ours(path)}
+    rooms |= {name(path) for path in ROOMS if not is_ours(path)}
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix()
+               for path in (ROOT / "tests").glob("*/**/test_*.py")}  # fmt: skip
+    assert folders <= rooms | {"laws", house.TRAINER}
+
+
+def test_nothing_goes_back_up():
+    order = [room.name for room in house.rooms()]
+    assert all(order.index(a) < order.index(b) for a, b in house.ties())
+
+
+def test_the_picture_shows_the_imports_of_today():
+    drawn = house.PICTURE.read_text()
+    assert drawn == house.picture(), "draw it anew: python -m bench.house"
