@@ -13,21 +13,18 @@ import typer
 from anystar_batch.errors import AnyStarBatchError
 
 
-def one_of(name: str) -> Callable[[], list[str]]:
-    """Return a completion from a tuple of names in `config`.
+def precisions() -> list[str]:
+    """Return the precisions of the network."""
+    from anystar_batch.config import PRECISIONS  # noqa: PLC0415
 
-    Parameters
-    ----------
-    name : str
-        Of the tuple.
-    """
+    return list(PRECISIONS)
 
-    def complete() -> list[str]:
-        from anystar_batch import config  # noqa: PLC0415
 
-        return list(getattr(config, name))
+def backends() -> list[str]:
+    """Return what the network may run under."""
+    from anystar_batch.config import BACKENDS  # noqa: PLC0415
 
-    return complete
+    return list(BACKENDS)
 
 
 def measures(incomplete: str) -> list[str]:

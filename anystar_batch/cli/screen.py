@@ -7,9 +7,9 @@ import errno
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -142,6 +142,13 @@ def exit_code(error: Exception) -> int:
     if isinstance(error, passing) or not isinstance(error, AnyStarBatchError):
         return FAILED
     return USAGE
+
+
+def start_screen(options: Mapping[str, Any]) -> None:
+    """Check how loud a command shall be, and start its log; options of `SCREEN` by name."""
+    if options["quiet"] and options["verbose"]:
+        raise typer.Exit(report(ConfigError("-q and -v contradict each other; give one of them")))
+    start_log(options["log_file"])
 
 
 def start_log(log_file: str | None) -> None:
