@@ -20,6 +20,7 @@ BESIDE_MOST = 11
 
 LONGEST = 400
 LONGER = {
+    "anystar_batch/options.py": "a table, one entry an option; half of its lines are entries",
     "anystar_batch/pipeline/sweep.py": "options, turns and outcome of one command, read together",
     "trainer/fit.py": "the whole of a run in its order, read from top to bottom",
 }
