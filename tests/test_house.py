@@ -106,3 +106,32 @@ def test_nothing_goes_back_up():
 def test_the_picture_shows_the_imports_of_today():
     drawn = house.PICTURE.read_text()
     assert drawn == house.picture(), "draw it anew: python -m bench.house"
+
+
+COMMANDS = ("anystar_batch/cli/commands.py", "anystar_batch/cli/segment.py",
+            "anystar_batch/cli/sweep.py")  # fmt: skip
+"""Docstrings of commands are their help: what they raise ends the program, and help is no place."""
+
+
+def raised(function):
+    """What a function itself raises, not the ones that it defines."""
+    for node in ast.iter_child_nodes(function):
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            yield ast.unparse(node.exc)
+        elif not isinstance(node, ast.FunctionDef | ast.Lambda):
+            yield from raised(node)
+
+
+def test_every_public_function_says_what_it_raises():
+    silent = [
+        f"{name(path)}: {node.name}"
+        for path in MODULES
+        if name(path) not in COMMANDS
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        and not node.name.startswith("_")
+        and (text := ast.get_docstring(node)) is not None
+        and list(raised(node))
+        and "Raises\n------" not in text
+    ]
+    assert silent == []
