@@ -135,3 +135,51 @@ def test_every_public_function_says_what_it_raises():
         and "Raises\n------" not in text
     ]
     assert silent == []
+
+
+NOTES = [ROOT / "docs/architecture.md", *sorted((ROOT / house.PACKAGE).glob("*/DESIGN.md"))]
+
+
+FILES = (".csv", ".h5", ".json", ".jsonl", ".npy", ".svg", ".toml")
+"""What looks like a dotted name and is the name of a file of a run or a model."""
+
+
+def words(page):
+    """What stands in backticks and is a path, or a dotted name."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    found = (word.removesuffix("()") for word in re.findall(r"`([a-z_A-Z][\w./-]*(?:\(\))?)`", text))
+    return [word for word in found if re.search(r"[./]", word) and not word.endswith(FILES)]
+
+
+def names_of(body, prefix=""):
+    """Names that a module defines: functions, values, classes and what they define."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield prefix + node.name
+        if isinstance(node, ast.ClassDef):
+            yield from names_of(node.body, f"{prefix}{node.name}.")
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            if isinstance(target, ast.Name):
+                yield prefix + target.id
+
+
+def leads_somewhere(word, base):
+    """Whether a word is a path, a module or a name of one, below a folder; None: not from here."""
+    if "/" in word or word.endswith((".py", ".md")):
+        return (base / word).exists() or None
+    parts = word.split(".")
+    for count in range(1, len(parts) + 1):
+        file = base.joinpath(*parts[:count]).with_suffix(".py")
+        if file.exists():
+            rest = ".".join(parts[count:])
+            return not rest or rest in set(names_of(ast.parse(file.read_text()).body))
+    return None
+
+
+@pytest.mark.parametrize("page", NOTES, ids=name)
+def test_what_a_note_names_is_there(page):
+    bases = (ROOT / house.PACKAGE, ROOT, page.parent)
+    answers = {word: {leads_somewhere(word, base) for base in bases} for word in words(page)}
+    begun = {w for w, found in answers.items() if found != {None} or "/" in w or w.endswith(".py")}
+    assert {word for word in begun if True not in answers[word]} == set()
+    assert len(begun) > 10
