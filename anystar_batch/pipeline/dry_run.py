@@ -97,7 +97,8 @@ def preview(
     memory, gpus = resources(config)
     workers = config.run.workers or natural_workers(memory, len(gpus))
     unit = spec.write_unit_zyx(0)
-    shape = block_shape(config, plan, unit, memory, workers, block_threads(workers))
+    threads, asked = block_threads(workers), config.run.block_shape
+    shape = block_shape(plan, memory, workers, unit, threads, asked)
     groups = units_per_block(shape, plan.tiles.core, plan.lattice.scale)
     counts = plan.tiles.counts
     sizes = [int(np.prod(info.shape, dtype=np.int64)) * 4 for info in spec.arrays]
