@@ -147,7 +147,9 @@ FILES = (".csv", ".h5", ".json", ".jsonl", ".npy", ".svg", ".toml")
 def words(page):
     """What stands in backticks and is a path, or a dotted name."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    found = (word.removesuffix("()") for word in re.findall(r"`([a-z_A-Z][\w./-]*(?:\(\))?)`", text))
+    found = (
+        word.removesuffix("()") for word in re.findall(r"`([a-z_A-Z][\w./-]*(?:\(\))?)`", text)
+    )
     return [word for word in found if re.search(r"[./]", word) and not word.endswith(FILES)]
 
 
