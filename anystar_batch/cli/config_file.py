@@ -37,7 +37,13 @@ def read_document(path: Path) -> dict[str, object]:
 
 
 def take_config(context: typer.Context, value: Path | None) -> Path | None:
-    """Let click take what a file says where the command line is silent; for `--config`."""
+    """Let click take what a file says where the command line is silent; for `--config`.
+
+    Raises
+    ------
+    typer.Exit
+        If the file cannot be read, or says what is no option or no value of one.
+    """
     if value is None or context.resilient_parsing:
         return value
     command: Any = context.command

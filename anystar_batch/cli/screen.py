@@ -49,7 +49,13 @@ def interruptible(
     close: Callable[[], None],
     text: str = "interrupted; what was not published yet is continued by the same command",
 ) -> Iterator[None]:
-    """Say what Ctrl-C means, and exit as the shell expects."""
+    """Say what Ctrl-C means, and exit as the shell expects.
+
+    Raises
+    ------
+    typer.Exit
+        With `INTERRUPTED`, after Ctrl-C.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -145,14 +151,26 @@ def exit_code(error: Exception) -> int:
 
 
 def start_screen(options: Mapping[str, Any]) -> None:
-    """Check how loud a command shall be, and start its log; options of `SCREEN` by name."""
+    """Check how loud a command shall be, and start its log; options of `SCREEN` by name.
+
+    Raises
+    ------
+    typer.Exit
+        If quiet and verbose are both asked for, or the log cannot be written.
+    """
     if options["quiet"] and options["verbose"]:
         raise typer.Exit(report(ConfigError("-q and -v contradict each other; give one of them")))
     start_log(options["log_file"])
 
 
 def start_log(log_file: str | None) -> None:
-    """Send the log to a file; without one, what listeners do not show is dropped."""
+    """Send the log to a file; without one, what listeners do not show is dropped.
+
+    Raises
+    ------
+    typer.Exit
+        If the file cannot be written.
+    """
     handler: logging.Handler = logging.NullHandler()
     if log_file is not None:
         try:

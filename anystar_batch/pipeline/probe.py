@@ -146,6 +146,11 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
     Returns
     -------
     Probe
+
+    Raises
+    ------
+    ConfigError
+        If the model has no known diameter.
     """
     if model.diameter is None:
         message = f"model {model.name} has no known diameter: nothing can be probed"

@@ -73,7 +73,18 @@ def tile_content(plan: Plan, reader: ImageReader, time: int, tile: ZYX) -> str:
 
 
 def unit_content(plan: Plan, reader: ImageReader, time: int, box: Box) -> str:
-    """Return the digest of every chunk that measuring a box of level 0 reads: channels, times."""
+    """Return the digest of every chunk that measuring a box of level 0 reads.
+
+    Parameters
+    ----------
+    plan : Plan
+    reader : ImageReader
+        The image.
+    time : int
+        Time point; with it go those of `plan.course`.
+    box : Box
+        Level-0 voxels; of all channels.
+    """
     found: list[tuple[str, int, int | str]] = []
     for t in (time, *plan.course):
         for channel in range(plan.source.num_channels):

@@ -189,6 +189,15 @@ def run_tasks(
     -------
     list of (time, result)
         Of stage `own`; what other stages return is in the ledger.
+
+    Raises
+    ------
+    BlockError
+        If a task failed; all others were run, and are noted.
+    OutOfTimeError
+        If the engine was to stop before the last task began.
+    LostLockError
+        If this run may write no more.
     """
     # Tiles count in working voxels, people in those of level 0.
     zoom = math.prod(run.plan.lattice.scale) if stage in OF_TILES else 1.0

@@ -240,7 +240,16 @@ def rician_noise(rng: np.random.Generator, image: Image, values: Values) -> Imag
 
 
 def gibbs(_rng: np.random.Generator, image: Image, values: Values) -> Image:
-    """Cut high frequencies off sharply (MONAI RandGibbsNoise): ringing."""
+    """Cut high frequencies off sharply (MONAI RandGibbsNoise): ringing.
+
+    Parameters
+    ----------
+    _rng : Generator
+        Not used.
+    image : (z, y, x)
+    values : mapping
+        `alpha`: share of the radius in k-space that is lost, 0 to 1.
+    """
     axes = np.ogrid[tuple(slice(-(n // 2), n - n // 2) for n in image.shape)]
     radius = np.sqrt(sum(a.astype(np.float32) ** 2 for a in axes))
     largest = (1.0 - values["alpha"]) * float(radius.max()) * 2.0 / np.sqrt(2.0 * 3.0)
