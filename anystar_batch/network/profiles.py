@@ -124,7 +124,7 @@ def window(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def profiles(  # noqa: PLR0913, PLR0917  (a kernel takes arrays, not objects)
+def profiles(  # noqa: PLR0913  (a kernel takes arrays, not objects)
     image: NDArray[np.float32],
     origin: NDArray[np.int64],
     shape: NDArray[np.int64],
@@ -167,7 +167,7 @@ def profiles(  # noqa: PLR0913, PLR0917  (a kernel takes arrays, not objects)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sample(  # noqa: PLR0913, PLR0917
+def _sample(  # noqa: PLR0913
     image: NDArray[np.float32],
     origin: NDArray[np.int64],
     shape: NDArray[np.int64],

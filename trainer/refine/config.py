@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from anystar_batch.errors import ConfigError
 from trainer.config import Range
@@ -53,9 +54,7 @@ class SceneConfig:
     planes: Range = (1.0, 5.0)
 
     def __post_init__(self) -> None:
-        _check(
-            self.edge >= 32, f"scene: got an edge of {self.edge} voxels; expected 32 or more"
-        )
+        _check(self.edge >= 32, f"scene: got an edge of {self.edge} voxels; expected 32 or more")
         _check(
             2.0 <= self.radius[0] <= self.radius[1],
             f"scene: got radius {self.radius}; expected 2 or more, smallest first",
@@ -103,7 +102,7 @@ class RefineConfig:
     model: str = "anystar-mix"
     seed: int = 17
     held_out_seed: int = 1_000_017
-    scenes: int = 1600
+    scenes: int = 760
     held_out: int = 60
     working: Range = (5.0, 9.0)
     prob_thresh: float = 0.3
@@ -155,9 +154,12 @@ class RefineConfig:
         inner = {f.name for f in dataclasses.fields(SceneConfig)}
         unknown = sorted(set(document) - known) + sorted(set(scene) - inner)
         _check(not unknown, f"refine: got unknown keys {unknown}; expected those of a refine.json")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
-        within = {k: tuple(v) if isinstance(v, list) else v for k, v in scene.items()}
-        return cls(scene=SceneConfig(**within), **values)
+        return cls(scene=SceneConfig(**_tuples(scene)), **_tuples(document))
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Turn lists into tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def _check(condition: object, message: str) -> None:

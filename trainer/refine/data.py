@@ -103,7 +103,9 @@ def write(made: Sequence[Finds], path: Path) -> None:
     n_rays = made[0].dist.shape[1] if made else 0
     scene = [np.full(len(f), k, np.int32) for k, f in enumerate(made)]
     arrays = {
-        "voxels": np.concatenate([f.image.ravel() for f in made] or [[]]).astype(np.float16),
+        "voxels": np.concatenate(
+            [*(f.image.ravel() for f in made), np.empty(0, np.float32)]
+        ).astype(np.float16),
         "shapes": np.array([f.image.shape for f in made], np.int64).reshape(-1, 3),
         "steps": np.array([f.step for f in made], np.float64).reshape(-1, 3),
         "scene": np.concatenate([*scene, np.empty(0, np.int32)]),
@@ -183,7 +185,7 @@ def load(folder: Path, part: str) -> Data:
         message = f"refine: {folder} holds no finds ({part}_*.npz); run `refine data` first"
         raise ConfigError(message)
     joined = {name: np.concatenate([p for p in parts if len(p)]) for name, parts in columns.items()}
-    return Data(images=images, steps=steps, **joined)  # type: ignore[arg-type]
+    return Data(images=images, steps=steps, **joined)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

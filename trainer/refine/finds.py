@@ -142,7 +142,7 @@ def distances(
 
 
 @njit(cache=True)
-def _march(
+def _march(  # noqa: C901  (one kernel)
     labels: NDArray[np.int32], points: NDArray[np.float64], directions: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """Walk from voxel face to voxel face.

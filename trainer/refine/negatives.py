@@ -41,15 +41,15 @@ def field(rng: np.random.Generator, shape: ZYX, kind: str, radius: float) -> NDA
     noise = smooth(rng, shape, scale) / np.float32(0.33)
     if kind == "lumps":
         noise -= smooth(rng, shape, 2.5 * scale) / np.float32(0.33)
-        return np.tanh(noise * np.float32(rng.uniform(0.4, 1.5)))
+        return np.asarray(np.tanh(noise * np.float32(rng.uniform(0.4, 1.5))))
     if kind == "cells":
         cut = np.float32(rng.uniform(0.2, 1.0))
-        return np.clip((noise - cut) * np.float32(rng.uniform(1.0, 8.0)), 0.0, 1.0)
+        return np.asarray(np.clip((noise - cut) * np.float32(rng.uniform(1.0, 8.0)), 0.0, 1.0))
     thickness = np.abs(noise)
     if kind == "fibres":
         thickness = np.maximum(thickness, np.abs(smooth(rng, shape, scale)) / np.float32(0.33))
     thin = np.float32(rng.uniform(0.15, 0.6))
-    return np.clip((thin - thickness) / thin * np.float32(2.0), 0.0, 1.0)
+    return np.asarray(np.clip((thin - thickness) / thin * np.float32(2.0), 0.0, 1.0))
 
 
 def mixed(

@@ -141,7 +141,7 @@ def stacked(
         Of `Scene`.
     """
     axis = 0 if rng.random() < 0.6 else int(rng.integers(3))
-    sigma = radius * float(rng.uniform(*config.axial_blur))
+    sigma = max(radius * float(rng.uniform(*config.axial_blur)), 1e-3)
     blurred = ndimage.gaussian_filter1d(image, sigma, axis=axis, truncate=3.0)
     distance = min(float(rng.uniform(*config.planes)), max(1.0, MOST_PER_RADIUS * radius))
     first = float(rng.uniform(0.0, distance - 1.0)) if distance > 1.0 else 0.0
