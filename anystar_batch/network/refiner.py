@@ -40,7 +40,7 @@ FORMAT = 1
 ACROSS = 20.0
 """Voxels across an object's diameter from which finer ones add nothing."""
 
-TOGETHER = 32
+TOGETHER = 16
 """Objects whose profiles are held at once: memory, never the result, depends on it."""
 
 

@@ -39,6 +39,8 @@ class SceneConfig:
         Spread of the blur along the stack's axis over the mean radius.
     planes : Range
         Voxels from plane to plane.
+    seen : float
+        Share of its light at which a blurred object ends: its visible surface.
     """
 
     edge: int = 64
@@ -46,12 +48,13 @@ class SceneConfig:
     surface: Range = (0.1, 0.8)
     sparse: float = 0.3
     clutter: float = 0.5
-    textured: float = 0.45
-    unequal: float = 0.35
-    unequal_by: float = 10.0
-    stacked: float = 0.6
-    axial_blur: Range = (0.0, 0.35)
-    planes: Range = (1.0, 5.0)
+    textured: float = 0.35
+    unequal: float = 0.25
+    unequal_by: float = 6.0
+    stacked: float = 0.5
+    axial_blur: Range = (0.0, 0.25)
+    planes: Range = (1.0, 4.0)
+    seen: float = 0.35
 
     def __post_init__(self) -> None:
         _check(self.edge >= 32, f"scene: got an edge of {self.edge} voxels; expected 32 or more")
@@ -102,18 +105,18 @@ class RefineConfig:
     model: str = "anystar-mix"
     seed: int = 17
     held_out_seed: int = 1_000_017
-    scenes: int = 760
+    scenes: int = 1000
     held_out: int = 60
     working: Range = (5.0, 9.0)
     prob_thresh: float = 0.3
     nms_thresh: float = 0.3
     shard: int = 20
     batch: int = 128
-    steps: int = 6000
+    steps: int = 5000
     rate: float = 2e-3
     false_share: float = 0.3
     fed_back: float = 0.25
-    jitter: float = 0.05
+    jitter: float = 0.1
     error_weight: float = 0.5
     quality_weight: float = 0.5
     checkpoint_steps: int = 500

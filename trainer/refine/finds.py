@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from anystar_batch.errors import ImageError
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.network.intensity import limits, normalise
-from anystar_batch.stars.rays import golden_spiral
+from anystar_batch.stars.rays import Rays, golden_spiral
 from trainer.refine.config import RefineConfig
 from trainer.refine.scene import Scene
 from trainer.score import Scorer, predict, rescale, survivors
@@ -25,8 +25,12 @@ from trainer.score import Scorer, predict, rescale, survivors
 UNKNOWN = -1.0
 """Distance of a ray that leaves the scene."""
 
-GAIN = 1.02
-"""A polyhedron whose corners lie on a sphere lacks what bulges between its 96 rays."""
+GAIN = (0.98, 1.06)
+"""Bounds of the stretch after which a polyhedron has its object's volume: corners that lie on a
+surface miss what bulges between the rays, and what a ray cannot see (`targets`)."""
+
+USUAL_GAIN = 1.03
+"""Of an object that the border cuts, whose volume is not known."""
 
 MOST_FALSE = 60
 """False finds kept of a scene, drawn at random."""
@@ -108,14 +112,49 @@ def finds(
     found = survivors(prob, dist, scorer.network.grid, thresholds)
     points = found.points * np.asarray(lattice.scale) + np.asarray(lattice.offset)
     fine = points * np.asarray(scene.step) + np.asarray(scene.offset)
-    directions = golden_spiral(dist.shape[-1]).vertices
-    truth = distances(scene.labels, fine, directions)
-    truth = np.where(truth > 0, truth * (GAIN / size), truth).astype(np.float32)
+    rays = golden_spiral(dist.shape[-1])
+    truth = distances(scene.labels, fine, rays.vertices)
+    stretch = gains(truth, scene.labels, fine, rays)[:, None] / size
+    truth = np.where(truth > 0, truth * stretch, truth).astype(np.float32)
     made = Finds(scene.image, step, points, found.prob, found.dist, truth)
     false = np.flatnonzero((truth == 0).all(axis=1))
     kept = (truth > 0).sum(axis=1) >= LEAST_KNOWN
     kept[rng.permutation(false)[:MOST_FALSE]] = True
     return made.take(kept)
+
+
+def gains(
+    truth: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    points: NDArray[np.float64],
+    rays: Rays,
+) -> NDArray[np.float64]:
+    """Return by how much each star is to be stretched to have its object's volume.
+
+    Parameters
+    ----------
+    truth : float32 [n, n_rays]
+        From `distances`.
+    labels : (z, y, x)
+    points : float64 [n, 3]
+        Voxels of the labels.
+    rays : Rays
+
+    Returns
+    -------
+    float64 [n]
+        Within `GAIN`; `USUAL_GAIN` where a ray leaves the scene; 1 of a false find.
+    """
+    at = np.clip(np.rint(points).astype(int), 0, np.array(labels.shape) - 1)
+    voxels = np.bincount(labels.ravel())[labels[tuple(at.T)]]
+    a, b, c = (rays.vertices[rays.faces[:, k]] for k in range(3))
+    sixth = np.abs(np.einsum("ij,ij->i", a, np.cross(b, c))) / 6.0
+    corners = truth.astype(np.float64)[:, rays.faces].prod(axis=2)
+    volume = np.maximum((corners * sixth).sum(axis=1), 1e-6)
+    stretch = np.clip(np.cbrt(voxels / volume), *GAIN)
+    stretch[(truth < 0).any(axis=1)] = USUAL_GAIN
+    stretch[(truth == 0).all(axis=1)] = 1.0
+    return np.asarray(stretch)
 
 
 def distances(

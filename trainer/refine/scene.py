@@ -93,14 +93,11 @@ def make_scene(seed: int, index: int, config: SceneConfig) -> Scene:
         image = mixed(rng, image, geometry.labels, geometry.radius)
     if rng.random() < config.unequal:
         image = unequal(rng, image, geometry.labels, config.unequal_by)
-    step = offset = (1.0, 1.0, 1.0)
-    offset = (0.0, 0.0, 0.0)
+    labels, step, offset = geometry.labels, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
     if rng.random() < config.stacked:
-        image, step, offset = stacked(rng, image, geometry.radius, config)
+        image, labels, step, offset = stacked(rng, image, labels, geometry.radius, config)
     image, _ = corrupt(rng, image, np.zeros(image.shape, np.int32), recipe.steps)
-    return Scene(
-        np.ascontiguousarray(image, np.float32), geometry.labels, step, offset, geometry.radius
-    )
+    return Scene(np.ascontiguousarray(image, np.float32), labels, step, offset, geometry.radius)
 
 
 def unequal(
@@ -122,14 +119,18 @@ def unequal(
 
 
 def stacked(
-    rng: np.random.Generator, image: NDArray[np.float32], radius: float, config: SceneConfig
-) -> tuple[NDArray[np.float32], ZYXFloat, ZYXFloat]:
+    rng: np.random.Generator,
+    image: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    radius: float,
+    config: SceneConfig,
+) -> tuple[NDArray[np.float32], NDArray[np.int32], ZYXFloat, ZYXFloat]:
     """Blur along one axis, and keep a plane every few voxels.
 
     Parameters
     ----------
     rng : Generator
-    image : (z, y, x)
+    image, labels : (z, y, x)
     radius : float
         Voxels.
     config : SceneConfig
@@ -137,12 +138,16 @@ def stacked(
     Returns
     -------
     image : (z, y, x)
+        With fewer planes.
+    labels : (z, y, x)
+        Where the blurred objects are seen.
     step, offset : (z, y, x)
         Of `Scene`.
     """
     axis = 0 if rng.random() < 0.6 else int(rng.integers(3))
     sigma = max(radius * float(rng.uniform(*config.axial_blur)), 1e-3)
     blurred = ndimage.gaussian_filter1d(image, sigma, axis=axis, truncate=3.0)
+    labels = seen(labels, sigma, axis, config.seen)
     distance = min(float(rng.uniform(*config.planes)), max(1.0, MOST_PER_RADIUS * radius))
     first = float(rng.uniform(0.0, distance - 1.0)) if distance > 1.0 else 0.0
     count = int((image.shape[axis] - 1 - first) / distance) + 1
@@ -153,4 +158,25 @@ def stacked(
     planes = np.take(blurred, below, axis) * (1 - share) + np.take(blurred, below + 1, axis) * share
     step = [distance if k == axis else 1.0 for k in range(3)]
     offset = [first if k == axis else 0.0 for k in range(3)]
-    return planes, (step[0], step[1], step[2]), (offset[0], offset[1], offset[2])
+    return planes, labels, (step[0], step[1], step[2]), (offset[0], offset[1], offset[2])
+
+
+def seen(labels: NDArray[np.int32], sigma: float, axis: int, share: float) -> NDArray[np.int32]:
+    """Return where objects are seen once their light is spread along an axis.
+
+    Who draws labels draws what the image shows, not what was there before the microscope.
+
+    Parameters
+    ----------
+    labels : (z, y, x)
+    sigma : float
+        Spread, voxels.
+    axis : int
+    share : float
+        Of an object's light, from which a voxel is called the object's.
+    """
+    if sigma < 0.3 or not labels.any():
+        return labels
+    light = ndimage.gaussian_filter1d((labels > 0).astype(np.float32), sigma, axis=axis)
+    near = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+    return np.where(light >= share, labels[tuple(near)], 0).astype(np.int32)

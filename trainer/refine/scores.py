@@ -27,6 +27,9 @@ from trainer.volumes import Truth
 ORDERS = ("prob", "quality", "product")
 """By what refined duplicates are suppressed."""
 
+GOOD = 0.5
+"""IoU of an outline that a cut by quality should not lose."""
+
 DETECTED = 0.1
 """IoU from which a find is a true one."""
 
@@ -285,7 +288,7 @@ def data_refined(
 
 
 def chosen_cut(refiner: Refiner, data: Data, kept: float = 0.98) -> float:
-    """Return the largest quality, in hundredths, at which a share of the true finds stays.
+    """Return the largest quality, in hundredths, at which a share of the good finds stays.
 
     Parameters
     ----------
@@ -293,9 +296,11 @@ def chosen_cut(refiner: Refiner, data: Data, kept: float = 0.98) -> float:
     data : Data
         Of held-out scenes: a cut chosen on real volumes would be no result there.
     kept : float
+        Of the finds whose refined outline reaches `GOOD`.
     """
-    _, quality = data_refined(refiner, data, data.dist)
-    return float(np.floor(100.0 * np.quantile(quality[data.is_true], 1.0 - kept)) / 100.0)
+    dist, quality = data_refined(refiner, data, data.dist)
+    good = star_iou(data.truth, dist) >= GOOD
+    return round(float(np.floor(100.0 * np.quantile(quality[good], 1.0 - kept))) / 100.0, 2)
 
 
 def quantiles(values: NDArray[np.float32]) -> list[float]:

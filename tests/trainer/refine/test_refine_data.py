@@ -53,7 +53,8 @@ def test_a_stack_keeps_planes_where_they_were():
     ramp = np.broadcast_to(np.arange(40.0)[:, None, None], (40, 32, 32)).astype(np.float32)
     config = SceneConfig(planes=(3.0, 4.0), axial_blur=(0.0, 0.0))
     for seed in range(20):
-        image, step, offset = stacked(np.random.default_rng(seed), ramp, 12.0, config)
+        rng = np.random.default_rng(seed)
+        image, _, step, offset = stacked(rng, ramp, np.zeros(ramp.shape, np.int32), 12.0, config)
         if step[0] > 1.0:
             planes = offset[0] + step[0] * np.arange(len(image))
             assert np.allclose(image[:, 0, 0], planes, atol=1e-3)

@@ -193,3 +193,12 @@ def test_what_is_frozen_stays():
 def test_the_command_says_what_is_missing(tmp_path, capsys):
     assert main(["refine", "train", "--run", str(tmp_path)]) == 2
     assert "run `refine data` first" in capsys.readouterr().err
+
+
+def test_the_cut_keeps_the_good_finds(run):
+    read = data.load(run, "held_out")
+    refiner = still()
+    assert scores.chosen_cut(refiner, read) == 0.5
+    dist, quality = scores.data_refined(refiner, read, read.dist)
+    assert np.array_equal(dist, read.dist)
+    assert np.all(quality == 0.5)
