@@ -2,7 +2,7 @@
 
 ::
 
-    shapes -> intensities -> structure, gains -> axial blur, planes left out -> degradation
+    shapes -> intensities -> structure, gains -> blur, planes left out -> degradation
        |                                                                            |
        +-> labels, fine voxels (isotropic)            image, its own voxels <-------+
 
@@ -94,8 +94,11 @@ def make_scene(seed: int, index: int, config: SceneConfig) -> Scene:
     if rng.random() < config.unequal:
         image = unequal(rng, image, geometry.labels, config.unequal_by)
     labels, step, offset = geometry.labels, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
-    if rng.random() < config.stacked:
-        image, labels, step, offset = stacked(rng, image, labels, geometry.radius, config)
+    axis = 0 if rng.random() < 0.6 else int(rng.integers(3))
+    is_stack = rng.random() < config.stacked
+    image, labels = spread(rng, image, labels, geometry.radius, axis if is_stack else None, config)
+    if is_stack:
+        image, step, offset = planes(rng, image, geometry.radius, axis, config)
     image, _ = corrupt(rng, image, np.zeros(image.shape, np.int32), recipe.steps)
     return Scene(np.ascontiguousarray(image, np.float32), labels, step, offset, geometry.radius)
 
@@ -118,14 +121,15 @@ def unequal(
     return (level + (image - level) * gains[labels]).astype(np.float32)
 
 
-def stacked(
+def spread(
     rng: np.random.Generator,
     image: NDArray[np.float32],
     labels: NDArray[np.int32],
     radius: float,
+    axis: int | None,
     config: SceneConfig,
-) -> tuple[NDArray[np.float32], NDArray[np.int32], ZYXFloat, ZYXFloat]:
-    """Blur along one axis, and keep a plane every few voxels.
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Blur as optics do, and move the labels to where the blurred objects are seen.
 
     Parameters
     ----------
@@ -133,21 +137,61 @@ def stacked(
     image, labels : (z, y, x)
     radius : float
         Voxels.
+    axis : int or None
+        That of the stack, blurred more.
+    config : SceneConfig
+    """
+    sigma = np.full(3, max(0.0, radius * float(rng.uniform(*config.blur))))
+    if axis is not None:
+        sigma[axis] = np.hypot(sigma[axis], radius * float(rng.uniform(*config.axial_blur)))
+    blurred = ndimage.gaussian_filter(image, sigma, truncate=3.0)
+    return blurred, seen(labels, sigma, config.seen)
+
+
+def seen(labels: NDArray[np.int32], sigma: NDArray[np.float64], share: float) -> NDArray[np.int32]:
+    """Return where objects are seen once their light is spread.
+
+    Who draws labels draws what the image shows, not what was there before the microscope.
+
+    Parameters
+    ----------
+    labels : (z, y, x)
+    sigma : float64 [3]
+        Spread per axis, voxels.
+    share : float
+        Of an object's light, from which a voxel is called the object's.
+    """
+    if sigma.max() < 0.3 or not labels.any():
+        return labels
+    light = ndimage.gaussian_filter((labels > 0).astype(np.float32), sigma, truncate=3.0)
+    near = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+    return np.where(light >= share, labels[tuple(near)], 0).astype(np.int32)
+
+
+def planes(
+    rng: np.random.Generator,
+    image: NDArray[np.float32],
+    radius: float,
+    axis: int,
+    config: SceneConfig,
+) -> tuple[NDArray[np.float32], ZYXFloat, ZYXFloat]:
+    """Keep a plane every few voxels.
+
+    Parameters
+    ----------
+    rng : Generator
+    image : (z, y, x)
+    radius : float
+        Voxels.
+    axis : int
     config : SceneConfig
 
     Returns
     -------
     image : (z, y, x)
-        With fewer planes.
-    labels : (z, y, x)
-        Where the blurred objects are seen.
     step, offset : (z, y, x)
         Of `Scene`.
     """
-    axis = 0 if rng.random() < 0.6 else int(rng.integers(3))
-    sigma = max(radius * float(rng.uniform(*config.axial_blur)), 1e-3)
-    blurred = ndimage.gaussian_filter1d(image, sigma, axis=axis, truncate=3.0)
-    labels = seen(labels, sigma, axis, config.seen)
     distance = min(float(rng.uniform(*config.planes)), max(1.0, MOST_PER_RADIUS * radius))
     first = float(rng.uniform(0.0, distance - 1.0)) if distance > 1.0 else 0.0
     count = int((image.shape[axis] - 1 - first) / distance) + 1
@@ -155,28 +199,7 @@ def stacked(
     below = np.minimum(position.astype(int), image.shape[axis] - 2)
     share = (position - below).astype(np.float32)
     share = share.reshape([-1 if k == axis else 1 for k in range(3)])
-    planes = np.take(blurred, below, axis) * (1 - share) + np.take(blurred, below + 1, axis) * share
+    kept = np.take(image, below, axis) * (1 - share) + np.take(image, below + 1, axis) * share
     step = [distance if k == axis else 1.0 for k in range(3)]
     offset = [first if k == axis else 0.0 for k in range(3)]
-    return planes, labels, (step[0], step[1], step[2]), (offset[0], offset[1], offset[2])
-
-
-def seen(labels: NDArray[np.int32], sigma: float, axis: int, share: float) -> NDArray[np.int32]:
-    """Return where objects are seen once their light is spread along an axis.
-
-    Who draws labels draws what the image shows, not what was there before the microscope.
-
-    Parameters
-    ----------
-    labels : (z, y, x)
-    sigma : float
-        Spread, voxels.
-    axis : int
-    share : float
-        Of an object's light, from which a voxel is called the object's.
-    """
-    if sigma < 0.3 or not labels.any():
-        return labels
-    light = ndimage.gaussian_filter1d((labels > 0).astype(np.float32), sigma, axis=axis)
-    near = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
-    return np.where(light >= share, labels[tuple(near)], 0).astype(np.int32)
+    return kept, (step[0], step[1], step[2]), (offset[0], offset[1], offset[2])

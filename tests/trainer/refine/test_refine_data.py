@@ -11,7 +11,7 @@ from trainer.refine import data
 from trainer.refine.config import RefineConfig, SceneConfig
 from trainer.refine.finds import UNKNOWN, distances, finds
 from trainer.refine.negatives import KINDS, field, mixed
-from trainer.refine.scene import Scene, make_scene, stacked, unequal
+from trainer.refine.scene import Scene, make_scene, planes, seen, unequal
 
 DIRECTIONS = golden_spiral(96).vertices
 
@@ -49,17 +49,28 @@ def test_a_scene_is_a_function_of_seed_and_index():
     assert np.isfinite(one.image).all()
 
 
-def test_a_stack_keeps_planes_where_they_were():
-    ramp = np.broadcast_to(np.arange(40.0)[:, None, None], (40, 32, 32)).astype(np.float32)
-    config = SceneConfig(planes=(3.0, 4.0), axial_blur=(0.0, 0.0))
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        image, _, step, offset = stacked(rng, ramp, np.zeros(ramp.shape, np.int32), 12.0, config)
-        if step[0] > 1.0:
-            planes = offset[0] + step[0] * np.arange(len(image))
-            assert np.allclose(image[:, 0, 0], planes, atol=1e-3)
-            return
-    pytest.fail("no stack along z")
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_stack_keeps_planes_where_they_were(axis):
+    ramp = np.moveaxis(np.broadcast_to(np.arange(40.0)[:, None, None], (40, 32, 32)), 0, axis)
+    config = SceneConfig(planes=(3.0, 4.0))
+    image, step, offset = planes(
+        np.random.default_rng(0), ramp.astype(np.float32), 12.0, axis, config
+    )
+    assert 3.0 <= step[axis] <= 4.0
+    where = offset[axis] + step[axis] * np.arange(image.shape[axis])
+    assert np.allclose(np.moveaxis(image, axis, 0)[:, 0, 0], where, atol=1e-3)
+
+
+def test_blurred_objects_end_where_their_light_does():
+    labels, _ = balls(radius=8.0)
+    sharp, wide = (np.array([0.1, 0.0, 0.0]), np.array([3.0, 0.0, 0.0]))
+    assert seen(labels, sharp, 0.3) is labels
+    moved = seen(labels, wide, 0.3)
+    assert set(np.unique(moved)) == {0, 1, 2, 3}
+    column = moved[:, 14, 30] == 2
+    assert column.sum() > (labels[:, 14, 30] == 2).sum() + 1
+    smaller = seen(labels, wide, 0.7)
+    assert (smaller > 0).sum() < (labels > 0).sum()
 
 
 def test_objects_get_contrasts_of_their_own():
