@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import as_zyx
+from trainer.refine.commands import add_refine
 
 logger = logging.getLogger("trainer")
 
@@ -19,6 +20,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_finetune(commands)
     _add_resize(commands)
     _add_phantom(commands)
+    add_refine(commands)
 
 
 def test(options: argparse.Namespace) -> None:

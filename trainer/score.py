@@ -132,6 +132,26 @@ def instances(
         1 is the most probable object.
     """
     rays = golden_spiral(dist.shape[-1])
+    found = survivors(prob, dist, grid, thresholds)
+    found = found.take(found.order())
+    labels = np.zeros(out[0], np.uint32)
+    numbers = np.arange(1, len(found) + 1, dtype=np.uint32)
+    paint(labels, Box.of_shape(out[0]), found, numbers, rays, out[1])
+    return labels
+
+
+def survivors(
+    prob: NDArray[np.float32], dist: NDArray[np.float32], grid: ZYX, thresholds: tuple[float, float]
+) -> Candidates:
+    """Return what is left of a prediction after suppression.
+
+    Parameters
+    ----------
+    prob, dist
+        As `predict` returns them.
+    grid : (z, y, x)
+    thresholds : (prob_thresh, nms_thresh)
+    """
     at = np.argwhere(prob > thresholds[0])
     index = tuple(at.T)
     candidates = Candidates(
@@ -141,12 +161,8 @@ def instances(
     candidates = Candidates(
         candidates.points, candidates.prob, quantise(candidates.dist, MAX_RADIUS)
     )
-    survivors = candidates.take(suppress(candidates, rays, thresholds[1]))
-    survivors = survivors.take(survivors.order())
-    labels = np.zeros(out[0], np.uint32)
-    numbers = np.arange(1, len(survivors) + 1, dtype=np.uint32)
-    paint(labels, Box.of_shape(out[0]), survivors, numbers, rays, out[1])
-    return labels
+    rays = golden_spiral(dist.shape[-1])
+    return candidates.take(suppress(candidates, rays, thresholds[1]))
 
 
 def rescale(image: NDArray[np.number], step: ZYXFloat) -> tuple[NDArray[np.float32], LatticeMap]:

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from anystar_batch.errors import ConfigError
+from anystar_batch.network.profiles import neighbours
+from anystar_batch.stars.rays import golden_spiral
+from tests.trainer.refine.conftest import Oracle, balls
+from trainer.refine import data
+from trainer.refine.config import RefineConfig, SceneConfig
+from trainer.refine.finds import UNKNOWN, distances, finds
+from trainer.refine.negatives import KINDS, field, mixed
+from trainer.refine.scene import Scene, make_scene, planes, seen, unequal
+
+DIRECTIONS = golden_spiral(96).vertices
+
+
+def test_a_config_comes_back_from_its_json():
+    config = RefineConfig(scene=SceneConfig(edge=48), steps=7)
+    assert RefineConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SceneConfig(edge=8), "edge of 8"),
+        (lambda: SceneConfig(radius=(9.0, 5.0)), r"radius \(9.0, 5.0\)"),
+        (lambda: RefineConfig(held_out_seed=17), "got seed 17"),
+        (lambda: RefineConfig(batch=0), "got batch 0"),
+        (lambda: RefineConfig(fed_back=1.0), "got fed_back 1.0"),
+        (lambda: RefineConfig.from_json("{"), "is no JSON:"),
+        (lambda: RefineConfig.from_json("[]"), "no JSON object"),
+        (lambda: RefineConfig.from_json('{"width": 3}'), r"unknown keys \['width'\]"),
+        (lambda: RefineConfig.from_json('{"scene": {"x": 3}}'), r"unknown keys \['x'\]"),
+    ],
+)
+def test_what_is_no_config_is_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_a_scene_is_a_function_of_seed_and_index():
+    config = SceneConfig(edge=32)
+    one, again, other = (make_scene(3, k, config) for k in (5, 5, 6))
+    assert one.image.tobytes() == again.image.tobytes()
+    assert one.labels.tobytes() == again.labels.tobytes()
+    assert one.image.tobytes() != other.image.tobytes()
+    assert np.isfinite(one.image).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_stack_keeps_planes_where_they_were(axis):
+    ramp = np.moveaxis(np.broadcast_to(np.arange(40.0)[:, None, None], (40, 32, 32)), 0, axis)
+    config = SceneConfig(planes=(3.0, 4.0))
+    image, step, offset = planes(
+        np.random.default_rng(0), ramp.astype(np.float32), 12.0, axis, config
+    )
+    assert 3.0 <= step[axis] <= 4.0
+    where = offset[axis] + step[axis] * np.arange(image.shape[axis])
+    assert np.allclose(np.moveaxis(image, axis, 0)[:, 0, 0], where, atol=1e-3)
+
+
+def test_blurred_objects_end_where_their_light_does():
+    labels, _ = balls(radius=8.0)
+    sharp, wide = (np.array([0.1, 0.0, 0.0]), np.array([3.0, 0.0, 0.0]))
+    assert seen(labels, sharp, 0.3) is labels
+    moved = seen(labels, wide, 0.3)
+    assert set(np.unique(moved)) == {0, 1, 2, 3}
+    column = moved[:, 14, 30] == 2
+    assert column.sum() > (labels[:, 14, 30] == 2).sum() + 1
+    smaller = seen(labels, wide, 0.7)
+    assert (smaller > 0).sum() < (labels > 0).sum()
+
+
+def test_objects_get_contrasts_of_their_own():
+    labels, _ = balls()
+    image = np.where(labels > 0, 110.0, 10.0).astype(np.float32)
+    dim = unequal(np.random.default_rng(0), image, labels, 10.0)
+    levels = [float(dim[labels == k].mean()) for k in (1, 2, 3)]
+    assert np.all(dim[labels == 0] == 10.0)
+    assert len({round(v, 3) for v in levels}) == 3
+    assert all(20.0 - 1e-3 <= v <= 110.0 for v in levels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_background_has_structure(kind):
+    made = field(np.random.default_rng(1), (32, 32, 32), kind, 6.0)
+    assert made.std() > 0.05
+    assert np.abs(made).max() < 4.0
+
+
+def test_most_structures_leave_the_objects_alone():
+    labels, _ = balls()
+    image = np.where(labels > 0, 110.0, 10.0).astype(np.float32)
+    same = 0
+    for seed in range(10):
+        made = mixed(np.random.default_rng(seed), image, labels, 7.0)
+        assert not np.array_equal(made[labels == 0], image[labels == 0])
+        same += np.array_equal(made[labels > 0], image[labels > 0])
+    assert same >= 5
+
+
+def test_distances_end_where_the_label_ends():
+    labels = np.zeros((20, 20, 20), np.int32)
+    labels[4:12, 5:15, 6:18] = 3
+    axes = np.array([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
+    found = distances(labels, np.array([[8.25, 9.0, 10.0]]), axes)
+    assert np.allclose(found[0], [3.25, 4.75, 5.5, 4.5, 7.5, 4.5])
+
+
+def test_distances_of_a_ball_are_its_radius():
+    labels, centres = balls(radius=9.0)
+    found = distances(labels, centres[:1] + 0.0, DIRECTIONS)
+    assert np.abs(found - 9.0).max() < 0.9
+
+
+def test_a_ray_that_leaves_says_nothing_and_background_has_no_distances():
+    labels = np.zeros((10, 10, 10), np.int32)
+    labels[:, 2:8, 2:8] = 1
+    points = np.array([[5.0, 5.0, 5.0], [5.0, 0.0, 0.0], [-3.0, 5.0, 5.0]])
+    found = distances(labels, points, np.array([[1.0, 0, 0], [0, 1.0, 0]]))
+    assert found[0, 0] == UNKNOWN
+    assert found[0, 1] == 2.5
+    assert not found[1:].any()
+
+
+def test_finds_know_their_objects(scene, config):
+    found = finds(scene, Oracle(scene.labels), config, np.random.default_rng(0))
+    assert len(found) == 3
+    ratio = found.dist / found.truth
+    assert abs(np.median(ratio) - 1.2 / 1.02) < 0.05
+
+
+def test_a_find_in_the_background_is_a_false_one(scene, config):
+    moved = np.roll(scene.labels, 20, 0)
+    found = finds(scene, Oracle(moved), config, np.random.default_rng(0))
+    false = ~(found.truth > 0).any(axis=1)
+    assert false.any()
+    assert not found.truth[false].any()
+
+
+def test_an_image_without_contrast_has_no_finds(scene, config):
+    flat = Scene(np.ones_like(scene.image), scene.labels, scene.step, scene.offset, 7.0)
+    assert finds(flat, Oracle(scene.labels), config, np.random.default_rng(0)) is None
+
+
+@pytest.fixture
+def written(scene, config, tmp_path):
+    found = finds(scene, Oracle(scene.labels), config, np.random.default_rng(0))
+    for number in range(2):
+        data.write([found, found], data.shard_path(tmp_path, "train", number))
+    return found, tmp_path
+
+
+def test_shards_come_back(written):
+    found, folder = written
+    read = data.load(folder, "train")
+    assert len(read) == 12
+    assert len(read.images) == 4
+    assert read.scene.tolist() == [k for k in range(4) for _ in range(3)]
+    assert np.allclose(read.images[3], found.image, rtol=1e-3)
+    assert np.array_equal(read.dist[9:], found.dist)
+    assert read.is_true.all()
+
+
+def test_without_shards_the_message_says_what_to_run(tmp_path):
+    with pytest.raises(ConfigError, match="run `refine data` first"):
+        data.load(tmp_path, "train")
+
+
+def test_profiles_of_a_find_do_not_depend_on_the_batch(written):
+    read = data.load(written[1], "train")
+    sampler = data.Sampler(read, DIRECTIONS, neighbours(DIRECTIONS))
+    values, scalars = sampler.inputs(range(12), read.dist)
+    one, its = sampler.inputs([7], read.dist[7:8])
+    assert np.array_equal(one[0], values[7])
+    assert np.array_equal(its[0], scalars[7])
+    # A bright ball: its core above, its surroundings below.
+    assert values[:, :8, 0].mean() > 0.3 > -0.3 > values[:, 20:, 0].mean()

@@ -1,0 +1,146 @@
+"""`python -m trainer refine`: make finds, train, score, export the second look."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.refine.config import RefineConfig
+
+if TYPE_CHECKING:
+    from anystar_batch.network.refiner import Refiner
+    from trainer.score import Scorer
+
+logger = logging.getLogger("trainer")
+
+
+def add_refine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser; it sets `call`."""
+    parser = commands.add_parser("refine", help="train and score the second look at every find")
+    steps = parser.add_subparsers(dest="step", required=True)
+    for name, call, text in (
+        ("data", data, "make the finds that are trained on"),
+        ("train", train, "train, or go on training"),
+        ("score", score, "score a run"),
+        ("texture", texture, "count false finds on the frozen texture test"),
+        ("export", export, "score, and write refiner.npz and refiner.json"),
+    ):
+        step = steps.add_parser(name, help=text)
+        step.add_argument("--run", type=Path, default=Path("runs/refine"))
+        step.set_defaults(call=call)
+        if name in ("data", "train"):
+            step.add_argument("--config", type=Path, help="JSON, as a run's refine.json")
+        if name == "data":
+            step.add_argument("--workers", type=int, default=2, help="processes")
+        if name == "train":
+            step.add_argument("--steps", type=int, help="instead of the config's")
+        if name in ("score", "texture", "export"):
+            step.add_argument(
+                "--refiner", type=Path, help="a folder with refiner.npz, instead of the run's"
+            )
+        if name in ("score", "export"):
+            step.add_argument("--final", action="store_true", help="score what no choice may see")
+        if name in ("score", "texture"):
+            step.add_argument("--json", type=Path, help="write the scores there as JSON")
+        if name == "export":
+            step.add_argument("--model", type=Path, default=Path("models/anystar-mix"))
+
+
+def data(options: argparse.Namespace) -> None:
+    """Make the shards that are missing."""
+    from trainer.refine.data import make  # noqa: PLC0415
+
+    config = run_config(options)
+    options.run.mkdir(parents=True, exist_ok=True)
+    (options.run / "refine.json").write_text(config.to_json() + "\n")
+    make(config, options.run, options.workers)
+    print(options.run)  # noqa: T201
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train, or go on training."""
+    from trainer.refine.fit import fit  # noqa: PLC0415
+
+    config = run_config(options)
+    if options.steps is not None:
+        config = dataclasses.replace(config, steps=options.steps)
+    fit(config, options.run)
+    print(options.run / "weights.npz")  # noqa: T201
+
+
+def score(options: argparse.Namespace) -> None:
+    """Score a run on held-out scenes and on the real volumes."""
+    refiner, scorer = _loaded(options)
+    show(_scores(options, refiner, scorer), options.json)
+
+
+def texture(options: argparse.Namespace) -> None:
+    """Count false finds on the frozen texture test."""
+    from trainer.refine.measure import texture_scores  # noqa: PLC0415
+
+    refiner, scorer = _loaded(options)
+    show(texture_scores(scorer, refiner), options.json)
+
+
+def export(options: argparse.Namespace) -> None:
+    """Score a run and write it into a model's folder."""
+    from trainer.refine.export import export as write  # noqa: PLC0415
+    from trainer.refine.export import read_arrays  # noqa: PLC0415
+    from trainer.refine.measure import texture_scores  # noqa: PLC0415
+
+    refiner, scorer = _loaded(options)
+    scores = _scores(options, refiner, scorer)
+    scores["texture"] = texture_scores(scorer, refiner)
+    arrays = read_arrays(options.run / "weights.npz")
+    write(arrays, run_config(options), refiner.quality_cut, scores, options.model)
+    print(options.model / "refiner.npz")  # noqa: T201
+
+
+def run_config(options: argparse.Namespace) -> RefineConfig:
+    """Return the config of the options, or of the run, or the defaults."""
+    given = getattr(options, "config", None)
+    path = given if given is not None else options.run / "refine.json"
+    if given is None and not path.exists():
+        return RefineConfig()
+    return RefineConfig.from_json(path.read_text())
+
+
+def show(scores: dict[str, object], path: Path | None) -> None:
+    """Print scores as JSON, and write them if asked."""
+    text = json.dumps(scores, indent=1)
+    if path is not None:
+        path.write_text(text + "\n")
+    print(text)  # noqa: T201
+
+
+def _loaded(options: argparse.Namespace) -> tuple[Refiner, Scorer]:
+    """Return the second look with its cut, and the first look."""
+    from anystar_batch.network.bundled import load_model  # noqa: PLC0415
+    from anystar_batch.network.refiner import from_arrays, load_refiner  # noqa: PLC0415
+    from trainer.refine.data import load  # noqa: PLC0415
+    from trainer.refine.export import read_arrays  # noqa: PLC0415
+    from trainer.refine.scores import chosen_cut  # noqa: PLC0415
+    from trainer.testset import scorer_of  # noqa: PLC0415
+
+    scorer = scorer_of(load_model(run_config(options).model))
+    refiner = load_refiner(options.refiner) if options.refiner is not None else None
+    if refiner is None:
+        refiner = from_arrays(read_arrays(options.run / "weights.npz"))
+        cut = chosen_cut(refiner, load(options.run, "held_out"))
+        refiner = dataclasses.replace(refiner, quality_cut=cut)
+    return refiner, scorer
+
+
+def _scores(options: argparse.Namespace, refiner: Refiner, scorer: Scorer) -> dict[str, object]:
+    """Return all scores but those of the texture test."""
+    from trainer.refine.data import load  # noqa: PLC0415
+    from trainer.refine.measure import real_sets  # noqa: PLC0415
+    from trainer.refine.scores import held_out  # noqa: PLC0415
+
+    scores: dict[str, object] = {"cut": refiner.quality_cut}
+    scores["held_out"] = held_out(refiner, load(options.run, "held_out"))
+    return scores | real_sets(scorer, refiner, options.final)

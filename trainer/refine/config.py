@@ -1,0 +1,174 @@
+"""What the training of the second look is told: frozen, checked once, JSON there and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from anystar_batch.errors import ConfigError
+from trainer.config import Range
+
+
+@dataclass(frozen=True, slots=True)
+class SceneConfig:
+    """Scenes: samples of the released recipe, seen by a microscope of their own.
+
+    Parameters
+    ----------
+    edge : int
+        Voxels of a scene per axis, before planes are left out.
+    radius : Range
+        Mean radius of a scene's objects, voxels.
+    surface : Range
+        Amplitude of the surfaces' noise over the radius.
+    sparse : float
+        Probability that almost all objects may be left out: what is found then is texture.
+    clutter : float
+        Probability of specks, fibres or sheets in the background.
+    textured : float
+        Probability of a background with structure of the objects' size (`negatives`).
+    unequal : float
+        Probability that objects differ in brightness up to `unequal_by`, dim beside bright.
+    unequal_by : float
+        Brightest over dimmest.
+    stacked : float
+        Probability of an anisotropic stack.
+    blur : Range
+        Spread of the optics over the mean radius; below 0 is none.
+    axial_blur : Range
+        The same along the stack's axis, on top.
+    planes : Range
+        Voxels from plane to plane.
+    seen : float
+        Share of its light at which a blurred object ends: its visible surface.
+    """
+
+    edge: int = 64
+    radius: Range = (5.0, 15.0)
+    surface: Range = (0.1, 0.8)
+    sparse: float = 0.3
+    clutter: float = 0.5
+    textured: float = 0.35
+    unequal: float = 0.25
+    unequal_by: float = 6.0
+    stacked: float = 0.5
+    blur: Range = (-0.08, 0.2)
+    axial_blur: Range = (0.0, 0.25)
+    planes: Range = (1.0, 4.0)
+    seen: float = 0.3
+
+    def __post_init__(self) -> None:
+        _check(self.edge >= 32, f"scene: got an edge of {self.edge} voxels; expected 32 or more")
+        _check(
+            2.0 <= self.radius[0] <= self.radius[1],
+            f"scene: got radius {self.radius}; expected 2 or more, smallest first",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RefineConfig:
+    """One training of the second look.
+
+    Parameters
+    ----------
+    scene : SceneConfig
+    model : str
+        First look: name of a bundled model, or a model folder.
+    seed, held_out_seed : int
+        Of the scenes that are trained on, and of those that are only scored.
+    scenes, held_out : int
+        How many.
+    working : Range
+        Working diameter of a scene, drawn uniformly, working voxels.
+    prob_thresh, nms_thresh : float
+        Of the first look: low, so that there is something to tell apart.
+    shard : int
+        Scenes in a file.
+    batch, steps : int
+        Finds a step, steps in all.
+    rate : float
+        Learning rate; falls by a half cosine to 0.
+    false_share : float
+        Share of a batch that are finds without an object.
+    fed_back : float
+        Share of a batch that starts from the network's own answer instead of the first look's.
+    jitter : float
+        Spread of a random factor on the distances that go in, the same for all rays.
+    error_weight : float
+        Weight of the mean absolute error of the logarithm, beside minus the log of the IoU.
+    quality_weight : float
+        Weight of the cross-entropy of the quality.
+    checkpoint_steps : int
+        Steps between checkpoints.
+    """
+
+    scene: SceneConfig = dataclasses.field(default_factory=SceneConfig)
+    model: str = "anystar-mix"
+    seed: int = 17
+    held_out_seed: int = 1_000_017
+    scenes: int = 640
+    held_out: int = 60
+    working: Range = (5.0, 9.0)
+    prob_thresh: float = 0.3
+    nms_thresh: float = 0.3
+    shard: int = 20
+    batch: int = 128
+    steps: int = 5000
+    rate: float = 2e-3
+    false_share: float = 0.3
+    fed_back: float = 0.35
+    jitter: float = 0.1
+    error_weight: float = 0.5
+    quality_weight: float = 0.5
+    checkpoint_steps: int = 500
+
+    def __post_init__(self) -> None:
+        _check(
+            self.seed != self.held_out_seed,
+            f"refine: got seed {self.seed} for training and scores; expected two",
+        )
+        for name in ("scenes", "held_out", "shard", "batch", "steps", "checkpoint_steps"):
+            value = getattr(self, name)
+            _check(value >= 1, f"refine: got {name} {value}; expected 1 or more")
+        for name in ("false_share", "fed_back"):
+            value = getattr(self, name)
+            _check(0.0 <= value < 1.0, f"refine: got {name} {value}; expected 0 to less than 1")
+
+    def to_json(self) -> str:
+        """Return the config as a JSON document."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> RefineConfig:
+        """Parse what `to_json` wrote; keys left out take their defaults.
+
+        Raises
+        ------
+        ConfigError
+            If the text is no JSON object, or has a key that is not known.
+        """
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            message = f"refine: the config is no JSON: {error}"
+            raise ConfigError(message) from error
+        _check(isinstance(document, dict), "refine: the config is no JSON object")
+        scene = document.pop("scene", {})
+        known = {f.name for f in dataclasses.fields(cls)}
+        inner = {f.name for f in dataclasses.fields(SceneConfig)}
+        unknown = sorted(set(document) - known) + sorted(set(scene) - inner)
+        _check(not unknown, f"refine: got unknown keys {unknown}; expected those of a refine.json")
+        return cls(scene=SceneConfig(**_tuples(scene)), **_tuples(document))
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Turn lists into tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _check(condition: object, message: str) -> None:
+    """Raise a ConfigError with `message` unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
