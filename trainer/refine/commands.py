@@ -119,7 +119,7 @@ def show(scores: dict[str, object], path: Path | None) -> None:
 
 def _loaded(options: argparse.Namespace) -> tuple[Refiner, Scorer]:
     """Return the second look with its cut, and the first look."""
-    from anystar_batch.network.bundled import load_model  # noqa: PLC0415
+    from anystar_batch.network.model import load_model  # noqa: PLC0415
     from anystar_batch.network.refiner import from_arrays, load_refiner  # noqa: PLC0415
     from trainer.refine.data import load  # noqa: PLC0415
     from trainer.refine.export import read_arrays  # noqa: PLC0415

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anystar_batch.errors import ConfigError
-from trainer.config import Range
+from trainer.synthesis.config import Range
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def _make_shard(task: tuple[RefineConfig, Path, str, int]) -> tuple[str, int]:
 
     config, folder, part, number = task
     _single_thread()
-    from anystar_batch.network.bundled import load_model  # noqa: PLC0415
+    from anystar_batch.network.model import load_model  # noqa: PLC0415
 
     scorer = scorer_of(load_model(config.model))
     total = config.scenes if part == "train" else config.held_out

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYX
-from trainer.noise import smooth
+from trainer.synthesis.noise import smooth
 
 KINDS = ("lumps", "cells", "grain", "fibres", "sheets")
 """Clouds of the objects' size, patches with an edge, noise after resampling, threads, walls."""

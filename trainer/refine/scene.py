@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from anystar_batch.geometry import ZYXFloat
-from trainer.appearance import paint
-from trainer.config import OUR_STEPS, AppearanceConfig, SampleConfig, ShapesConfig
-from trainer.corruption import corrupt
 from trainer.refine.config import SceneConfig
 from trainer.refine.negatives import mixed
-from trainer.sample import turned_geometry
+from trainer.synthesis.appearance import paint
+from trainer.synthesis.config import OUR_STEPS, AppearanceConfig, SampleConfig, ShapesConfig
+from trainer.synthesis.corruption import corrupt
+from trainer.synthesis.sample import turned_geometry
 
 MOST_PER_RADIUS = 0.45
 """Most voxels from plane to plane over the radius: an object is in four planes at least."""

@@ -8,7 +8,7 @@ import pytest
 from anystar_batch.stars.rays import golden_spiral
 from trainer.refine.config import RefineConfig, SceneConfig
 from trainer.refine.scene import Scene
-from trainer.targets import targets
+from trainer.synthesis.targets import targets
 
 GRID = (2, 2, 2)
 
