@@ -24,6 +24,9 @@ MAX_SCALE = 4
 PRECISIONS = ("auto", "float32", "bfloat16")
 """Precisions of the network that a user may ask for."""
 
+REFINE = ("auto", "on", "off")
+"""When there is a second look."""
+
 BACKENDS = ("tensorflow", "jax")
 """What the network may run under."""
 
@@ -41,6 +44,8 @@ class Filters:
         Least and largest volume of the star itself.
     min_prob : float or None
         Least object probability, 0 to 1.
+    min_quality : float or None
+        Least IoU that the second look expects of the outline, 0 to 1. None is the model's cut.
     min_contrast : float or None
         Least contrast to the surroundings, see `stars.measures.contrasts`. 0 removes nothing, and
         has the contrast written to the table.
@@ -53,9 +58,14 @@ class Filters:
     min_prob: float | None = None
     min_contrast: float | None = None
     min_regularity: float | None = None
+    min_quality: float | None = None
 
     def __post_init__(self) -> None:
-        for name, share in (("min-prob", self.min_prob), ("min-regularity", self.min_regularity)):
+        for name, share in (
+            ("min-prob", self.min_prob),
+            ("min-regularity", self.min_regularity),
+            ("min-quality", self.min_quality),
+        ):
             if share is not None and not 0.0 <= share <= 1.0:
                 message = f"--{name}: got {share:g}; expected 0 to 1"
                 raise ConfigError(message)
@@ -101,6 +111,7 @@ class Filters:
         volumes = {"min_volume": self.min_volume, "max_volume": self.max_volume}
         numbers = {
             "min_prob": self.min_prob,
+            "min_quality": self.min_quality,
             "min_contrast": self.min_contrast,
             "min_regularity": self.min_regularity,
         }
@@ -141,6 +152,9 @@ class ResultConfig:
         What the network runs under.
     measure : tuple of str
         Further columns of the table, out of `MEASURES`.
+    refine : {"auto", "on", "off"}
+        The second look: `auto` where the model has a refiner and the image shows more than the
+        network saw; `on` with the bundled refiner where the model has none.
     """
 
     channel: str = "0"
@@ -156,6 +170,7 @@ class ResultConfig:
     backend: str = "tensorflow"
     reference_time: int | None = None
     measure: tuple[str, ...] = ()
+    refine: str = "auto"
 
     def segmented_times(self, count: int) -> tuple[int, ...]:
         """Return the time points to segment, of an image that has so many.
@@ -195,6 +210,7 @@ class ResultConfig:
         for name, choice, known in (
             ("precision", self.precision, PRECISIONS),
             ("backend", self.backend, BACKENDS),
+            ("refine", self.refine, REFINE),
         ):
             if choice not in known:
                 near = did_you_mean(choice, known)

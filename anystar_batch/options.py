@@ -340,6 +340,14 @@ SEGMENT = (
         field="result.filters.min_prob",
     ),
     Option(
+        "min_quality",
+        float,
+        None,
+        KEEP,
+        "Remove objects whose outline the second look trusts less. Default: the model's.",
+        field="result.filters.min_quality",
+    ),
+    Option(
         "min_contrast",
         float,
         None,
@@ -366,6 +374,15 @@ SEGMENT = (
         field="result.measure",
         read=_measures,
         text=_comma_text,
+    ),
+    Option(
+        "refine",
+        str,
+        "auto",
+        SIZE,
+        "Second look at every outline at the image's own resolution: auto, on or off.",
+        completion="refine",
+        field="result.refine",
     ),
     Option(
         "tile",

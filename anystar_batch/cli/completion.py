@@ -27,6 +27,13 @@ def backends() -> list[str]:
     return list(BACKENDS)
 
 
+def refine() -> list[str]:
+    """Return when there may be a second look."""
+    from anystar_batch.config import REFINE
+
+    return list(REFINE)
+
+
 def measures(incomplete: str) -> list[str]:
     """Return measures that go on with a list of them."""
     from anystar_batch.parsing import MEASURES

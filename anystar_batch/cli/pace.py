@@ -21,6 +21,7 @@ WHAT = {
     "predict": ("network", "candidates"),
     "suppress": ("suppression", "survivors"),
     "resolve": ("deciding doubtful cases", ""),
+    "refine": ("second look", "outlines"),
     "own": ("numbering", "instances"),
     "paint": ("painting labels", ""),
     "pyramid": ("label pyramid", ""),

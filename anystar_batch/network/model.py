@@ -28,6 +28,25 @@ _PLACES = (
 
 
 @dataclass(frozen=True, slots=True)
+class RefinerInfo:
+    """What the pipeline knows of a refiner before it is loaded.
+
+    Parameters
+    ----------
+    folder : str
+        Where its files are.
+    sha256 : str
+        Digest of its arrays: its identity.
+    quality_cut : float
+        Quality below which a find is texture.
+    """
+
+    folder: str
+    sha256: str
+    quality_cut: float
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """What the pipeline knows of a model.
 
@@ -53,6 +72,8 @@ class Model:
         Default core edge and context of a tile, working voxels.
     low_percentile, high_percentile : float
         Percentiles of the image that become 0 and 1.
+    refiner : RefinerInfo or None
+        Of the second look; None where the folder has none.
     """
 
     name: str
@@ -69,6 +90,7 @@ class Model:
     context: int
     low_percentile: float
     high_percentile: float
+    refiner: RefinerInfo | None = None
 
     @property
     def divisor(self) -> ZYX:
@@ -147,6 +169,7 @@ def load_model(name: str) -> Model:
             context=int(provenance.get("context", -(-32 // step) * step)),
             low_percentile=float(intensity.get("low_percentile", LOW_PERCENTILE)),
             high_percentile=float(intensity.get("high_percentile", HIGH_PERCENTILE)),
+            refiner=refiner_info(folder),
         )
     except AnyStarBatchError as error:
         message = f"model: {folder}: {error}"
@@ -157,6 +180,28 @@ def load_model(name: str) -> Model:
             "files of a StarDist-3D model"
         )
         raise ModelError(message) from error
+
+
+def refiner_info(folder: Path) -> RefinerInfo | None:
+    """Read the description of the refiner in a model folder; None if it has none.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be understood; `refiner.load_refiner` compares the arrays with it.
+    """
+    if not (folder / "refiner.npz").is_file():
+        return None
+    document = _read_json(folder / "refiner.json")
+    try:
+        cut, digest = float(document["quality_cut"]), str(document["arrays_sha256"])
+    except (KeyError, TypeError, ValueError) as error:
+        message = (
+            f"model: {folder / 'refiner.json'} cannot be understood ({type(error).__name__}: "
+            f"{error}); expected what `python -m trainer refine export` writes"
+        )
+        raise ModelError(message) from error
+    return RefinerInfo(str(folder.resolve()), digest, cut)
 
 
 def _check_digests(folder: Path, digests: object) -> None:

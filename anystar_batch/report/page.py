@@ -29,6 +29,8 @@ STAGES = {
     "probe": "choosing the scale",
     "predict": "network",
     "suppress": "suppression",
+    "refine": "second look",
+    "suppress 2": "suppression after it",
     "own": "numbering",
     "paint": "painting labels",
     "table": "statistics",

@@ -24,6 +24,7 @@ from anystar_batch.stages.run import (
     make_todo,
     run_tasks,
     slices,
+    suppression,
     tile_blocks,
 )
 from anystar_batch.stages.task import Owned, Work, model_rays, near_box, position_keys
@@ -74,7 +75,7 @@ def number_run(run: Run) -> None:
 
     def task(time: int, block: Block) -> OwnTask:
         known = near_box(block.box, 2 * reach + 1).intersect(volume)
-        near = slices(run, "suppress", time, known)
+        near = slices(run, suppression(run.plan.suppressions), time, known)
         return OwnTask(run.work, time, block, near, known)
 
     def is_left(time: int, block: Block) -> bool:
@@ -136,7 +137,7 @@ def removed(plan: Plan, survivors: Candidates, rays: Rays) -> dict[str, NDArray[
     ----------
     plan : Plan
     survivors : Candidates
-        With contrasts, if the plan filters by contrast.
+        With contrasts and qualities, if the plan filters by them.
     rays : Rays
 
     Returns
@@ -148,7 +149,7 @@ def removed(plan: Plan, survivors: Candidates, rays: Rays) -> dict[str, NDArray[
     Raises
     ------
     ValueError
-        If contrasts are needed and were not measured.
+        If contrasts or qualities are needed and were not measured.
 
     Notes
     -----
@@ -172,6 +173,13 @@ def removed(plan: Plan, survivors: Candidates, rays: Rays) -> dict[str, NDArray[
             remove("max_volume", voxels > most)
     if filters.min_prob is not None:
         remove("min_prob", survivors.prob < np.float32(filters.min_prob))
+    if filters.min_quality is not None:
+        judged = survivors.quality
+        if judged is None and len(survivors):
+            message = "filters: survivors have no quality; the second look gives it"
+            raise ValueError(message)
+        worth = np.empty(0, np.float32) if judged is None else judged
+        remove("min_quality", worth < np.float32(filters.min_quality))
     if filters.min_contrast is not None:
         measured = survivors.contrast
         if measured is None and len(survivors):

@@ -85,7 +85,7 @@ def paint_run(run: Run) -> None:
 
     def task(time: int, block: Block) -> PaintTask:
         known = working_box(run.plan, block.box, reach)
-        near = slices(run, "suppress", time, known)
+        near = slices(run, suppression(run.plan.suppressions), time, known)
         return PaintTask(run.work, time, block, left(time, block), near, known, first[time])
 
     run_tasks(run, "paint", paint_block, make_todo(run, unit_blocks(run, 0), left, task))

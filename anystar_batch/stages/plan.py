@@ -24,6 +24,29 @@ ALGORITHM = 4
 """Number of the method; raised whenever the same input and options may give another result."""
 
 
+NATIVE = 1.1
+"""Level-0 voxels per working voxel and axis up to which the first look has seen all there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecondLook:
+    """What survivors are looked at with once more, and in which voxels.
+
+    Parameters
+    ----------
+    refiner : RefinerInfo
+    level : int
+        Level that is read.
+    scale, offset : (z, y, x)
+        Level coordinate = working coordinate * `scale` + `offset`, voxels.
+    """
+
+    refiner: RefinerInfo
+    level: int
+    scale: ZYXFloat
+    offset: ZYXFloat
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A run over one image, decided.
@@ -61,6 +84,8 @@ class Plan:
         Times at which the intensities of what is found at the one of `times` are measured too.
     measure : tuple of str
         Further columns of the table.
+    second_look : SecondLook or None
+        Where every survivor is looked at once more; None: not at all.
     """
 
     source: ImageSource
@@ -80,6 +105,12 @@ class Plan:
     filters: Filters = field(default_factory=Filters)
     course: tuple[int, ...] = ()
     measure: tuple[str, ...] = ()
+    second_look: SecondLook | None = None
+
+    @property
+    def suppressions(self) -> int:
+        """How often stars suppress each other: 1, or 2 with a second look between."""
+        return 1 if self.second_look is None else 2
 
     @property
     def tiles(self) -> TileLattice:
@@ -116,7 +147,7 @@ class Plan:
             "max_radius": self.max_radius,
         } | _more_json(
             self.filters, tuple(view.step for view in self.views), self.course, self.measure
-        )
+        ) | ({} if self.second_look is None else {"second_look_level": self.second_look.level})
 
 
 def fingerprint_parts(
@@ -145,7 +176,41 @@ def fingerprint_parts(
         "model_diameter": model.diameter,
         "precision": precision,
         "backend": config.backend,
-    } | _more_json(config.filters, config.scales, config.course(source.num_times), config.measure)
+    } | _more_json(
+        config.filters, config.scales, config.course(source.num_times), config.measure
+    ) | _refiner_json(model, config)
+
+
+def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:
+    """Return the refiner that options and model ask for; None for none.
+
+    Raises
+    ------
+    ConfigError
+        If `--refine on` is asked for and there is none, or `--min-quality` without one.
+    """
+    refiner = None if config.refine == "off" else model.refiner
+    if refiner is None and config.refine == "on":
+        folder = bundled_models().get(BUNDLED)
+        refiner = None if folder is None else refiner_info(folder)
+        if refiner is None:
+            message = f"--refine: got on, but neither {model.name} nor {BUNDLED} has a refiner"
+            raise ConfigError(message)
+    if refiner is None and config.filters.min_quality is not None:
+        message = (
+            f"--min-quality: got {config.filters.min_quality:g}, but there is no second look "
+            f"(--refine {config.refine}, model {model.name}); expected --refine on, or leave it out"
+        )
+        raise ConfigError(message)
+    return refiner
+
+
+def _refiner_json(model: Model, config: ResultConfig) -> dict[str, object]:
+    """What a second look adds to the parts of the fingerprint."""
+    refiner = wanted_refiner(model, config)
+    if refiner is None:
+        return {}
+    return {"refine": config.refine, "refiner": refiner.sha256, "quality_cut": refiner.quality_cut}
 
 
 def fingerprint(parts: dict[str, object]) -> str:
@@ -215,6 +280,11 @@ def make_plan(
     )
     if reference is None:
         reference = next(t for t, pair in zip(times, limits, strict=True) if pair is not None)
+    level = level_position(reader, working.level, reference, channel)
+    look = _second_look(reader, model, config, working, level, diameter_um, reference)
+    filters = config.filters
+    if look is not None and filters.min_quality is None and look.refiner.quality_cut > 0.0:
+        filters = replace(filters, min_quality=look.refiner.quality_cut)
     return Plan(
         source=source,
         model=model,
@@ -225,15 +295,46 @@ def make_plan(
         translation_um=translation,
         diameter_um=diameter_um,
         working=working,
-        level=level_position(reader, working.level, reference, channel),
+        level=level,
         prob_thresh=config.prob_thresh if config.prob_thresh is not None else model.prob_thresh,
         nms_thresh=config.nms_thresh if config.nms_thresh is not None else model.nms_thresh,
         max_radius=model.max_radius * max(config.scales),
         views=tuple(coarse_view(tiles, s, model.context, model.divisor) for s in config.scales),
-        filters=config.filters,
+        filters=filters,
         course=config.course(source.num_times),
         measure=config.measure,
+        second_look=look,
     )
+
+
+def _second_look(  # noqa: PLR0913
+    reader: ImageReader,
+    model: Model,
+    config: ResultConfig,
+    working: WorkingScale,
+    level: LevelMap,
+    diameter_um: float | None,
+    reference: int,
+) -> SecondLook | None:
+    """Where to look once more; None where nobody asked, or where the image shows nothing more."""
+    refiner = wanted_refiner(model, config)
+    scale0, offset0 = working.to_level0(level)
+    if refiner is None or (config.refine == "auto" and max(scale0) <= NATIVE):
+        return None
+    scales, _ = level_scales(reader.source, config)
+    chosen = 0 if diameter_um is None else level_to_read(diameter_um, scales)
+    channel = channel_index(reader.source, config.channel)
+    at = level_position(reader, chosen, reference, channel)
+    scale = _triple(s / step for s, step in zip(scale0, at.step, strict=True))
+    offset = _triple(
+        (o - first) / step for o, first, step in zip(offset0, at.offset, at.step, strict=True)
+    )
+    return SecondLook(refiner, chosen, scale, offset)
+
+
+def _triple(values: Iterable[float]) -> ZYXFloat:
+    z, y, x = values
+    return z, y, x
 
 
 def _more_json(

@@ -26,8 +26,11 @@ from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.task import Done, Owned, Work, piece_key, spec_of
 from anystar_batch.stages.workdir import Slice, slice_of
 
-OF_TILES = ("predict", "suppress", "own")
+OF_TILES = ("predict", "suppress", "refine", "suppress 2", "own")
 """Stages whose blocks are blocks of tiles."""
+
+SOURCES = ("predict", "refine")
+"""Stages whose results the first and the second suppression judge."""
 
 
 class BlockTask(Protocol):
@@ -106,9 +109,27 @@ def unit_blocks(run: Run, level: int) -> Blocks:
     return plan_blocks(run.spec.shape_zyx(level), unit, units_per_block(run.block_shape, unit))
 
 
-def longest_ray(run: Run) -> int:
-    """Return the bound on every candidate's half extent, working voxels."""
-    entries = run.ledger.entries("predict").values()
+def suppression(number: int) -> str:
+    """Return the name of the first or the second suppression, in the ledger and for the user."""
+    return "suppress" if number == 1 else "suppress 2"
+
+
+def resolution(number: int) -> str:
+    """Return the name of the stage that decides what a suppression has left undecided."""
+    return "resolve" if number == 1 else "resolve 2"
+
+
+def longest_ray(run: Run, source: str | None = None) -> int:
+    """Return the bound on every star's half extent, working voxels.
+
+    Parameters
+    ----------
+    run : Run
+    source : str, optional
+        Stage whose results are bounded; those that are numbered and painted by default.
+    """
+    source = SOURCES[run.plan.suppressions - 1] if source is None else source
+    entries = run.ledger.entries(source).values()
     return max(1, math.ceil(max((float(e["reach"]) for e in entries), default=0.0)))
 
 
@@ -239,7 +260,7 @@ def run_tasks(
 
 def _instances(run: Run, stage: str) -> int:
     """Candidates that a stage has found in tiles that an earlier run did; 0 of other stages."""
-    if stage not in {"predict", "suppress"}:
+    if stage not in {"predict", "suppress", "refine", "suppress 2"}:
         return 0
     pieces = map(slice_of, run.ledger.entries(stage).values())
     return sum(piece.stop - piece.start for piece in pieces)

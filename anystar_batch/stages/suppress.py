@@ -18,11 +18,14 @@ from anystar_batch.events import BlockDone, StageStarted, ignore, timed_stage
 from anystar_batch.geometry import ZYX, Box, inside
 from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.run import (
+    SOURCES,
     Run,
     longest_ray,
     make_todo,
+    resolution,
     run_tasks,
     slices,
+    suppression,
     tile_blocks,
 )
 from anystar_batch.stages.task import (
@@ -36,6 +39,7 @@ from anystar_batch.stages.task import (
 )
 from anystar_batch.stages.workdir import (
     CANDIDATES,
+    REFINED,
     SURVIVORS,
     Slice,
     file_name,
@@ -65,6 +69,8 @@ class SuppressTask:
         Region of which all candidates are given, working voxels.
     reach : int
         Bound on every candidate's half extent, working voxels.
+    number : int
+        1, or 2 for what the second look made of the survivors.
     """
 
     work: Work
@@ -73,12 +79,21 @@ class SuppressTask:
     near: tuple[Slice, ...]
     known: Box
     reach: int
+    number: int = 1
 
 
-def suppress_run(run: Run) -> None:
-    """Judge every candidate as far as its block can, then decide the few left over."""
-    done = run.ledger.entries("suppress")
-    reach = longest_ray(run)
+def suppress_run(run: Run, number: int = 1) -> None:
+    """Judge every candidate as far as its block can, then decide the few left over.
+
+    Parameters
+    ----------
+    run : Run
+    number : int
+        1 for what the network found, 2 for what the second look made of the survivors.
+    """
+    source, stage, resolve_stage = SOURCES[number - 1], suppression(number), resolution(number)
+    done = run.ledger.entries(stage)
+    reach = longest_ray(run, source)
     volume = Box.of_shape(run.plan.working.shape)
 
     def is_left(time: int, block: Block) -> bool:
@@ -87,28 +102,29 @@ def suppress_run(run: Run) -> None:
     def task(time: int, block: Block) -> SuppressTask:
         # Twice the reach: what lies on the core's border is then mostly certain.
         known = near_box(block.box, 2 * reach).intersect(volume)
-        near = slices(run, "predict", time, known)
-        return SuppressTask(run.work, time, block, near, known, reach)
+        near = slices(run, source, time, known)
+        return SuppressTask(run.work, time, block, near, known, reach, number)
 
-    run_tasks(run, "suppress", suppress_block, make_todo(run, tile_blocks(run), is_left, task))
-    times = [t for t in run.plan.times if run.ledger.entry("resolve", str(t)) is None]
-    doubtful = any(entry["undecided"] for entry in run.ledger.entries("suppress").values())
+    run_tasks(run, stage, suppress_block, make_todo(run, tile_blocks(run), is_left, task))
+    times = [t for t in run.plan.times if run.ledger.entry(resolve_stage, str(t)) is None]
+    doubtful = any(entry["undecided"] for entry in run.ledger.entries(stage).values())
     tell = run.on_event if doubtful else ignore
-    with timed_stage(tell, StageStarted("resolve", len(times), len(run.plan.times) - len(times))):
+    started = StageStarted(resolve_stage, len(times), len(run.plan.times) - len(times))
+    with timed_stage(tell, started):
         for time in times:
             began = clock.perf_counter()
-            keys = _resolve(run, time, reach)
+            keys = _resolve(run, time, reach, number)
             run.work.fence.check()
-            save_array(resolved_path(run.work.folder, time), keys)
-            run.ledger.done("resolve", {str(time): {"survivors": len(keys)}})
-            tell(BlockDone("resolve", str(time), clock.perf_counter() - began))
+            save_array(resolved_path(run.work.folder, time, number), keys)
+            run.ledger.done(resolve_stage, {str(time): {"survivors": len(keys)}})
+            tell(BlockDone(resolve_stage, str(time), clock.perf_counter() - began))
 
 
-def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:
+def _resolve(run: Run, time: int, reach: int, number: int) -> NDArray[np.int64]:
     """Position keys of the undecided candidates that survive, sorted."""
     plan = run.plan
     rays = model_rays(plan.model)
-    entries = run.ledger.entries("suppress")
+    entries = run.ledger.entries(suppression(number))
     open_tiles = [
         parse_key(key)[1]
         for key, entry in entries.items()
@@ -121,7 +137,7 @@ def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:
     for tile in open_tiles:
         around = near_box(plan.tiles.core_box(tile), 2 * reach).intersect(volume)
         near.update(plan.tiles.tiles_near(around))
-    folder = run.folder / SURVIVORS
+    folder = run.folder / SURVIVORS[number - 1]
     undecided, kept = [], []
     for tile in sorted(near):
         piece = slice_of(entries[piece_key(time, tile)])
@@ -145,7 +161,8 @@ def suppress_block(task: SuppressTask) -> Done:
     plan = task.work.plan
     rays = model_rays(plan.model)
     folder = Path(task.work.folder)
-    candidates, status = load_candidates(folder / CANDIDATES, task.near, len(rays), task.known)
+    read = folder / (CANDIDATES if task.number == 1 else REFINED)
+    candidates, status = load_candidates(read, task.near, len(rays), task.known)
     kept = status == Status.KEPT
     volume = Box.of_shape(plan.working.shape)
     status = suppress_region(
@@ -159,7 +176,7 @@ def suppress_block(task: SuppressTask) -> Done:
         parts.append((piece_key(task.time, tile), candidates.take(mine), status[mine]))
     task.work.fence.check()
     slices = save_candidates(
-        folder / SURVIVORS, file_name(task.time, task.block.units, "npy"), parts
+        folder / SURVIVORS[task.number - 1], file_name(task.time, task.block.units, "npy"), parts
     )
     entries: dict[str, dict[str, object]] = {}
     for key, _, tile_status in parts:

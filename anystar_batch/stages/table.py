@@ -113,11 +113,12 @@ def instance_scores(run: Run) -> dict[str, NDArray[np.float32]]:
     Returns
     -------
     dict
-        Column to float32 [n]: `prob`; `contrast` and `regularity` where their filter was given;
-        the shapes asked for.
+        Column to float32 [n]: `prob`; `quality` after the second look; `contrast` and `regularity`
+        where their filter was given; the shapes asked for.
     """
     filters, rays = run.plan.filters, model_rays(run.plan.model)
     names = ["prob"]
+    names += ["quality"] if run.plan.second_look is not None else []
     names += ["contrast"] if filters.min_contrast is not None else []
     names += ["regularity"] if filters.min_regularity is not None else []
     names += [COLUMNS[name] for name in run.plan.measure]
@@ -126,10 +127,12 @@ def instance_scores(run: Run) -> dict[str, NDArray[np.float32]]:
     for time in run.plan.times:
         first = first_label(run, time)
         for block in tile_blocks(run):
-            near = slices(run, "suppress", time, block.box)
+            near = slices(run, suppression(run.plan.suppressions), time, block.box)
             survivors, labels = load_instances(run.work, time, near, first)
             at = labels.astype(np.int64) - 1
             found["prob"][at] = survivors.prob
+            if survivors.quality is not None and "quality" in found:
+                found["quality"][at] = survivors.quality
             if survivors.contrast is not None and "contrast" in found:
                 found["contrast"][at] = survivors.contrast
             if "regularity" in found:

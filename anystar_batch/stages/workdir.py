@@ -5,6 +5,8 @@
     candidates/T-INDEX-N-DIGEST.npy    candidates of a block of tiles (predict)
     survivors/T-INDEX-N-DIGEST.npy     kept and undecided ones (suppress)
     resolved-T.npy                     position keys of undecided ones that survive (suppress)
+    refined/T-INDEX-N-DIGEST.npy       survivors after the second look (refine)
+    survivors-2/..., resolved-2-T.npy  as above, of the refined ones (suppress 2)
     instances-T.npy                    position keys of all instances: the n-th has label n (number)
     partials/T-INDEX-N-DIGEST.npy      sums of the labels of a block of write units (paint)
 
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -36,8 +38,14 @@ from anystar_batch.stars.suppress import Status
 CANDIDATES = "candidates"
 """Folder of the files after prediction."""
 
-SURVIVORS = "survivors"
-"""Folder of the files after suppression: kept and undecided."""
+REFINED = "refined"
+"""Folder of the files after the second look."""
+
+SURVIVORS = ("survivors", "survivors-2")
+"""Folders of the files after each suppression: kept and undecided."""
+
+FURTHER = ("contrast", "quality")
+"""What may be stored of a candidate besides."""
 
 PARTIALS = "partials"
 """Folder of the files after painting: sums of labels."""
@@ -60,9 +68,18 @@ class Slice:
     stop: int
 
 
-def resolved_path(folder: str, time: int) -> Path:
-    """Return the file of the position keys of undecided candidates that survive."""
-    return Path(folder) / f"resolved-{time}.npy"
+def resolved_path(folder: str, time: int, number: int = 1) -> Path:
+    """Return the file of the position keys of undecided candidates that survive.
+
+    Parameters
+    ----------
+    folder : str
+        Work directory.
+    time : int
+    number : int
+        Of the suppression: 1, or 2 after the second look.
+    """
+    return Path(folder) / (f"resolved-{time}.npy" if number == 1 else f"resolved-2-{time}.npy")
 
 
 def label_keys_path(folder: str, time: int) -> Path:
@@ -89,8 +106,8 @@ def save_array(path: Path, array: NDArray[np.int64]) -> None:
     write_bytes_atomic(path, stream.getvalue())
 
 
-def candidate_type(n_rays: int, *, has_contrast: bool = False) -> np.dtype[np.void]:
-    """Return the type of a stored candidate: 18 bytes and one a ray, 4 more with its contrast."""
+def candidate_type(n_rays: int, further: Iterable[str] = ()) -> np.dtype[np.void]:
+    """Return the type of a stored candidate: 18 bytes, one a ray, and 4 a further measure."""
     return np.dtype(
         [
             ("points", "<i4", 3),
@@ -98,7 +115,7 @@ def candidate_type(n_rays: int, *, has_contrast: bool = False) -> np.dtype[np.vo
             ("dist", "u1", n_rays),
             ("step", "i1"),
             ("status", "u1"),
-            *([("contrast", "<f4")] if has_contrast else []),
+            *[(name, "<f4") for name in further],
         ]
     )
 
@@ -115,7 +132,7 @@ def save_candidates(
     name : str
         Name of the file.
     parts : sequence of (key, candidates, statuses)
-        Of every tile; distances quantised, statuses int8 [n]. All have contrasts, or none.
+        Of every tile; distances quantised, statuses int8 [n]. All have the same measures.
 
     Returns
     -------
@@ -126,12 +143,13 @@ def save_candidates(
     arrays, position = [], 0
     for key, candidates, status in parts:
         fields = encode(candidates)
-        kind = candidate_type(candidates.dist.shape[1], has_contrast="contrast" in fields)
+        further = [name for name in FURTHER if name in fields]
+        kind = candidate_type(candidates.dist.shape[1], further)
         records = np.empty(len(candidates), kind)
         for field, values in fields.items():
             records[field] = values
         records["status"] = status
-        if len(records):  # of no candidates nobody knows whether they have contrasts
+        if len(records):  # of no candidates nobody knows what was measured
             arrays.append(records)
         found[key] = Slice(name, position, position + len(records))
         position += len(records)
@@ -189,17 +207,32 @@ def slice_of(entry: dict[str, object]) -> Slice:
 
 
 def load_survivors(
-    work: Work, time: int, near: Sequence[Slice], region: Box | None = None
+    work: Work,
+    time: int,
+    near: Sequence[Slice],
+    region: Box | None = None,
+    number: int | None = None,
 ) -> Candidates:
-    """Return the final survivors of some tiles, or those of them whose points lie in a region.
+    """Return the survivors of some tiles, or those of them whose points lie in a region.
 
-    They were kept, or undecided and resolved so.
+    They were kept, or undecided and resolved so. The filters have not acted on them; `own` says
+    whom they keep.
 
-    The filters have not acted on them; `own` says whom they keep.
+    Parameters
+    ----------
+    work : Work
+    time : int
+    near : sequence of Slice
+        Of the stage `run.suppression(number)`.
+    region : Box, optional
+        Working voxels.
+    number : int, optional
+        Of the suppression; the plan's last by default.
     """
-    rays = model_rays(work.plan.model)
-    candidates, status = load_candidates(Path(work.folder) / SURVIVORS, near, len(rays), region)
-    resolved = np.load(resolved_path(work.folder, time), allow_pickle=False)
+    number = work.plan.suppressions if number is None else number
+    rays, folder = model_rays(work.plan.model), Path(work.folder) / SURVIVORS[number - 1]
+    candidates, status = load_candidates(folder, near, len(rays), region)
+    resolved = np.load(resolved_path(work.folder, time, number), allow_pickle=False)
     keys = position_keys(candidates.points, work.plan.working.shape)
     final = (status == Status.KEPT) | np.isin(keys, resolved)
     return candidates.take(final)

@@ -43,12 +43,15 @@ class Candidates:
         Distance from the centre to the surface along each ray, working voxels, positive.
     contrast : float32 [n] or None
         See `measures.contrasts`; None where nobody asked for it. Suppression does not look at it.
+    quality : float32 [n] or None
+        IoU that the outline is expected to reach, 0 to 1; None before the second look.
     """
 
     points: NDArray[np.int32]
     prob: NDArray[np.float32]
     dist: NDArray[np.float32]
     contrast: NDArray[np.float32] | None = None
+    quality: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -57,7 +60,8 @@ class Candidates:
     def take(self, index: NDArray[Any]) -> Candidates:
         """Return those at `index` (integers [m], in that order) or where a mask (bool [n]) is."""
         contrast = None if self.contrast is None else self.contrast[index]
-        return Candidates(self.points[index], self.prob[index], self.dist[index], contrast)
+        quality = None if self.quality is None else self.quality[index]
+        return Candidates(self.points[index], self.prob[index], self.dist[index], contrast, quality)
 
     @classmethod
     def empty(cls, n_rays: int) -> Candidates:
@@ -70,20 +74,28 @@ class Candidates:
     def concatenate(parts: Sequence[Candidates], n_rays: int) -> Candidates:
         """Return all parts in sequence; none at all is `empty(n_rays)`.
 
-        Contrasts are kept where every part that has candidates has them.
+        Contrasts, and qualities, are kept where every part that has candidates has them.
         """
         every = [Candidates.empty(n_rays), *parts]
-        measured = [part.contrast for part in parts if part.contrast is not None and len(part)]
-        filled = sum(1 for part in parts if len(part))
         return Candidates(
             np.concatenate([part.points for part in every]),
             np.concatenate([part.prob for part in every]),
             np.concatenate([part.dist for part in every]),
-            np.concatenate(measured) if measured and len(measured) == filled else None,
+            _together([part.contrast for part in parts if len(part)]),
+            _together([part.quality for part in parts if len(part)]),
         )
 
+    @property
+    def priority(self) -> NDArray[np.float32]:
+        """Who suppresses whom, and who shows where stars overlap: float32 [n], larger first.
+
+        The probability; after the second look its product with the quality, which ordered true
+        before false finds on more sets than either (docs/second-look.md).
+        """
+        return self.prob if self.quality is None else self.prob * self.quality
+
     def order(self) -> NDArray[np.int64]:
-        """Return the priority order: falling `prob`, ties by rising (z, y, x).
+        """Return the priority order: falling `priority`, ties by rising (z, y, x).
 
         Position breaks ties, so the order is the same however the candidates were collected.
 
@@ -93,7 +105,13 @@ class Candidates:
             Index of the first, second, ... candidate.
         """
         z, y, x = self.points.T
-        return np.lexsort((x, y, z, -self.prob)).astype(np.int64)
+        return np.lexsort((x, y, z, -self.priority)).astype(np.int64)
+
+
+def _together(values: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    """One array of all, if there are any and none is missing."""
+    present = [value for value in values if value is not None]
+    return np.concatenate(present) if present and len(present) == len(values) else None
 
 
 def is_storable(dist: NDArray[np.floating[Any]], max_radius: float) -> NDArray[np.bool_]:
@@ -177,7 +195,7 @@ def encode(candidates: Candidates) -> dict[str, NDArray[Any]]:
     -------
     dict
         `points` int32 [n, 3], `prob` float32 [n], `dist` uint8 [n, n_rays] in steps, `step` int8
-        [n], its binary logarithm; `contrast` float32 [n] if measured.
+        [n], its binary logarithm; `contrast` and `quality` float32 [n] if measured.
 
     Raises
     ------
@@ -190,7 +208,11 @@ def encode(candidates: Candidates) -> dict[str, NDArray[Any]]:
     if not np.array_equal(stored, counts) or not stored.all():
         message = "candidates: a distance is no multiple of its step; quantise before encoding"
         raise ValueError(message)
-    measured = {} if candidates.contrast is None else {"contrast": candidates.contrast}
+    measured = {
+        name: values
+        for name, values in (("contrast", candidates.contrast), ("quality", candidates.quality))
+        if values is not None
+    }
     exponent = np.log2(step[:, 0]).astype(np.int8)
     fields = {"points": candidates.points, "prob": candidates.prob}
     return fields | {"dist": stored, "step": exponent} | measured
@@ -211,4 +233,6 @@ def decode(arrays: Mapping[str, NDArray[Any]]) -> Candidates:
     # Exact: a whole number below 256 times a power of two.
     step = np.ldexp(np.float32(1.0), arrays["step"].astype(np.int32))
     dist = np.multiply(arrays["dist"], step[:, None], dtype=np.float32)
-    return Candidates(arrays["points"], arrays["prob"], dist, arrays.get("contrast"))
+    return Candidates(
+        arrays["points"], arrays["prob"], dist, arrays.get("contrast"), arrays.get("quality")
+    )

@@ -1,0 +1,223 @@
+"""Refine: survivors to refined survivors, by a second look at the image's own resolution.
+
+The first look sees every object at one small size; the image mostly shows more. Each survivor's
+distances are refined from the voxels around it, and it gets a quality, the IoU that its outline is
+expected to reach. A pure function of the survivor and the image, whoever else is asked about: a
+survivor is looked at once, by the tile that owns its point.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anystar_batch.archive.images import ImageReader
+from anystar_batch.errors import ModelError
+from anystar_batch.geometry import ZYX, Box
+from anystar_batch.network.intensity import raised
+from anystar_batch.network.refiner import Refiner, load_refiner, window_of
+from anystar_batch.stages.blocks import Block
+from anystar_batch.stages.image_identity import content_digest
+from anystar_batch.stages.plan import Plan, SecondLook
+from anystar_batch.stages.run import Run, make_todo, run_tasks, suppression, tile_blocks
+from anystar_batch.stages.task import Done, Work, model_rays, piece_key
+from anystar_batch.stages.workdir import (
+    REFINED,
+    Slice,
+    file_name,
+    load_survivors,
+    save_candidates,
+    slice_of,
+)
+from anystar_batch.stars.candidates import Candidates, quantise
+from anystar_batch.stars.suppress import Status
+
+CELL = 192
+"""Edge of the cells whose survivors are looked at together, level voxels: bounds the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefineTask:
+    """Tiles whose survivors to look at once more.
+
+    Parameters
+    ----------
+    work : Work
+    time : int
+    block : Block
+    tiles : tuple of (z, y, x)
+        Those of its tiles that are not done.
+    pieces : tuple of Slice
+        The survivors of each.
+    """
+
+    work: Work
+    time: int
+    block: Block
+    tiles: tuple[ZYX, ...]
+    pieces: tuple[Slice, ...]
+
+
+def refine_run(run: Run) -> None:
+    """Look once more at the survivors of every tile that is not done."""
+    done, judged = run.ledger.entries("refine"), run.ledger.entries(suppression(1))
+
+    def left(time: int, block: Block) -> tuple[ZYX, ...]:
+        return tuple(t for t in block.units if piece_key(time, t) not in done)
+
+    def task(time: int, block: Block) -> RefineTask:
+        tiles = left(time, block)
+        pieces = tuple(slice_of(judged[piece_key(time, t)]) for t in tiles)
+        return RefineTask(run.work, time, block, tiles, pieces)
+
+    run_tasks(run, "refine", refine_block, make_todo(run, tile_blocks(run), left, task))
+
+
+def refine_block(task: RefineTask) -> Done:
+    """Look once more at the survivors of a block; store them anew.
+
+    Raises
+    ------
+    ModelError
+        If the refiner is not the one that was planned with.
+    """
+    started = clock.perf_counter()
+    work, time = task.work, task.time
+    reader = ImageReader(work.plan.source)
+    parts, contents = [], {}
+    for tile, piece in zip(task.tiles, task.pieces, strict=True):
+        survivors = load_survivors(work, time, [piece], number=1)
+        contents[tile], refined = refine_survivors(work.plan, reader, time, survivors)
+        status = np.full(len(refined), Status.UNDECIDED, np.int8)
+        parts.append((piece_key(time, tile), refined, status))
+    work.fence.check()
+    folder = Path(work.folder) / REFINED
+    slices = save_candidates(folder, file_name(time, task.tiles, "npy"), parts)
+    entries: dict[str, dict[str, object]] = {}
+    for tile, (key, refined, _) in zip(task.tiles, parts, strict=True):
+        entries[key] = {
+            "file": slices[key].file,
+            "start": slices[key].start,
+            "stop": slices[key].stop,
+            "content": contents[tile],
+            "reach": float(refined.dist.max(initial=0.0)),
+        }
+    count = sum(len(refined) for _, refined, _ in parts)
+    return Done(entries, clock.perf_counter() - started, count)
+
+
+def refine_survivors(
+    plan: Plan, reader: ImageReader, time: int, survivors: Candidates
+) -> tuple[str, Candidates]:
+    """Return the digest of the chunks that were read, and the survivors with other distances.
+
+    Parameters
+    ----------
+    plan : Plan
+        With a second look.
+    reader : ImageReader
+        The image.
+    time : int
+    survivors : Candidates
+        In any order, which they keep.
+
+    Returns
+    -------
+    str
+        See `image_identity.content_digest`.
+    Candidates
+        Distances quantised anew, and qualities.
+
+    Raises
+    ------
+    ModelError
+        If the refiner is not the one that was planned with.
+    """
+    look, rays = plan.second_look, model_rays(plan.model)
+    if look is None:
+        return "", survivors
+    refiner = _refiner(look.refiner.folder, look.refiner.sha256)
+    low, _ = plan.limits_of(time) or (0.0, 1.0)
+    shape = plan.source.shape_zyx(look.level)
+    points = survivors.points * np.asarray(look.scale) + np.asarray(look.offset)
+    dist, quality = survivors.dist.copy(), np.zeros(len(survivors), np.float32)
+    identities: list[tuple[str, int, int | str]] = []
+    directions = np.asarray(rays.vertices, np.float64)
+    for some in _cells(points):
+        box = window_of(points[some], dist[some], look.scale, shape)
+        # Before it is read: a change while it is read must not go unseen.
+        identities.extend(reader.identities(look.level, time, plan.channel, box))
+        voxels, _ = raised(reader.read_box(look.level, time, plan.channel, box), low)
+        dist[some], quality[some] = refiner.refine(
+            voxels.astype(np.float32),
+            box,
+            shape,
+            points[some],
+            survivors.dist[some],
+            look.scale,
+            directions,
+        )
+    limit = np.float32(plan.max_radius)
+    refined = quantise(np.minimum(dist, limit), plan.max_radius)
+    digest = content_digest(sorted(set(identities)))
+    return digest, replace(survivors, dist=refined, quality=quality)
+
+
+def survivors_content(
+    plan: Plan, look: SecondLook, reader: ImageReader, time: int, survivors: Candidates
+) -> str:
+    """Return the digest of the chunks that a second look at some survivors reads.
+
+    Parameters
+    ----------
+    plan : Plan
+    look : SecondLook
+        The plan's.
+    reader : ImageReader
+        The image.
+    time : int
+    survivors : Candidates
+        Of one tile, before the second look.
+    """
+    shape = plan.source.shape_zyx(look.level)
+    points = survivors.points * np.asarray(look.scale) + np.asarray(look.offset)
+    found = [
+        identity
+        for some in _cells(points)
+        for identity in reader.identities(
+            look.level,
+            time,
+            plan.channel,
+            window_of(points[some], survivors.dist[some], look.scale, shape),
+        )
+    ]
+    return content_digest(sorted(set(found)))
+
+
+def _cells(points: NDArray[np.float64]) -> list[NDArray[np.int64]]:
+    """Indices of the points of each cell of a lattice, for memory alone."""
+    if not len(points):
+        return []
+    cells = np.floor(points / CELL).astype(np.int64)
+    _, number = np.unique(cells, axis=0, return_inverse=True)
+    order = np.argsort(number, kind="stable")
+    starts = np.flatnonzero(np.diff(number[order], prepend=-1))
+    return np.split(order, starts[1:])
+
+
+@lru_cache(maxsize=2)
+def _refiner(folder: str, sha256: str) -> Refiner:
+    """The refiner, loaded once a process."""
+    refiner = load_refiner(Path(folder))
+    if refiner is None or refiner.sha256 != sha256:
+        message = (
+            f"refiner: {folder} no longer holds the one that the run was planned with "
+            f"({sha256[:12]}); install the model again, or give --restart"
+        )
+        raise ModelError(message)
+    return refiner
