@@ -22,7 +22,7 @@ from anystar_batch.archive.label_place import LabelPlace
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.nodes import read_object
 from anystar_batch.archive.storage import files, remote
-from anystar_batch.archive.storage.lease import hold_list
+from anystar_batch.archive.storage.lock import hold_list
 from anystar_batch.errors import OutputError
 
 AT_ONCE = 1000

@@ -1,6 +1,6 @@
 """The list of labels of an image, and consolidated metadata that speak of it.
 
-Whoever changes them holds `lease.hold_list` of the directory of labels.
+Whoever changes them holds `lock.hold_list` of the directory of labels.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from anystar_batch.archive.label_list import list_label, listed, refresh_consoli
 from anystar_batch.archive.label_place import KEY, LabelPlace
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.storage import files, remote
-from anystar_batch.archive.storage.lease import hold_list
+from anystar_batch.archive.storage.lock import hold_list
 from anystar_batch.errors import OutputError
 
 MOST = 256

@@ -18,7 +18,7 @@ from typing import Literal
 from anystar_batch.address import is_remote, normal
 from anystar_batch.archive import label_list, nodes
 from anystar_batch.archive.storage import files, remote
-from anystar_batch.archive.storage.lease import hold_list
+from anystar_batch.archive.storage.lock import hold_list
 
 TABLES = "tables"
 """Group of the tables in an image."""

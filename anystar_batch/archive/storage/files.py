@@ -119,7 +119,7 @@ def copy(source: str | Path, target: str | Path) -> None:
 
 def _fetch(source: str, target: Path) -> None:
     """Write a file from an object, whole or not at all."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    partial = partial_path(target)
     try:
         remote.get_file(source, partial)
         with partial.open("r+b") as file:
@@ -206,6 +206,17 @@ def stamp(folder: str | Path) -> int:
         os.close(handle)
         if named is not None:
             named.unlink()
+
+
+def file_system_now(folder: str | Path) -> float:
+    """Return the time by the clock that stamps the files of a directory, seconds.
+
+    Parameters
+    ----------
+    folder : path
+        A directory that can be written.
+    """
+    return stamp(folder) / 1e9
 
 
 def exchange(first: str | Path, second: str | Path) -> bool:
@@ -306,7 +317,7 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> None:
             raise output_error(path, error) from error
         return
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    partial = partial_path(path)
     try:
         with partial.open("xb") as file:
             file.write(data)
@@ -339,6 +350,11 @@ def write_json_atomic(path: str | Path, document: object) -> None:
     """
     text = json.dumps(document, indent=2, ensure_ascii=False)
     write_bytes_atomic(path, f"{text}\n".encode())
+
+
+def partial_path(path: Path) -> Path:
+    """Return a hidden name beside a file for what is to become it, like no other process's."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
 
 
 def sync_directory(path: str | Path) -> None:
