@@ -236,10 +236,16 @@ def write_attributes(path: str, zarr_format: Literal[2, 3], attributes: JSON) ->
     if zarr_format == 2:
         if not files.exists(f"{path}/.zgroup"):
             write_json_atomic(f"{path}/.zgroup", {"zarr_format": 2})
-        write_json_atomic(f"{path}/.zattrs", attributes)
+        write_json_atomic(attributes_file(path, 2), attributes)
         return
-    document = read_object(f"{path}/zarr.json") or {"zarr_format": 3, "node_type": "group"}
-    write_json_atomic(f"{path}/zarr.json", {**document, "attributes": attributes})
+    file = attributes_file(path, 3)
+    document = read_object(file) or {"zarr_format": 3, "node_type": "group"}
+    write_json_atomic(file, {**document, "attributes": attributes})
+
+
+def attributes_file(path: str, zarr_format: Literal[2, 3]) -> str:
+    """Return the metadata file that holds the attributes of a group."""
+    return f"{path}/{'.zattrs' if zarr_format == 2 else 'zarr.json'}"
 
 
 def is_consolidated(path: str, below: str) -> bool:

@@ -151,7 +151,7 @@ def segment(
         folder, engine = Path(places.work), engine or InlineEngine()
         with MemoryMeter() as meter, Ledger(folder, digest, parts, fence.check) as ledger:
             try:
-                engine.check_paths(seen_by_workers(wanted.source.path, places))
+                engine.check_paths(seen_by_workers(wanted.source, places))
                 plan = decide(wanted, ledger, listen)
                 hidden = places.label.hidden_path(token(digest))
                 threads = engine.network_threads

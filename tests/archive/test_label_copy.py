@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import threading
 import time
 import warnings
 
@@ -261,6 +262,20 @@ def test_a_holder_gives_signs_of_life(memory):
             time.sleep(0.01)
         assert json.loads(remote.read(LOCK))["beat"] >= 2
         fence.check()
+
+
+def test_a_holder_that_lost_its_lock_gives_no_more_signs_of_life(memory):
+    """Nor does it ask the store again and again."""
+    with lock.hold(LOCK, 0.01):
+        remote.remove(LOCK)
+        until = time.monotonic() + 5
+        while is_beating() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not is_beating()
+
+
+def is_beating():
+    return any(thread.name == "heartbeat" for thread in threading.enumerate())
 
 
 def test_a_dead_process_of_this_machine_is_followed_at_once(memory):

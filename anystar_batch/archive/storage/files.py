@@ -24,7 +24,7 @@ from pathlib import Path
 
 from anystar_batch.address import is_read_only, is_remote
 from anystar_batch.archive.storage import remote
-from anystar_batch.errors import OutputError
+from anystar_batch.errors import AnyStarBatchError, OutputError
 
 PARTIAL = ".partial"
 """Suffix of files being written, ours and zarr-python's."""
@@ -65,6 +65,23 @@ def read_bytes(path: str | Path, most: int | None = None) -> bytes | None:
 def exists(path: str | Path) -> bool:
     """Return whether there is a file or directory, or at an address an object or any below it."""
     return remote.exists(str(path)) if is_remote(path) else Path(path).exists()
+
+
+def is_visible(path: str) -> bool:
+    """Return whether this process sees what another one sees at a path: one mount, one store.
+
+    Parameters
+    ----------
+    path : str
+        A directory; or the address of an object that is there, or of a place that can be listed,
+        even if nothing is there yet.
+    """
+    if not is_remote(path):
+        return Path(path).is_dir()
+    try:
+        return remote.exists(path) or remote.names(path) is not None
+    except (OSError, AnyStarBatchError):
+        return False
 
 
 def names(path: str | Path) -> list[str]:
