@@ -17,7 +17,8 @@ from typing import Literal
 from anystar_batch.address import is_remote, normal, parent
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.storage import files, remote, remote_errors
-from anystar_batch.archive.storage.files import output_error, write_json_atomic
+from anystar_batch.archive.storage.atomic_write import write_json_atomic
+from anystar_batch.archive.storage.files import output_error
 from anystar_batch.errors import DataError, ImageError, did_you_mean, shorten
 
 MOST_BYTES = 256 * 2**20

@@ -152,8 +152,8 @@ def check_paths(client: Any, paths: tuple[str, ...]) -> None:  # noqa: ANN401
         if blind:
             message = (
                 f"--scheduler: {len(blind)} of {len(answers)} workers do not see {path} "
-                f"({blind[0]}, for one); expected storage that all machines mount at the same place, "
-                "or an object store and its credentials in the environment of every worker"
+                f"({blind[0]}, for one); expected storage that all machines mount at the same "
+                "place, or an object store and its credentials in the environment of every worker"
             )
             raise ConfigError(message)
 

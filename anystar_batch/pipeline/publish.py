@@ -26,18 +26,20 @@ from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.labels import discard, published_attributes, source_of
 from anystar_batch.archive.ngff import JSON, ImageSource
 from anystar_batch.archive.nodes import attributes_file, read_object
+from anystar_batch.archive.storage.atomic_write import (
+    move_atomic,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import (
     copy,
     exists,
     make_folder,
-    move_atomic,
     names,
     read_bytes,
     remove,
     remove_tree,
-    write_bytes_atomic,
-    write_json_atomic,
 )
 from anystar_batch.archive.tables import write_table
 from anystar_batch.config import SegmentConfig

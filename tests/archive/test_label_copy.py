@@ -1,5 +1,6 @@
 """Labels and locks in an object store: killed anywhere, taken over, contended for."""
 
+import errno
 import json
 import os
 import socket
@@ -326,6 +327,15 @@ def test_a_request_that_is_repeated_has_been_heard_the_first_time(
         fence.check()
         assert len(repeated) == 1
     assert not remote.exists(LOCK)
+
+
+def test_a_lock_that_the_store_does_not_take_is_named(memory, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "quota")
+
+    monkeypatch.setattr(remote, "put", full)
+    with pytest.raises(OutputError, match=r"a\.lock: no space left to write.*--output DIR"):
+        lock.hold(LOCK, 5.0).__enter__()
 
 
 def test_a_sign_of_life_never_takes_the_place_of_anothers(memory, monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anystar_batch.archive.storage.files import move_atomic
+from anystar_batch.archive.storage.atomic_write import move_atomic
 from anystar_batch.config import RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.pipeline import outputs

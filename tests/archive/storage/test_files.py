@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import time
@@ -10,33 +9,6 @@ import pytest
 from anystar_batch.archive.storage import files, remote
 from anystar_batch.errors import ConfigError
 from tests.support.servers import memory_store, web_server
-
-
-def refusing(number):
-    def refuse(*_):
-        ctypes.set_errno(number)
-        return -1
-
-    return lambda: refuse
-
-
-def test_two_directories_change_places_or_stay(tmp_path, monkeypatch):
-    first, second = tmp_path / "first", tmp_path / "second"
-    for folder in (first, second):
-        folder.mkdir()
-        (folder / folder.name).touch()
-    is_known = files.exchange(first, second)
-    assert (first / ("second" if is_known else "first")).exists()
-    assert (second / ("first" if is_known else "second")).exists()
-    before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(files, "_renameat2", lambda: None)
-    assert not files.exchange(first, second)
-    monkeypatch.setattr(files, "_renameat2", refusing(errno.EINVAL))
-    assert not files.exchange(first, second)
-    monkeypatch.setattr(files, "_renameat2", refusing(errno.EACCES))
-    with pytest.raises(PermissionError, match="Permission denied"):
-        files.exchange(first, second)
-    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_stamp_is_a_time_and_no_file(tmp_path, monkeypatch):

@@ -142,6 +142,29 @@ def test_file_that_its_holder_removes_meanwhile_is_made_anew(tmp_path, monkeypat
     assert not path.exists()
 
 
+def test_only_the_file_that_was_opened_is_judged(tmp_path, monkeypatch):
+    """Another one that has taken its place by then is not even set aside for a moment."""
+    path, other = tmp_path / "run.lock", tmp_path / "other"
+    path.write_text("")
+    sign(other, pid=os.getppid())
+    try_flock, calls, moved = file_lock.try_flock, [], []
+
+    def late(handle: int) -> bool:
+        calls.append(handle)
+        is_free = try_flock(handle)
+        if len(calls) == 1:
+            other.rename(path)
+        return is_free
+
+    with other.open() as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        monkeypatch.setattr(file_lock, "try_flock", late)
+        monkeypatch.setattr(file_lock, "_set_aside", lambda *_: moved.append(1))
+        with pytest.raises(LockedError, match=str(os.getppid())), lock.hold(path):
+            pass
+    assert not moved
+
+
 def test_a_process_of_another_user_counts_as_living(monkeypatch):
     def refuse(pid: int, number: int) -> None:
         raise PermissionError
