@@ -197,8 +197,8 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
         ctypes.c_uint,
     ]
     function.restype = ctypes.c_int
-    found: Callable[[int, bytes, int, bytes, int], int] = function
-    return found
+    rename: Callable[[int, bytes, int, bytes, int], int] = function
+    return rename
 
 
 def sync_directory(path: str | Path) -> None:

@@ -86,10 +86,10 @@ def names(path: str | Path) -> list[str]:
         If it cannot be listed, as no web server can.
     """
     if is_remote(path):
-        found = remote.names(str(path))
-        if found is None:
+        below = remote.names(str(path))
+        if below is None:
             raise OSError(errno.ENOTSUP, "a web server cannot be listed")
-        return found
+        return below
     try:
         return sorted(entry.name for entry in os.scandir(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -112,15 +112,15 @@ def statuses(paths: Sequence[str]) -> list[tuple[int, int | str] | None]:
     """
     if paths and is_remote(paths[0]):
         return [*remote.statuses(paths)]
-    found: list[tuple[int, int | str] | None] = []
+    stored: list[tuple[int, int | str] | None] = []
     for path in paths:
         try:
             status = Path(path).stat()
         except (FileNotFoundError, NotADirectoryError):
-            found.append(None)
+            stored.append(None)
         else:
-            found.append((status.st_size, status.st_mtime_ns))
-    return found
+            stored.append((status.st_size, status.st_mtime_ns))
+    return stored
 
 
 def make_folder(path: str | Path) -> None:
@@ -211,10 +211,10 @@ def check_writable(path: str) -> None:
 
 def nearest(path: str | Path) -> Path:
     """Return a local path, or the nearest above it that exists."""
-    place = Path(path).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return place
+    folder = Path(path).absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
 
 def stamp(folder: str | Path) -> int:
