@@ -45,7 +45,13 @@ class FileLock:
         self._handle = -1  # of our own file, open and flocked while we hold it
 
     def create(self, holder: Holder) -> bool:
-        """Make, flock and sign the file, if there is none."""
+        """Make, flock and sign the file, if there is none.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be made.
+        """
         try:
             handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
@@ -70,7 +76,13 @@ class FileLock:
         return False
 
     def replace_dead(self, _: Holder, check_silent: Callable[[Signature], None]) -> bool:
-        """Remove the file of a dead holder, so that `create` can make a new one."""
+        """Remove the file of a dead holder, so that `create` can make a new one.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be opened.
+        """
         try:
             handle = os.open(self._file, os.O_RDWR)
         except FileNotFoundError:
