@@ -242,9 +242,8 @@ def estimate(work: Work, workers: int, left: int, before: float) -> Estimate | N
         loading += max(0.0, first - seconds)
     tiles = round(left * len(stored) / len(seen))
     density = (kept + certain) / plan.tiles.core_box(tile).size
-    record = candidate_type(
-        len(model_rays(plan.model)), has_contrast=plan.filters.min_contrast is not None
-    )
+    further = ["contrast"] if plan.filters.min_contrast is not None else []
+    record = candidate_type(len(model_rays(plan.model)), further)
     voxels = math.prod(plan.working.shape) * len(plan.times) * len(stored) / len(seen)
     return Estimate(
         seconds=before + loading + tiles * seconds / workers,

@@ -82,7 +82,7 @@ def seen_by_workers(image: ImageSource, places: Outputs) -> tuple[str, ...]:
 
 def make_folders(places: Outputs) -> None:
     """Make the directories that work needs."""
-    for name in (workdir.CANDIDATES, workdir.SURVIVORS, workdir.PARTIALS):
+    for name in workdir.FOLDERS:
         (Path(places.work) / name).mkdir(parents=True, exist_ok=True)
     make_folder(parent(places.stats))
 

@@ -72,7 +72,15 @@ from anystar_batch.pipeline.run_record import (
     run_record,
 )
 from anystar_batch.report.probe_figure import probe_svg
-from anystar_batch.stages import image_identity, number, paint, predict, pyramid, suppress
+from anystar_batch.stages import (
+    image_identity,
+    number,
+    paint,
+    predict,
+    pyramid,
+    refine,
+    suppress,
+)
 from anystar_batch.stages.blocks import block_shape
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.run import Run, removed_counts
@@ -249,6 +257,9 @@ def _segment(run: Run, places: Outputs, parts: Mapping[str, object]) -> int:
     image_identity.check_content(run)
     predict.predict_run(run)
     suppress.suppress_run(run)
+    if run.plan.second_look is not None:
+        refine.refine_run(run)
+        suppress.suppress_run(run, 2)
     number.number_run(run)
     paint.paint_run(run)
     pyramid.pyramid_run(run)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.errors import ImageChangedError
 from anystar_batch.events import StageStarted, ignore, timed_stage
-from anystar_batch.geometry import ZYX, Box, grid_box
+from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.preprocess import tile_source
 from anystar_batch.stages.run import Run
@@ -32,6 +32,7 @@ def check_content(run: Run) -> None:
     reader, plan = ImageReader(run.plan.source), run.plan
     unit, shape = run.spec.write_unit_zyx(0), run.spec.shape_zyx(0)
     predicted, painted = run.ledger.entries("predict"), run.ledger.entries("paint")
+    refined, look = run.ledger.entries("refine"), plan.second_look
     known = run.ledger.entry("plan", "")
     with timed_stage(run.on_event if predicted else ignore, StageStarted("check", 1)):
         if known is not None and known["content"] != limits_content(
@@ -42,6 +43,13 @@ def check_content(run: Run) -> None:
             time, tile = parse_key(key)
             if tile_content(plan, reader, time, tile) != entry["content"]:
                 raise ImageChangedError(_changed(plan, f"tile {key}"))
+        for key, entry in refined.items():
+            if look is not None and "read" in entry:
+                start, stop = as_zyx(entry["read"][:3]), as_zyx(entry["read"][3:])
+                box = Box(start, stop)
+                content = box_content(plan, reader, look.level, parse_key(key)[0], box)
+                if content != entry["content"]:
+                    raise ImageChangedError(_changed(plan, f"objects of tile {key}"))
         for key, entry in painted.items():
             time, index = parse_key(key)
             box = grid_box(index, unit, shape)
@@ -70,6 +78,11 @@ def tile_content(plan: Plan, reader: ImageReader, time: int, tile: ZYX) -> str:
     """Return the digest of the identity of every chunk that a tile reads."""
     box = tile_source(plan, tile)
     return content_digest(reader.identities(plan.working.level, time, plan.channel, box))
+
+
+def box_content(plan: Plan, reader: ImageReader, level: int, time: int, box: Box) -> str:
+    """Return the digest of every chunk of the segmented channel that a box of a level reads."""
+    return content_digest(reader.identities(level, time, plan.channel, box))
 
 
 def unit_content(plan: Plan, reader: ImageReader, time: int, box: Box) -> str:

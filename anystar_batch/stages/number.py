@@ -173,20 +173,10 @@ def removed(plan: Plan, survivors: Candidates, rays: Rays) -> dict[str, NDArray[
             remove("max_volume", voxels > most)
     if filters.min_prob is not None:
         remove("min_prob", survivors.prob < np.float32(filters.min_prob))
-    if filters.min_quality is not None:
-        judged = survivors.quality
-        if judged is None and len(survivors):
-            message = "filters: survivors have no quality; the second look gives it"
-            raise ValueError(message)
-        worth = np.empty(0, np.float32) if judged is None else judged
-        remove("min_quality", worth < np.float32(filters.min_quality))
-    if filters.min_contrast is not None:
-        measured = survivors.contrast
-        if measured is None and len(survivors):
-            message = "filters: survivors have no contrast; it is measured with the candidates"
-            raise ValueError(message)
-        values = np.empty(0, np.float32) if measured is None else measured
-        remove("min_contrast", values < np.float32(filters.min_contrast))
+    for name in ("quality", "contrast"):
+        least = getattr(filters, f"min_{name}")
+        if least is not None:
+            remove(f"min_{name}", _measured(survivors, name) < np.float32(least))
     if filters.min_regularity is not None:
         # A hull is dear: only of those that no other filter removes.
         fails = np.zeros(len(survivors), np.bool_)
@@ -194,3 +184,12 @@ def removed(plan: Plan, survivors: Candidates, rays: Rays) -> dict[str, NDArray[
         fails[standing] = solid < np.float32(filters.min_regularity)
         remove("min_regularity", fails)
     return found
+
+
+def _measured(survivors: Candidates, name: str) -> NDArray[np.float32]:
+    """A measure of survivors that a filter needs."""
+    values: NDArray[np.float32] | None = getattr(survivors, name)
+    if values is None and len(survivors):
+        message = f"filters: survivors have no {name}; it is measured before they are numbered"
+        raise ValueError(message)
+    return np.empty(0, np.float32) if values is None else values

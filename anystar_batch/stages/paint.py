@@ -36,6 +36,7 @@ from anystar_batch.stages.run import (
     make_todo,
     run_tasks,
     slices,
+    suppression,
     unit_blocks,
 )
 from anystar_batch.stages.task import Done, Work, model_rays, piece_key, spec_of

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.ngff import ImageSource, channel_index, metadata_fingerprint
 from anystar_batch.config import Filters, ResultConfig
+from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYXFloat
-from anystar_batch.network.model import Model
+from anystar_batch.network.model import (
+    DEFAULT_MODEL,
+    Model,
+    RefinerInfo,
+    bundled_models,
+    refiner_info,
+)
+from anystar_batch.network.refiner import level_to_read
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
 from anystar_batch.stages.sampling import level_position
@@ -128,26 +137,30 @@ class Plan:
 
     def to_json(self) -> dict[str, object]:
         """Return what was decided as plain JSON values: for the run record and the attributes."""
-        return {
-            "channel": self.channel,
-            "times": list(self.times),
-            "intensity_limits": [None if pair is None else list(pair) for pair in self.limits],
-            "voxel_size_um": list(self.scale_um),
-            "diameter_um": self.diameter_um,
-            "level": self.working.level,
-            "level_origin": self.level.origin,
-            "level_offset": list(self.level.offset),
-            "zoom": list(self.working.zoom),
-            "working_voxel_um": list(self.working.voxel_um),
-            "working_shape": list(self.working.shape),
-            "tile": list(self.tiles.core),
-            "tile_window": list(self.tiles.window),
-            "prob_thresh": self.prob_thresh,
-            "nms_thresh": self.nms_thresh,
-            "max_radius": self.max_radius,
-        } | _more_json(
-            self.filters, tuple(view.step for view in self.views), self.course, self.measure
-        ) | ({} if self.second_look is None else {"second_look_level": self.second_look.level})
+        return (
+            {
+                "channel": self.channel,
+                "times": list(self.times),
+                "intensity_limits": [None if pair is None else list(pair) for pair in self.limits],
+                "voxel_size_um": list(self.scale_um),
+                "diameter_um": self.diameter_um,
+                "level": self.working.level,
+                "level_origin": self.level.origin,
+                "level_offset": list(self.level.offset),
+                "zoom": list(self.working.zoom),
+                "working_voxel_um": list(self.working.voxel_um),
+                "working_shape": list(self.working.shape),
+                "tile": list(self.tiles.core),
+                "tile_window": list(self.tiles.window),
+                "prob_thresh": self.prob_thresh,
+                "nms_thresh": self.nms_thresh,
+                "max_radius": self.max_radius,
+            }
+            | _more_json(
+                self.filters, tuple(view.step for view in self.views), self.course, self.measure
+            )
+            | ({} if self.second_look is None else {"second_look_level": self.second_look.level})
+        )
 
 
 def fingerprint_parts(
@@ -157,28 +170,32 @@ def fingerprint_parts(
 
     Not among them: the image's path, versions, blocks, workers, memory.
     """
-    return {
-        "algorithm": ALGORITHM,
-        "image": metadata_fingerprint(source),
-        "model": model.sha256,
-        "channel": channel_index(source, config.channel),
-        "times": list(config.segmented_times(source.num_times)),
-        "diameter": None
-        if config.diameter is None
-        else [config.diameter.value, config.diameter.unit],
-        "voxel_size": None if config.voxel_size is None else list(config.voxel_size),
-        "prob_thresh": config.prob_thresh if config.prob_thresh is not None else model.prob_thresh,
-        "nms_thresh": config.nms_thresh if config.nms_thresh is not None else model.nms_thresh,
-        "tile": config.tile if config.tile is not None else model.tile,
-        "context": model.context,
-        "max_radius": model.max_radius,
-        "percentiles": [model.low_percentile, model.high_percentile],
-        "model_diameter": model.diameter,
-        "precision": precision,
-        "backend": config.backend,
-    } | _more_json(
-        config.filters, config.scales, config.course(source.num_times), config.measure
-    ) | _refiner_json(model, config)
+    return (
+        {
+            "algorithm": ALGORITHM,
+            "image": metadata_fingerprint(source),
+            "model": model.sha256,
+            "channel": channel_index(source, config.channel),
+            "times": list(config.segmented_times(source.num_times)),
+            "diameter": None
+            if config.diameter is None
+            else [config.diameter.value, config.diameter.unit],
+            "voxel_size": None if config.voxel_size is None else list(config.voxel_size),
+            "prob_thresh": config.prob_thresh
+            if config.prob_thresh is not None
+            else model.prob_thresh,
+            "nms_thresh": config.nms_thresh if config.nms_thresh is not None else model.nms_thresh,
+            "tile": config.tile if config.tile is not None else model.tile,
+            "context": model.context,
+            "max_radius": model.max_radius,
+            "percentiles": [model.low_percentile, model.high_percentile],
+            "model_diameter": model.diameter,
+            "precision": precision,
+            "backend": config.backend,
+        }
+        | _more_json(config.filters, config.scales, config.course(source.num_times), config.measure)
+        | _refiner_json(model, config)
+    )
 
 
 def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:
@@ -191,15 +208,17 @@ def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:
     """
     refiner = None if config.refine == "off" else model.refiner
     if refiner is None and config.refine == "on":
-        folder = bundled_models().get(BUNDLED)
+        folder = bundled_models().get(DEFAULT_MODEL)
         refiner = None if folder is None else refiner_info(folder)
         if refiner is None:
-            message = f"--refine: got on, but neither {model.name} nor {BUNDLED} has a refiner"
+            message = (
+                f"--refine: got on, but neither {model.name} nor {DEFAULT_MODEL} has a refiner"
+            )
             raise ConfigError(message)
     if refiner is None and config.filters.min_quality is not None:
         message = (
             f"--min-quality: got {config.filters.min_quality:g}, but there is no second look "
-            f"(--refine {config.refine}, model {model.name}); expected --refine on, or leave it out"
+            f"(model {model.name}, --refine {config.refine}); give --refine on, or leave it out"
         )
         raise ConfigError(message)
     return refiner

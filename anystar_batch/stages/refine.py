@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.errors import ModelError
-from anystar_batch.geometry import ZYX, Box
+from anystar_batch.geometry import ZYX
 from anystar_batch.network.intensity import raised
 from anystar_batch.network.refiner import Refiner, load_refiner, window_of
 from anystar_batch.stages.blocks import Block
-from anystar_batch.stages.image_identity import content_digest
+from anystar_batch.stages.image_identity import box_content
 from anystar_batch.stages.plan import Plan, SecondLook
 from anystar_batch.stages.run import Run, make_todo, run_tasks, suppression, tile_blocks
 from anystar_batch.stages.task import Done, Work, model_rays, piece_key
@@ -89,10 +89,12 @@ def refine_block(task: RefineTask) -> Done:
     started = clock.perf_counter()
     work, time = task.work, task.time
     reader = ImageReader(work.plan.source)
-    parts, contents = [], {}
+    parts: list[tuple[str, Candidates, NDArray[np.int8]]] = []
+    contents: dict[ZYX, dict[str, object]] = {}
     for tile, piece in zip(task.tiles, task.pieces, strict=True):
         survivors = load_survivors(work, time, [piece], number=1)
-        contents[tile], refined = refine_survivors(work.plan, reader, time, survivors)
+        contents[tile] = look_content(work.plan, reader, time, survivors)
+        refined = refine_survivors(work.plan, reader, time, survivors)
         status = np.full(len(refined), Status.UNDECIDED, np.int8)
         parts.append((piece_key(time, tile), refined, status))
     work.fence.check()
@@ -104,17 +106,17 @@ def refine_block(task: RefineTask) -> Done:
             "file": slices[key].file,
             "start": slices[key].start,
             "stop": slices[key].stop,
-            "content": contents[tile],
+            **contents[tile],
             "reach": float(refined.dist.max(initial=0.0)),
         }
     count = sum(len(refined) for _, refined, _ in parts)
     return Done(entries, clock.perf_counter() - started, count)
 
 
-def refine_survivors(
+def look_content(
     plan: Plan, reader: ImageReader, time: int, survivors: Candidates
-) -> tuple[str, Candidates]:
-    """Return the digest of the chunks that were read, and the survivors with other distances.
+) -> dict[str, object]:
+    """Return what the ledger notes of the voxels that some survivors are refined from.
 
     Parameters
     ----------
@@ -124,14 +126,44 @@ def refine_survivors(
         The image.
     time : int
     survivors : Candidates
-        In any order, which they keep.
+        Before the second look. It is asked before the voxels are read, so that a change while they
+        are read does not go unseen.
 
     Returns
     -------
-    str
-        See `image_identity.content_digest`.
-    Candidates
-        Distances quantised anew, and qualities.
+    dict
+        `read`, the box around all windows, start and stop, level voxels, and its `content`, see
+        `image_identity.box_content`; empty without survivors.
+    """
+    look = plan.second_look
+    if look is None or not len(survivors):
+        return {}
+    shape = plan.source.shape_zyx(look.level)
+    box = window_of(level_points(look, survivors), survivors.dist, look.scale, shape)
+    content = box_content(plan, reader, look.level, time, box)
+    return {"read": [*box.start, *box.stop], "content": content}
+
+
+def level_points(look: SecondLook, survivors: Candidates) -> NDArray[np.float64]:
+    """Return the centres of survivors, float64 [n, 3], axes (z, y, x), voxels of the level."""
+    points: NDArray[np.float64] = survivors.points * np.asarray(look.scale) + look.offset
+    return points
+
+
+def refine_survivors(
+    plan: Plan, reader: ImageReader, time: int, survivors: Candidates
+) -> Candidates:
+    """Return survivors with refined distances, quantised anew, and qualities.
+
+    Parameters
+    ----------
+    plan : Plan
+        With a second look; without one the survivors are returned as they are.
+    reader : ImageReader
+        The image.
+    time : int
+    survivors : Candidates
+        In any order, which they keep.
 
     Raises
     ------
@@ -140,18 +172,15 @@ def refine_survivors(
     """
     look, rays = plan.second_look, model_rays(plan.model)
     if look is None:
-        return "", survivors
+        return survivors
     refiner = _refiner(look.refiner.folder, look.refiner.sha256)
     low, _ = plan.limits_of(time) or (0.0, 1.0)
     shape = plan.source.shape_zyx(look.level)
-    points = survivors.points * np.asarray(look.scale) + np.asarray(look.offset)
+    points = level_points(look, survivors)
     dist, quality = survivors.dist.copy(), np.zeros(len(survivors), np.float32)
-    identities: list[tuple[str, int, int | str]] = []
     directions = np.asarray(rays.vertices, np.float64)
     for some in _cells(points):
-        box = window_of(points[some], dist[some], look.scale, shape)
-        # Before it is read: a change while it is read must not go unseen.
-        identities.extend(reader.identities(look.level, time, plan.channel, box))
+        box = window_of(points[some], survivors.dist[some], look.scale, shape)
         voxels, _ = raised(reader.read_box(look.level, time, plan.channel, box), low)
         dist[some], quality[some] = refiner.refine(
             voxels.astype(np.float32),
@@ -164,39 +193,7 @@ def refine_survivors(
         )
     limit = np.float32(plan.max_radius)
     refined = quantise(np.minimum(dist, limit), plan.max_radius)
-    digest = content_digest(sorted(set(identities)))
-    return digest, replace(survivors, dist=refined, quality=quality)
-
-
-def survivors_content(
-    plan: Plan, look: SecondLook, reader: ImageReader, time: int, survivors: Candidates
-) -> str:
-    """Return the digest of the chunks that a second look at some survivors reads.
-
-    Parameters
-    ----------
-    plan : Plan
-    look : SecondLook
-        The plan's.
-    reader : ImageReader
-        The image.
-    time : int
-    survivors : Candidates
-        Of one tile, before the second look.
-    """
-    shape = plan.source.shape_zyx(look.level)
-    points = survivors.points * np.asarray(look.scale) + np.asarray(look.offset)
-    found = [
-        identity
-        for some in _cells(points)
-        for identity in reader.identities(
-            look.level,
-            time,
-            plan.channel,
-            window_of(points[some], survivors.dist[some], look.scale, shape),
-        )
-    ]
-    return content_digest(sorted(set(found)))
+    return replace(survivors, dist=refined, quality=quality)
 
 
 def _cells(points: NDArray[np.float64]) -> list[NDArray[np.int64]]:

@@ -14,7 +14,14 @@ from anystar_batch.events import StageStarted, timed_stage
 from anystar_batch.measure.partials import Partials, Statistics, intensity_dtype, merge
 from anystar_batch.measure.table import Frame, batches, courses
 from anystar_batch.measure.table_files import courses_path, open_table
-from anystar_batch.stages.run import Run, first_label, instance_count, slices, tile_blocks
+from anystar_batch.stages.run import (
+    Run,
+    first_label,
+    instance_count,
+    slices,
+    suppression,
+    tile_blocks,
+)
 from anystar_batch.stages.task import model_rays
 from anystar_batch.stages.workdir import Sums, load_instances, sums_type
 from anystar_batch.stars.measures import COLUMNS, regularity, shapes

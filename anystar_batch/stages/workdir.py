@@ -50,6 +50,9 @@ FURTHER = ("contrast", "quality")
 PARTIALS = "partials"
 """Folder of the files after painting: sums of labels."""
 
+FOLDERS = (CANDIDATES, *SURVIVORS, REFINED, PARTIALS)
+"""All folders of a work directory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slice:

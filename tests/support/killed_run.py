@@ -14,7 +14,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anystar_batch.events import BlockDone, StageStarted
 from anystar_batch.pipeline import segment
-from tests.support.law_phantom import law_config, law_factory, law_model
+from tests.support.law_phantom import (
+    law_config,
+    law_factory,
+    law_model,
+    refined_config,
+    refined_model,
+)
 from tests.support.real_model import real_config
 
 
@@ -38,7 +44,11 @@ def main(image, stage, after, network):
         segment.publish = lambda *_: die()
     if stage == "finish":
         segment._finish = lambda *_: die()
-    if network == "real":
+    if network == "refined":
+        config = refined_config(image, (40, 48, 56))
+        model = refined_model(Path(image).parent / "refiner")
+        segment.segment(config, listen, factory=law_factory(), model=model)
+    elif network == "real":
         segment.segment(real_config(image, (16, 40, 56)), listen)
     else:
         config = law_config(image, (40, 48, 56))

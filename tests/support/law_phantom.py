@@ -1,13 +1,17 @@
 """The phantom, the predictor and the comparison of the law tests: one place, many processes."""
 
 import hashlib
+import json
 import shutil
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.network.model import refiner_info
+from anystar_batch.network.refiner import FORMAT, from_arrays, shapes_of
 from anystar_batch.parsing import Diameter
 from tests.support.fakes import (
     TruthPredictor,
@@ -29,6 +33,31 @@ def law_truth():
 
 def law_model():
     return make_model(tile=32, context=8, diameter=12.0, max_radius=24.0)
+
+
+def law_refiner(folder, seed=5, quality_cut=0.0):
+    """Write a refiner of random weights into a folder, and return what a model says of it."""
+    rng = np.random.default_rng(seed)
+    shapes = shapes_of((12, 16, 16, 48, 32, 1))
+    arrays = {n: rng.normal(0, 0.1, shape).astype(np.float32) for n, shape in shapes.items()}
+    arrays["factor_bias"] += np.float32(0.4)  # larger stars: some become duplicates
+    refiner = from_arrays(arrays, quality_cut)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "refiner.npz", **arrays)
+    described = {"format": FORMAT, "quality_cut": quality_cut, "arrays_sha256": refiner.sha256}
+    (folder / "refiner.json").write_text(json.dumps(described))
+    return refiner_info(folder)
+
+
+def refined_model(folder, **options):
+    """The law's model, with a second look."""
+    return replace(law_model(), refiner=law_refiner(folder, **options))
+
+
+def refined_config(image, block_shape=None, **run):
+    base = law_config(image, block_shape, **run)
+    return replace(base, result=replace(base.result, refine="on"))
 
 
 def law_factory():

@@ -1,0 +1,180 @@
+"""The law with a second look: the same bytes for any blocks, workers and kills, and one by one."""
+
+import csv
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anystar_batch.archive.images import ImageReader, read_image
+from anystar_batch.engine.engines import InlineEngine, open_engine
+from anystar_batch.errors import ConfigError, ModelError
+from anystar_batch.geometry import Box
+from anystar_batch.pipeline.segment import segment
+from anystar_batch.stages.plan import make_plan
+from anystar_batch.stages.refine import refine_survivors
+from anystar_batch.stages.sampling import all_limits
+from anystar_batch.stages.task import model_rays
+from anystar_batch.stars.candidates import Candidates, quantise
+from anystar_batch.stars.suppress import suppress
+from tests.support.checkout import ROOT
+from tests.support.law_phantom import (
+    SHAPE,
+    copy_of,
+    digests,
+    law_factory,
+    law_model,
+    law_truth,
+    refined_config,
+    refined_model,
+    write_law_image,
+)
+
+BLOCKS = [(64, 128, 128), (32, 32, 32), (61, 40, 97)]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    return write_law_image(tmp_path_factory.mktemp("look") / "phantom.ome.zarr")
+
+
+@pytest.fixture(scope="module")
+def model(image):
+    return refined_model(Path(image).parent / "refiner")
+
+
+@pytest.fixture(scope="module")
+def reference(image, model):
+    """One block, one worker."""
+    summary = run(image, model, SHAPE)
+    assert summary.instances > 100
+    return digests(image)
+
+
+def run(image, model, block_shape, engine=None, **result):
+    workers = 1 if engine is None else engine.workers
+    config = refined_config(image, block_shape, workers=workers)
+    config = replace(config, result=replace(config.result, **result))
+    return segment(config, engine=engine, factory=law_factory(), model=model)
+
+
+def rows_of(image):
+    with (Path(image).parent / "phantom.anystar.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("block_shape", BLOCKS)
+def test_block_shape_changes_no_byte(image, model, reference, tmp_path, block_shape):
+    mine = copy_of(image, tmp_path)
+    run(mine, model, block_shape)
+    assert digests(mine) == reference
+
+
+def test_workers_and_blocks_at_once_change_no_byte(image, model, reference, tmp_path):
+    mine = copy_of(image, tmp_path / "a")
+    run(mine, model, (32, 32, 32), InlineEngine(4))
+    assert digests(mine) == reference
+    mine = copy_of(image, tmp_path / "b")
+    with open_engine(2, 6 * 10**9) as engine:
+        run(mine, model, (32, 64, 32), engine)
+    assert digests(mine) == reference
+
+
+@pytest.mark.parametrize(("stage", "after"), [("refine", 2), ("suppress 2", 2), ("own", 1)])
+def test_kill_and_rerun_changes_no_byte(image, model, reference, tmp_path, stage, after):
+    mine = copy_of(image, tmp_path)
+    script = ROOT / "tests" / "support" / "killed_run.py"
+    killed = subprocess.run(
+        [sys.executable, str(script), str(mine), stage, str(after), "refined"],
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -9, killed.stderr.decode()
+    run(mine, model, (32, 96, 64))
+    assert digests(mine) == reference
+
+
+def test_refined_survivors_are_those_of_the_whole_volume_at_once(image, model, reference):
+    truth = law_truth()
+    box = Box.of_shape(truth.shape)
+    points, prob, dist = law_factory().find(np.zeros(truth.shape), box, box, model.prob_thresh)
+    fits = dist.max(axis=1) <= model.max_radius
+    whole = Candidates(points[fits], prob[fits], quantise(dist[fits], model.max_radius))
+    rays = model_rays(model)
+    kept = whole.take(suppress(whole, rays, model.nms_thresh))
+    reader, config = ImageReader(read_image(image)), refined_config(image).result
+    plan = make_plan(reader, model, config, 6.0, all_limits(reader, model, 0, (0,)))
+    refined = refine_survivors(plan, reader, 0, kept)
+    assert not np.array_equal(refined.dist, kept.dist)
+    last = refined.take(suppress(refined, rays, model.nms_thresh))
+    assert len(last) < len(kept), "some became duplicates"
+    pairs = {(round(float(p), 4), round(float(q), 4)) for p, q in zip(last.prob, last.quality)}  # noqa: B905
+    found = {(round(float(r["prob"]), 4), round(float(r["quality"]), 4)) for r in rows_of(image)}
+    assert found <= pairs
+    assert len(pairs) - len(found) in range(8)  # survivors without a voxel have no label
+
+
+def test_one_survivor_alone_is_refined_to_the_same_bits(image, model):
+    reader, config = ImageReader(read_image(image)), refined_config(image).result
+    plan = make_plan(reader, model, config, 6.0, all_limits(reader, model, 0, (0,)))
+    rng = np.random.default_rng(2)
+    points = rng.integers(0, SHAPE, (40, 3)).astype(np.int32)
+    dist = quantise(rng.uniform(3, 9, (40, len(model_rays(model)))).astype(np.float32), 24.0)
+    stars = Candidates(points, rng.random(40, np.float32), dist)
+    together = refine_survivors(plan, reader, 0, stars)
+    order = rng.permutation(40)
+    shuffled = refine_survivors(plan, reader, 0, stars.take(order))
+    np.testing.assert_array_equal(shuffled.dist, together.dist[order])
+    for k in (0, 13, 39):
+        alone = refine_survivors(plan, reader, 0, stars.take(np.array([k])))
+        np.testing.assert_array_equal(alone.dist, together.dist[[k]])
+        assert alone.quality[0] == together.quality[k]
+
+
+def test_off_and_a_model_without_a_refiner_give_the_bytes_of_one_look(
+    image, model, reference, tmp_path
+):
+    found = []
+    for name, one, refine in (("a", model, "off"), ("b", law_model(), "auto")):
+        mine = copy_of(image, tmp_path / name)
+        run(mine, one, SHAPE, refine=refine)
+        assert "quality" not in rows_of(mine)[0]
+        found.append(digests(mine))
+    assert found[0] == found[1]
+    assert found[0]["CSV"] != reference["CSV"]
+
+
+def test_auto_leaves_out_what_was_seen_at_the_image_s_own_resolution(image, model, tmp_path):
+    mine = copy_of(image, tmp_path)
+    run(mine, model, SHAPE, refine="auto")
+    assert "quality" not in rows_of(mine)[0]
+
+
+def test_the_quality_filters_and_its_default_is_the_model_s(image, model, reference, tmp_path):
+    qualities = sorted(float(r["quality"]) for r in rows_of(image))
+    cut = round(qualities[len(qualities) // 2], 3)
+    mine = copy_of(image, tmp_path / "a")
+    base = refined_config(mine)
+    filters = replace(base.result.filters, min_quality=cut)
+    summary = run(mine, model, (32, 64, 64), filters=filters)
+    assert 0 < summary.removed["min_quality"] < len(qualities)
+    assert all(float(r["quality"]) >= cut - 1e-4 for r in rows_of(mine))
+    strict = refined_model(tmp_path / "strict", quality_cut=cut)
+    other = copy_of(image, tmp_path / "b")
+    assert run(other, strict, SHAPE).removed == summary.removed
+
+
+def test_what_cannot_be_refined_is_refused(image, tmp_path):
+    mine = copy_of(image, tmp_path)
+    filters = replace(refined_config(mine).result.filters, min_quality=0.5)
+    with pytest.raises(ConfigError, match=r"--min-quality: got 0\.5, but there is no second look"):
+        run(mine, law_model(), SHAPE, filters=filters, refine="auto")
+    broken = refined_model(tmp_path / "refiner")
+    (tmp_path / "refiner" / "refiner.npz").write_bytes(b"PK")
+    with pytest.raises(Exception, match="refiner") as error:
+        run(mine, broken, SHAPE)
+    assert isinstance(error.value, ModelError) or "refiner" in str(error.value)
+    assert not (mine / "labels").exists() or not any((mine / "labels").glob("[a-z]*"))
