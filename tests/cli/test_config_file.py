@@ -159,8 +159,14 @@ EVERYTHING = SegmentConfig(
         nms_thresh=0.3,
         tile=64,
         filters=Filters(
-            parse_volume("", "0.1 mm^3"), parse_volume("", "123456789.123um3"), 0.25, 1.5, 1 / 3
+            parse_volume("", "0.1 mm^3"),
+            parse_volume("", "123456789.123um3"),
+            0.25,
+            1.5,
+            1 / 3,
+            0.4,
         ),
+        refine="on",
         scales=(1, 2),
         precision="float32",
         backend="jax",
