@@ -14,7 +14,7 @@ from pathlib import Path
 from anystar_batch.address import image_stem, is_remote, parent
 from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.geometry import ZYX, ZYXFloat
-from anystar_batch.parsing import Diameter, Volume, parse_times
+from anystar_batch.parsing import Quantity, parse_times
 
 _LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -37,7 +37,7 @@ class Filters:
 
     Parameters
     ----------
-    min_volume, max_volume : Volume or None
+    min_volume, max_volume : Quantity or None
         Least and largest volume of the star itself.
     min_prob : float or None
         Least object probability, 0 to 1.
@@ -48,8 +48,8 @@ class Filters:
         Least share of its convex hull that the star fills, 0 to 1. 0 as above.
     """
 
-    min_volume: Volume | None = None
-    max_volume: Volume | None = None
+    min_volume: Quantity | None = None
+    max_volume: Quantity | None = None
     min_prob: float | None = None
     min_contrast: float | None = None
     min_regularity: float | None = None
@@ -121,7 +121,7 @@ class ResultConfig:
     reference_time : int or None
         The one time point to segment; the intensities of what is found there are measured at every
         `time`. None segments every `time`.
-    diameter : Diameter or None
+    diameter : Quantity or None
         None lets the probe propose it.
     voxel_size : (z, y, x) or None
         Level-0 voxel size, micrometres, instead of the image's own.
@@ -145,7 +145,7 @@ class ResultConfig:
 
     channel: str = "0"
     time: str = "all"
-    diameter: Diameter | None = None
+    diameter: Quantity | None = None
     voxel_size: ZYXFloat | None = None
     prob_thresh: float | None = None
     nms_thresh: float | None = None

@@ -26,7 +26,7 @@ from anystar_batch import __version__
 from anystar_batch.config import SegmentConfig
 from anystar_batch.geometry import ZYX
 from anystar_batch.network.model import bundled_models
-from anystar_batch.parsing import Volume
+from anystar_batch.parsing import Quantity
 from anystar_batch.stages.blocks import units_per_block
 from anystar_batch.stages.run import Run, instance_count, removed_counts
 
@@ -235,7 +235,6 @@ def effective_options(config: SegmentConfig, parts: Mapping[str, object]) -> dic
         Text, numbers, lists and booleans; what is not there has its default.
     """
     wanted, run, filters = config.result, config.run, config.result.filters
-    diameter = wanted.diameter
     options = {
         "label": config.label,
         "output": config.output,
@@ -244,13 +243,13 @@ def effective_options(config: SegmentConfig, parts: Mapping[str, object]) -> dic
         "channel": wanted.channel,
         "time": wanted.time,
         "reference_time": wanted.reference_time,
-        "diameter": None if diameter is None else f"{diameter.value!r}{diameter.unit}",
+        "diameter": _exact(wanted.diameter),
         "scales": ",".join(map(str, wanted.scales)),
         "voxel_size": None if wanted.voxel_size is None else list(wanted.voxel_size),
         "prob_thresh": parts["prob_thresh"],
         "nms_thresh": parts["nms_thresh"],
-        "min_volume": _volume(filters.min_volume),
-        "max_volume": _volume(filters.max_volume),
+        "min_volume": _exact(filters.min_volume),
+        "max_volume": _exact(filters.max_volume),
         "min_prob": filters.min_prob,
         "min_contrast": filters.min_contrast,
         "min_regularity": filters.min_regularity,
@@ -287,5 +286,5 @@ def _model(name: str) -> str:
     return str(Path(name).absolute()) if is_folder else name
 
 
-def _volume(volume: Volume | None) -> str | None:
-    return None if volume is None else f"{volume.value!r}{volume.unit}"
+def _exact(size: Quantity | None) -> str | None:
+    return None if size is None else size.exact

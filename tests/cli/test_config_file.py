@@ -12,7 +12,7 @@ from anystar_batch.cli import segment, sweep
 from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.options import checked, options_of
-from anystar_batch.parsing import Diameter, parse_volume
+from anystar_batch.parsing import Quantity, parse_volume
 from anystar_batch.pipeline.run_record import NOT_KEPT, effective_options, effective_toml
 from tests.support import tiny_volume
 
@@ -145,7 +145,7 @@ EVERYTHING = SegmentConfig(
     result=ResultConfig(
         channel="DAPI",
         time="0,2-3",
-        diameter=Diameter(0.1 + 0.2, "px"),
+        diameter=Quantity(0.1 + 0.2, "px"),
         voxel_size=(2.0, 0.1, 1e-5),
         prob_thresh=0.5,
         nms_thresh=0.3,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Quantity
 from tests.support.fakes import (
     TruthPredictor,
     make_model,
@@ -37,7 +37,7 @@ def law_factory():
 def law_config(image, block_shape=None, **run):
     return SegmentConfig(
         image=str(image),
-        result=ResultConfig(diameter=Diameter(6.0, "um")),
+        result=ResultConfig(diameter=Quantity(6.0, "um")),
         run=RunConfig(block_shape=block_shape, memory=6 * 10**9, **run),
     )
 
