@@ -11,6 +11,9 @@ from anystar_batch.errors import OutputError
 KEY = "anystar-batch"
 """Attribute that holds the provenance of a label."""
 
+TOKEN_DIGITS = 12
+"""Digits of a fingerprint that tell hidden labels apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelPlace:
@@ -43,19 +46,21 @@ class LabelPlace:
         """The group once published."""
         return f"{self.parent}/{self.name}"
 
-    def hidden_path(self, token: str) -> str:
+    def hidden_path(self, digest: str) -> str:
         """Return the group while it is being made.
 
         Parameters
         ----------
-        token : str
-            Tells runs apart; letters, digits, `_` and `-`. A run that continues uses its own again.
+        digest : str
+            Fingerprint of the result, whose first digits tell hidden labels apart; letters, digits,
+            `_` and `-`. A run that continues uses its own again.
 
         Raises
         ------
         OutputError
-            If the token is none of these, or one that `publish` uses itself.
+            If the digits are none of these, or a name that `publish` uses itself.
         """
+        token = digest[:TOKEN_DIGITS]
         if not re.fullmatch(r"[A-Za-z0-9_-]+", token) or token in {"old", "trash", "publish"}:
             message = f"{token!r} cannot name a hidden label; expected letters and digits"
             raise OutputError(message)

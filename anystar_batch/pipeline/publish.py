@@ -65,11 +65,6 @@ PENDING_TABLE = "table"
 logger = logging.getLogger(__name__)
 
 
-def token(digest: str) -> str:
-    """Return what tells the hidden label of this result from that of another."""
-    return digest[:12]
-
-
 def seen_by_workers(image: str, places: Outputs) -> tuple[str, ...]:
     """Return the directories and addresses that every worker must see."""
     store = (places.label.parent,) if is_remote(places.label.parent) else ()
@@ -96,7 +91,7 @@ def throw_away(places: Outputs, digest: str, fence: Fence) -> None:
     """
     fence.check()
     for old in {Ledger.fingerprint_in(Path(places.work)), digest} - {None}:
-        discard(places.label, token(str(old)))
+        discard(places.label, str(old))
     remove_tree(places.work)
     if places.pending != places.work:
         remove_tree(places.pending)
@@ -219,7 +214,7 @@ def is_spent(places: Outputs, digest: str) -> bool:
     ours = _ours(published_attributes(places.label))
     return ours.get("fingerprint") == digest == Ledger.fingerprint_in(
         Path(places.work)
-    ) and not exists(places.label.hidden_path(token(digest)))
+    ) and not exists(places.label.hidden_path(digest))
 
 
 def finish(config: SegmentConfig, places: Outputs, fence: Fence) -> None:

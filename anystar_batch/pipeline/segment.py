@@ -59,7 +59,6 @@ from anystar_batch.pipeline.publish import (
     put_table,
     seen_by_workers,
     throw_away,
-    token,
     write_report,
 )
 from anystar_batch.pipeline.run_record import (
@@ -153,7 +152,7 @@ def segment(
             try:
                 engine.check_paths(seen_by_workers(wanted.source.path, places))
                 plan = decide(wanted, ledger, listen)
-                hidden = places.label.hidden_path(token(digest))
+                hidden = places.label.hidden_path(digest)
                 threads = engine.network_threads
                 work = Work(plan, places.work, hidden, wanted.factory, threads, fence)
                 run = _run(config, work, ledger, engine, listen)
@@ -174,8 +173,8 @@ def segment(
         options = effective_toml(config, parts)
         _leave_record(run_record(config, run, summary), options, places, fence)
         hand_over(places, fence)
-        publish(places.label, run.spec, token(digest), provenance(run, parts), fence.check)
-        _finish(config, places, fence)
+        publish(places.label, run.spec, digest, provenance(run, parts), fence.check)
+        finish(config, places, fence)
         write_report(config, places, fence, listen)
     return replace(summary, report=_page(places), warnings=tuple(warnings))
 
@@ -196,8 +195,8 @@ def _take_up(
     """Finish what is published already, if it was cut short; return what that makes of the run."""
     if is_cut_short(places, digest):
         fence.check()
-        discard(places.label, token(digest))
-        _finish(config, places, fence)
+        discard(places.label, digest)
+        finish(config, places, fence)
         return DONE
     if config.run.table and not has_table(config.image, config.label):
         fence.check()
@@ -237,14 +236,14 @@ def _summary(wanted: Request) -> Summary:
 
 def _segment(run: Run, places: Outputs, parts: Mapping[str, object]) -> int:
     """Do every stage up to the finished table; return the number of instances."""
-    hidden = places.label.hidden_path(token(run.ledger.fingerprint))
+    hidden = places.label.hidden_path(run.ledger.fingerprint)
     if run.ledger.entries("paint") and not exists(hidden):
         message = (
             f"{places.work} speaks of a half-painted label that is gone ({hidden}); give --restart"
         )
         raise LedgerMismatchError(message)
     run.work.fence.check()
-    create_label(places.label, run.spec, token(run.ledger.fingerprint))
+    create_label(places.label, run.spec, run.ledger.fingerprint)
     image_identity.check_content(run)
     predict.predict_run(run)
     suppress.suppress_run(run)
@@ -291,8 +290,3 @@ def _run(
     memory = min(limits) if limits else available_memory()
     shape = block_shape(config, work.plan, unit, memory, engine.workers, engine.threads)
     return Run(work, ledger, engine, on_event, shape)
-
-
-def _finish(config: SegmentConfig, places: Outputs, fence: Fence) -> None:
-    """Bring table and record to their places; the run is over."""
-    finish(config, places, fence)

@@ -283,7 +283,7 @@ def cut_exchange(die, patch=setattr):
 
 @pytest.mark.parametrize(
     ("where", "size"),
-    [("exchange", 5.0), ("list_label", 5.0), ("_remove", 5.0), ("_finish", 5.0), ("_finish", 5.5)],
+    [("exchange", 5.0), ("list_label", 5.0), ("_remove", 5.0), ("finish", 5.0), ("finish", 5.5)],
 )
 def test_cut_short_while_it_replaces_a_label(image, reference, monkeypatch, where, size):
     """The label is the old one or the new one, whole; the same command makes it the new one."""
@@ -300,7 +300,7 @@ def test_cut_short_while_it_replaces_a_label(image, reference, monkeypatch, wher
         if where == "exchange":
             cut_exchange(stop, monkeypatch.setattr)
         else:
-            monkeypatch.setattr(segment if where == "_finish" else labels, where, stop)
+            monkeypatch.setattr(segment if where == "finish" else labels, where, stop)
 
     options = {"run": {"overwrite": True}, "diameter": Quantity(size, "um")}
     with pytest.raises(Stop):
@@ -335,7 +335,7 @@ def test_killed_after_publishing_the_next_command_brings_the_table(image, refere
     def stop(*_):
         raise Stop
 
-    monkeypatch.setattr(segment, "_finish", stop)
+    monkeypatch.setattr(segment, "finish", stop)
     with pytest.raises(Stop):
         tiny_volume.segment(image)
     monkeypatch.undo()
