@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 
-from anystar_batch.address import image_stem, is_remote, parent
+from anystar_batch.address import absolute, image_stem, parent
 from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.geometry import ZYX, ZYXFloat
 from anystar_batch.parsing import Quantity, parse_times
@@ -223,7 +222,7 @@ class RunConfig:
     scheduler : str or None
         Running Dask cluster that does the work instead: an address, or a scheduler file.
     work_dir : str or None
-        Place of ledger and intermediate files; None is beside the output.
+        Place of ledger and intermediate files, made absolute; None is beside the output.
     overwrite : bool
         Replace a published label of the same name.
     restart : bool
@@ -248,6 +247,8 @@ class RunConfig:
     report: bool = True
 
     def __post_init__(self) -> None:
+        if self.work_dir is not None:
+            object.__setattr__(self, "work_dir", absolute(self.work_dir))
         if self.workers is not None and self.workers < 1:
             message = f"--workers: got {self.workers}; expected at least 1"
             raise ConfigError(message)
@@ -261,7 +262,7 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class SegmentConfig:
-    """One run over one image.
+    """One run over one image; its paths become absolute, and are trusted below.
 
     Parameters
     ----------
@@ -300,11 +301,13 @@ class SegmentConfig:
                 "starting with a letter or a digit"
             )
             raise ConfigError(message)
+        object.__setattr__(self, "image", absolute(self.image))
+        if self.output is not None:
+            object.__setattr__(self, "output", absolute(self.output))
         if not self.stem:
             object.__setattr__(self, "stem", image_stem(self.image))
         if not self.home:
-            image = self.image if is_remote(self.image) else str(Path(self.image).absolute())
-            object.__setattr__(self, "home", parent(image))
+            object.__setattr__(self, "home", parent(self.image))
 
     def to_json(self) -> dict[str, object]:
         """Return every option as plain JSON values."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from anystar_batch.address import normal
 from anystar_batch.errors import OutputError
 
 KEY = "anystar-batch"
@@ -73,7 +72,7 @@ def in_image(image: str, label: str) -> LabelPlace:
     Parameters
     ----------
     image : str
-        Path or address of the image.
+        Absolute path or address of the image, as `address.absolute` writes it.
     label : str
         Name of the label.
 
@@ -83,7 +82,6 @@ def in_image(image: str, label: str) -> LabelPlace:
         If the name cannot be that of a Zarr group.
     """
     _check_name(label)
-    image = normal(image)
     return LabelPlace(f"{image}/labels", label, label, image, is_standalone=False)
 
 
@@ -93,13 +91,13 @@ def standalone(directory: str, stem: str, label: str, image: str) -> LabelPlace:
     Parameters
     ----------
     directory : str
-        Directory or address of results.
+        Directory or address of results, written alike.
     stem : str
         What tells the images of a run apart.
     label : str
         Name of the label.
     image : str
-        Path or address of the image.
+        Absolute path or address of the image, as `address.absolute` writes it.
 
     Raises
     ------
@@ -109,7 +107,6 @@ def standalone(directory: str, stem: str, label: str, image: str) -> LabelPlace:
     _check_name(label)
     name = f"{stem}.{label}.ome.zarr"
     _check_name(name)
-    directory, image = normal(directory), normal(image)
     return LabelPlace(directory, name, label, image, is_standalone=True)
 
 

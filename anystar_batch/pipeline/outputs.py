@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from anystar_batch.address import is_read_only, is_remote, normal, parent
+from anystar_batch.address import is_read_only, is_remote, parent
 from anystar_batch.archive.label_place import LabelPlace, in_image, standalone
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import (
@@ -129,7 +129,7 @@ def output_paths(config: SegmentConfig) -> Outputs:
     ConfigError
         If the work directory is an address.
     """
-    folder = normal(config.output) if config.output is not None else config.home
+    folder = config.home if config.output is None else config.output
     if is_read_only(folder):
         message = (
             f"{folder}: a web server takes no results; give --output DIR, a directory or an s3:// "
@@ -151,21 +151,21 @@ def output_paths(config: SegmentConfig) -> Outputs:
     )
 
 
-def _work_folder(wanted: str | None, folder: str, base: str) -> str:
+def _work_folder(work_dir: str | None, folder: str, base: str) -> str:
     """Return the work directory of a run whose results go to a folder."""
-    if wanted is not None and is_remote(wanted):
+    if work_dir is not None and is_remote(work_dir):
         message = (
-            f"--work-dir: {wanted}: expected a directory of a file system that all workers see; "
+            f"--work-dir: {work_dir}: expected a directory of a file system that all workers see; "
             "candidates are mapped from there, and notes appended, which object stores cannot do"
         )
         raise ConfigError(message)
-    if wanted is not None:
-        return f"{normal(wanted)}/{base}.work"
+    if work_dir is not None:
+        return f"{work_dir}/{base}.work"
     if not is_remote(folder):
         return f"{folder}/{base}.work"
     # Images of one name in two buckets must not meet each other's work.
-    place = hashlib.sha256(folder.encode()).hexdigest()[:8]
-    return f"{Path.cwd()}/{base}.{place}.work"
+    digest = hashlib.sha256(folder.encode()).hexdigest()[:8]
+    return f"{Path.cwd()}/{base}.{digest}.work"
 
 
 @contextlib.contextmanager

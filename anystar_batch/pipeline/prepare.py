@@ -6,7 +6,6 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import Any
 
-from anystar_batch.address import absolute
 from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.ngff import ImageSource, channel_index
@@ -174,7 +173,7 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
 def _open(path: str) -> ImageSource:
     """Read the description of an image; of what is none, say what it is."""
     images = find_images(path)
-    if len(images) > 1 or absolute(images[0]) != absolute(path):
+    if images != [path]:
         message = f"{path}: a container of {len(images)} series; give one of them: {images[0]}"
         raise ImageError(message)
     return read_image(path)
