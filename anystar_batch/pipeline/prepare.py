@@ -36,7 +36,7 @@ class Request:
     model : Model
     source : ImageSource
         The image.
-    places : Places
+    outputs : Outputs
     parts : dict
         All that decides the result, as plain JSON values.
     digest : str
@@ -48,7 +48,7 @@ class Request:
     config: SegmentConfig
     model: Model
     source: ImageSource
-    places: Outputs
+    outputs: Outputs
     parts: dict[str, object]
     digest: str
     factory: PredictorFactory
@@ -75,10 +75,10 @@ def request(
     """
     model = load_model(config.model) if model is None else model
     source = _open(config.image)
-    places = output_paths(config)
-    parts = _settled(config, source, model, places)
+    outputs = output_paths(config)
+    parts = _settled(config, source, model, outputs)
     factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)
-    return Request(config, model, source, places, parts, fingerprint(parts), factory)
+    return Request(config, model, source, outputs, parts, fingerprint(parts), factory)
 
 
 def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
@@ -180,7 +180,7 @@ def _open(path: str) -> ImageSource:
 
 
 def _settled(
-    config: SegmentConfig, source: ImageSource, model: Model, places: Outputs
+    config: SegmentConfig, source: ImageSource, model: Model, outputs: Outputs
 ) -> dict[str, object]:
     """What decides the result; a precision left open is that of what was begun here, if any."""
     wanted = config.result
@@ -191,7 +191,7 @@ def _settled(
         fingerprint_parts(source, model, wanted, precision)
         for precision in sorted(PRECISIONS, key=lambda name: name != natural)
     ]
-    begun = publish.fingerprints(places, with_label=not config.run.overwrite)
+    begun = publish.fingerprints(outputs, with_label=not config.run.overwrite)
     return next((parts for parts in either if fingerprint(parts) in begun), either[0])
 
 

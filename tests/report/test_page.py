@@ -219,7 +219,7 @@ def test_a_lost_lock_keeps_the_report_from_writing(tmp_path, monkeypatch):
     config = tiny_volume.config(image, run={"report": True, "block_shape": None})
     places = prepare.request(
         config, tiny_volume.model(), TruthPredictor(tiny_volume.truth())
-    ).places
+    ).outputs
     publish.write_report(config, places, Lost(), notes.append)
     assert "LostLockError" in next(n.text for n in notes if isinstance(n, Note))
     assert record.stat().st_mtime_ns == before
