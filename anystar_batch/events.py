@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -107,6 +109,39 @@ class Note:
 
 Event: TypeAlias = StageStarted | BlockDone | StageDone | BlockFailed | Note
 Listener: TypeAlias = Callable[[Event], None]
+
+
+@dataclass(slots=True)
+class Elapsed:
+    """Wall time of a stage, known when it has ended.
+
+    Parameters
+    ----------
+    seconds : float
+    """
+
+    seconds: float = 0.0
+
+
+@contextmanager
+def timed_stage(on_event: Listener, started: StageStarted) -> Iterator[Elapsed]:
+    """Tell a listener that a stage begins, and after the block that it has ended, and its time.
+
+    Parameters
+    ----------
+    on_event : callable
+    started : StageStarted
+
+    Yields
+    ------
+    Elapsed
+        Filled at the end. A block that raises has not ended: the listener is told nothing.
+    """
+    on_event(started)
+    began, elapsed = time.perf_counter(), Elapsed()
+    yield elapsed
+    elapsed.seconds = time.perf_counter() - began
+    on_event(StageDone(started.stage, elapsed.seconds))
 
 
 def ignore(event: Event) -> None:

@@ -1,23 +1,31 @@
-"""Options as users name them: on the command line, in a file, from Python. `config` checks them."""
+"""Every option, declared once: command line, file, Python and documentation are made from here.
+
+An `Option` says what an option is called, what it takes, what it is for, and which field of a
+`SegmentConfig` it sets; `config` checks the values. Adding one is a line in `SEGMENT` and a field
+in `config` (CONTRIBUTING.md has the list). Importing this costs nothing.
+"""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from anystar_batch.errors import ConfigError, did_you_mean, shorten
 
 if TYPE_CHECKING:
-    from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
+    from anystar_batch.config import SegmentConfig
+    from anystar_batch.parsing import Quantity
 
-BARE = frozenset({"channel", "time", "min_volume", "max_volume"})
-"""Options that are text, of which a number may be given as one."""
+WHAT = "What to segment"
+SIZE = "How big"
+KEEP = "What to keep"
+WRITE = "Where to write"
+RUN = "How to run"
+CHECKS = "Checks"
 
-LISTS = frozenset({"time", "scales", "measure"})
-"""Options that are text with commas, which may be given as a list."""
+PANELS = (WHAT, SIZE, KEEP, WRITE, RUN, CHECKS)
+"""Panels of the help, in the order in which a newcomer needs them."""
 
 KINDS: dict[type, str] = {
     bool: "true or false",
@@ -30,46 +38,508 @@ KINDS: dict[type, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of a command.
+    """One option of a command.
 
     Parameters
     ----------
     name : str
-        Of the function's parameter.
-    key : str
-        As typed, without the dashes in front.
+        Of the parameter in Python, such as `min_volume`.
     kind : type
         `str`, `int`, `float` or `bool`.
+    default : object
+        None lets model or machine decide.
+    panel : str
+        One of `PANELS`.
+    help : str
+        A sentence.
     count : int
-        How many of it: 1, or 3 for a triple.
+        How many values it takes: 1, or 3 for a triple (z, y, x).
+    flags : tuple of str
+        How it is typed, where that is not `--` and the key.
+    metavar : str or None
+        What stands for its value in the help.
+    completion : str
+        Function of `cli.completion` that offers values.
+    is_bare, is_list : bool
+        Text of which a number may be given as one; text with commas that may be a list.
+    field : str
+        Path of the field of `SegmentConfig` that it sets; empty for none.
+    read, text : callable or None
+        From a value as typed to that of the field (given the option's name too), and back.
+    is_kept : bool
+        Whether the file that a run leaves has it; not what speaks of what lay there before.
+    in_sweep : bool
+        Whether `sweep` has it.
     """
 
     name: str
-    key: str
     kind: type
-    count: int
+    default: Any
+    panel: str
+    help: str
+    count: int = 1
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    completion: str = ""
+    is_bare: bool = False
+    is_list: bool = False
+    field: str = ""
+    read: Callable[[str, Any], Any] | None = None
+    text: Callable[[Any], Any] | None = None
+    is_kept: bool = True
+    in_sweep: bool = True
+
+    @property
+    def key(self) -> str:
+        """As typed, without the dashes in front."""
+        return self.name.removeprefix("as_").replace("_", "-")
 
     @property
     def words(self) -> str:
         """What is expected, for a message."""
         return KINDS[self.kind] if self.count == 1 else f"{self.count} numbers, as [1, 2, 3]"
 
+    def is_value(self, value: object) -> bool:
+        """Return whether a value is one of this option's type."""
+        if self.kind is float:
+            return _is_number(value)
+        # In Python, true is a whole number.
+        return isinstance(value, self.kind) and (self.kind is bool or not isinstance(value, bool))
 
-def options_of(command: Callable[..., object]) -> tuple[Option, ...]:
-    """Return the options of a command that a file may hold: all but `--config` and arguments."""
-    hints = get_type_hints(command, include_extras=True)
-    return tuple(
-        _option(name, get_args(hints[name])[0])
-        for name, parameter in inspect.signature(command).parameters.items()
-        if parameter.default is not inspect.Parameter.empty and name != "config"
-    )
+    def taken(self, value: object, place: str) -> object:
+        """Return a value as the command line gives it.
+
+        Parameters
+        ----------
+        value : object
+            From a file or from Python.
+        place : str
+            Where it is from, for the message.
+
+        Raises
+        ------
+        ConfigError
+            If it is of another type.
+        """
+        items = list(value) if isinstance(value, list | tuple) else None
+        if self.count > 1:
+            if items is not None and len(items) == self.count and all(map(self.is_value, items)):
+                return tuple(items)
+        elif self.is_value(value):
+            return value
+        elif self.is_list and items is not None and all(_is_word(item) for item in items):
+            return ",".join(map(str, items))
+        elif self.is_bare and _is_number(value):
+            return str(value)
+        message = f"{place}: got {shorten(repr(value))}; expected {self.words}"
+        raise ConfigError(message)
 
 
-def _option(name: str, annotation: Any) -> Option:  # noqa: ANN401  (types are no one type)
-    if get_origin(annotation) is UnionType:
-        (annotation,) = set(get_args(annotation)) - {NoneType}
-    kinds = get_args(annotation) if get_origin(annotation) is tuple else (annotation,)
-    return Option(name, name.removeprefix("as_").replace("_", "-"), kinds[0], len(kinds))
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _absolute(_name: str, path: str) -> str:
+    from anystar_batch.address import absolute
+
+    return absolute(path)
+
+
+def _diameter(_name: str, text: str) -> Quantity:
+    from anystar_batch.parsing import parse_diameter
+
+    return parse_diameter(text)
+
+
+def _volume(name: str, text: str) -> Quantity:
+    from anystar_batch.parsing import parse_volume
+
+    return parse_volume(name, text)
+
+
+def _memory(_name: str, text: str) -> int:
+    from anystar_batch.parsing import parse_memory
+
+    return parse_memory(text)
+
+
+def _scales(_name: str, text: str) -> tuple[int, ...]:
+    from anystar_batch.parsing import parse_scales
+
+    return parse_scales(text)
+
+
+def _measures(_name: str, text: str) -> tuple[str, ...]:
+    from anystar_batch.parsing import parse_measures
+
+    return parse_measures(text)
+
+
+def _quantity_text(size: Quantity) -> str:
+    return size.exact
+
+
+def _comma_text(values: Iterable[object]) -> str:
+    return ",".join(map(str, values))
+
+
+def _model_text(name: str) -> str:
+    """A model by name, or its folder as everybody finds it."""
+    from pathlib import Path
+
+    from anystar_batch.network.model import bundled_models
+
+    is_folder = name not in bundled_models() and Path(name).is_dir()
+    return str(Path(name).absolute()) if is_folder else name
+
+
+SEGMENT = (
+    Option("label", str, "anystar", WRITE, "Name of the label.", field="label"),
+    Option(
+        "output",
+        str,
+        None,
+        WRITE,
+        "Write everything here, not into the images.",
+        metavar="DIR",
+        field="output",
+        read=_absolute,
+    ),
+    Option(
+        "stats",
+        str,
+        None,
+        WRITE,
+        "Table of a single image or plate: .csv or .parquet.",
+        metavar="FILE",
+        field="stats",
+        read=_absolute,
+        in_sweep=False,
+    ),
+    Option(
+        "model",
+        str,
+        "anystar-mix",
+        WHAT,
+        "Bundled model, or a StarDist-3D folder.",
+        completion="models",
+        field="model",
+        text=_model_text,
+    ),
+    Option(
+        "channel",
+        str,
+        "0",
+        WHAT,
+        "Channel to segment: index or name.",
+        completion="channels",
+        is_bare=True,
+        field="result.channel",
+    ),
+    Option(
+        "time",
+        str,
+        "all",
+        WHAT,
+        "Times to segment: all, 3, or 0,2,5-8.",
+        is_bare=True,
+        is_list=True,
+        field="result.time",
+    ),
+    Option(
+        "reference_time",
+        int,
+        None,
+        WHAT,
+        "Segment this time only; measure its objects at every --time.",
+        metavar="T",
+        field="result.reference_time",
+    ),
+    Option(
+        "diameter",
+        str,
+        None,
+        SIZE,
+        "Typical object: 12um, or 9px in the plane. Default: probed.",
+        field="result.diameter",
+        read=_diameter,
+        text=_quantity_text,
+    ),
+    Option(
+        "scales",
+        str,
+        "1",
+        SIZE,
+        "1,2 also looks for objects twice as large (--diameter: the small).",
+        is_list=True,
+        field="result.scales",
+        read=_scales,
+        text=_comma_text,
+    ),
+    Option(
+        "voxel_size",
+        float,
+        None,
+        SIZE,
+        "Level-0 voxel in um, instead of the image's.",
+        count=3,
+        metavar="Z Y X",
+        field="result.voxel_size",
+        text=list,
+    ),
+    Option(
+        "prob_thresh",
+        float,
+        None,
+        KEEP,
+        "Least object probability. Default: the model's.",
+        field="result.prob_thresh",
+    ),
+    Option(
+        "nms_thresh",
+        float,
+        None,
+        KEEP,
+        "Largest shared volume. Default: the model's.",
+        field="result.nms_thresh",
+    ),
+    Option(
+        "min_volume",
+        str,
+        None,
+        KEEP,
+        "Remove smaller objects: 500 (um3), or 120px (level-0 voxels).",
+        metavar="VOLUME",
+        is_bare=True,
+        field="result.filters.min_volume",
+        read=_volume,
+        text=_quantity_text,
+    ),
+    Option(
+        "max_volume",
+        str,
+        None,
+        KEEP,
+        "Remove larger objects.",
+        metavar="VOLUME",
+        is_bare=True,
+        field="result.filters.max_volume",
+        read=_volume,
+        text=_quantity_text,
+    ),
+    Option(
+        "min_prob",
+        float,
+        None,
+        KEEP,
+        "Remove objects less probable; unlike --prob-thresh after suppression.",
+        field="result.filters.min_prob",
+    ),
+    Option(
+        "min_contrast",
+        float,
+        None,
+        KEEP,
+        "Remove objects less unlike their surroundings, in standard deviations.",
+        field="result.filters.min_contrast",
+    ),
+    Option(
+        "min_regularity",
+        float,
+        None,
+        KEEP,
+        "Remove objects that fill less of their convex hull, 0 to 1.",
+        field="result.filters.min_regularity",
+    ),
+    Option(
+        "measure",
+        str,
+        "",
+        WRITE,
+        "Further columns: solidity,sphericity,surface,feret.",
+        completion="measures",
+        is_list=True,
+        field="result.measure",
+        read=_measures,
+        text=_comma_text,
+    ),
+    Option(
+        "tile",
+        int,
+        None,
+        RUN,
+        "Core edge of a network tile, working voxels.",
+        field="result.tile",
+    ),
+    Option(
+        "precision",
+        str,
+        "auto",
+        RUN,
+        "Of the network: float32, bfloat16, or auto: what is fast here.",
+        completion="precisions",
+        field="result.precision",
+    ),
+    Option(
+        "backend",
+        str,
+        "tensorflow",
+        RUN,
+        "Of the network: tensorflow or jax.",
+        completion="backends",
+        field="result.backend",
+    ),
+    Option(
+        "block_shape",
+        int,
+        None,
+        RUN,
+        "Block of work in level-0 voxels. No effect on results.",
+        count=3,
+        metavar="Z Y X",
+        field="run.block_shape",
+        text=list,
+    ),
+    Option(
+        "memory",
+        str,
+        None,
+        RUN,
+        "Memory of all processes, e.g. 4GB. Default: 80 % of free.",
+        field="run.memory",
+        read=_memory,
+        text="{}B".format,
+    ),
+    Option(
+        "workers",
+        int,
+        None,
+        RUN,
+        "Processes; default one per GPU and per four cores, as memory allows.",
+        field="run.workers",
+    ),
+    Option(
+        "scheduler",
+        str,
+        None,
+        RUN,
+        "Running Dask cluster that does the work.",
+        metavar="ADDRESS|FILE",
+        field="run.scheduler",
+    ),
+    Option(
+        "work_dir",
+        str,
+        None,
+        RUN,
+        "Place for ledger and intermediate files.",
+        metavar="DIR",
+        field="run.work_dir",
+        read=_absolute,
+    ),
+    Option(
+        "table",
+        bool,
+        False,
+        WRITE,
+        "Put the table into the image too, for ngio and Fractal.",
+        flags=("--table/--no-table",),
+        field="run.table",
+    ),
+    Option(
+        "overwrite",
+        bool,
+        False,
+        WRITE,
+        "Replace a published label once done.",
+        flags=("--overwrite/--no-overwrite",),
+        field="run.overwrite",
+        is_kept=False,
+    ),
+    Option(
+        "restart",
+        bool,
+        False,
+        RUN,
+        "Throw away what an unfinished run left.",
+        flags=("--restart/--no-restart",),
+        field="run.restart",
+        is_kept=False,
+        in_sweep=False,
+    ),
+    Option(
+        "no_report",
+        bool,
+        False,
+        WRITE,
+        "Leave out the page that shows the result.",
+        flags=("--no-report/--report",),
+        field="run.report",
+        read=lambda _name, is_left_out: not is_left_out,
+        text=lambda is_written: not is_written,
+    ),
+)
+"""What `segment` and `anystar_batch.segment` take, and `sweep` most of it."""
+
+SWEEP = (
+    Option("pattern", str, "*.ome.zarr", WHAT, "Names of the directories that are images."),
+    Option(
+        "max_hours",
+        float,
+        None,
+        RUN,
+        "Stop between blocks after so long; the next continues.",
+        metavar="H",
+    ),
+    Option(
+        "settle",
+        str,
+        "15min",
+        WHAT,
+        "Leave images with a file younger than this: 90s, 2h.",
+        metavar="TIME",
+    ),
+)
+"""What `sweep` takes besides."""
+
+SCREEN = (
+    Option(
+        "fail_on_warning",
+        bool,
+        False,
+        CHECKS,
+        "Exit 3 if published with warnings.",
+        flags=("--fail-on-warning/--no-fail-on-warning",),
+    ),
+    Option("dry_run", bool, False, CHECKS, "Print the plan; write nothing.", flags=("--dry-run",)),
+    Option("as_json", bool, False, CHECKS, "One JSON object an image.", flags=("--json",)),
+    Option("log_file", str, None, CHECKS, "Write a detailed log here.", metavar="F"),
+    Option("quiet", bool, False, CHECKS, "Warnings and errors only.", flags=("-q", "--quiet")),
+    Option(
+        "verbose",
+        bool,
+        False,
+        CHECKS,
+        "Plain lines, also on a terminal.",
+        flags=("-v", "--verbose"),
+    ),
+)
+"""What concerns the screen and how a command ends; not the result, and not Python."""
+
+
+def named(name: str) -> Option:
+    """Return an option by its name.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    """
+    return {option.name: option for option in (*SEGMENT, *SWEEP, *SCREEN)}[name]
 
 
 def checked(
@@ -91,157 +561,84 @@ def checked(
     ConfigError
         If a key is no option or is given twice, or a value is of another type.
     """
-    known = {option.key: option for option in options}
-    found: dict[str, object] = {}
+    by_key = {option.key: option for option in options}
+    values: dict[str, object] = {}
     for given, value in document.items():
-        option = known.get(given.replace("_", "-"))
+        option = by_key.get(given.replace("_", "-"))
         if option is None:
             section = "; options stand alone, without sections" if isinstance(value, dict) else ""
-            near = did_you_mean(given.replace("_", "-"), known)
+            near = did_you_mean(given.replace("_", "-"), by_key)
             message = f"{place}: {given!r} is no option of this command{section}{near}"
             raise ConfigError(message)
-        if option.name in found:
+        if option.name in values:
             message = f"{place}: {option.key!r} is given twice, with '-' and with '_'; drop one"
             raise ConfigError(message)
-        found[option.name] = _value(option, value, f"{place}: {given}")
-    return found
+        values[option.name] = option.taken(value, f"{place}: {given}")
+    return values
 
 
-def _value(option: Option, value: object, place: str) -> object:
-    """The value as the command line gives it."""
-    items = list(value) if isinstance(value, list | tuple) else None
-    if option.count > 1:
-        if items is not None and len(items) == option.count and all(_is(v, option) for v in items):
-            return tuple(items)
-    elif _is(value, option):
-        return value
-    elif option.name in LISTS and items is not None and all(_is_word(v) for v in items):
-        return ",".join(map(str, items))
-    elif option.name in BARE and _is_number(value):
-        return str(value)
-    message = f"{place}: got {shorten(repr(value))}; expected {option.words}"
-    raise ConfigError(message)
+def segment_config(values: Mapping[str, Any], image: str) -> SegmentConfig:
+    """Return what options ask of an image.
 
+    Parameters
+    ----------
+    values : mapping
+        Of options of `SEGMENT` by name, as typed; what is not there has its default.
+    image : str
+        Its path.
 
-def _is(value: object, option: Option) -> bool:
-    if option.kind is float:
-        return _is_number(value)
-    # In Python, true is a whole number.
-    return isinstance(value, option.kind) and (option.kind is bool or not isinstance(value, bool))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_word(value: object) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """What a user chose of the options above, as typed; `segment_config` checks it.
-
-    Parameters are the options of the same names.
+    Raises
+    ------
+    ConfigError
+        If an option has a value that cannot be used.
     """
+    from anystar_batch.config import SegmentConfig
 
-    label: str
-    output: str | None
-    channel: str
-    time: str
-    diameter: str | None
-    scales: str
-    voxel_size: tuple[float, float, float] | None
-    prob_thresh: float | None
-    nms_thresh: float | None
-    min_volume: str | None
-    max_volume: str | None
-    min_prob: float | None
-    min_contrast: float | None
-    min_regularity: float | None
-    model: str
-    tile: int | None
-    precision: str
-    backend: str
-    block_shape: tuple[int, int, int] | None
-    memory: str | None
-    workers: int | None
-    scheduler: str | None
-    work_dir: str | None
-    overwrite: bool
-    no_report: bool
-    restart: bool = False
-    reference_time: int | None = None
-    measure: str = ""
-    table: bool = False
+    tree: dict[str, Any] = {}
+    for option in SEGMENT:
+        value = values.get(option.name, option.default)
+        if value is not None and option.read is not None:
+            value = option.read(f"--{option.key}", value)
+        *groups, leaf = option.field.split(".")
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+        branch[leaf] = value
+    config: SegmentConfig = _filled(SegmentConfig(image=image), tree)
+    return config
 
-    def segment_config(self, image: str) -> SegmentConfig:
-        """Return what is wanted of an image.
 
-        Parameters
-        ----------
-        image : str
-            Its path.
+def _filled(config: Any, tree: Mapping[str, Any]) -> Any:  # noqa: ANN401  (our dataclasses)
+    """A copy of a config with other values; what are mappings there are configs here."""
+    inner = {
+        name: _filled(getattr(config, name), value) if isinstance(value, dict) else value
+        for name, value in tree.items()
+    }
+    return replace(config, **inner)
 
-        Raises
-        ------
-        ConfigError
-            If an option has a value that cannot be used.
-        """
-        from anystar_batch.address import absolute  # noqa: PLC0415
-        from anystar_batch.config import SegmentConfig  # noqa: PLC0415
 
-        return SegmentConfig(
-            image=image,
-            label=self.label,
-            output=None if self.output is None else absolute(self.output),
-            model=self.model,
-            result=self._result(),
-            run=self._run(),
-        )
+def typed_options(config: SegmentConfig, decided: Mapping[str, object]) -> dict[str, object]:
+    """Return the options that ask for a config, by name, as they are typed.
 
-    def _result(self) -> ResultConfig:
-        from anystar_batch import config as c  # noqa: PLC0415
-        from anystar_batch import parsing as p  # noqa: PLC0415
-        from anystar_batch.config import Filters  # noqa: PLC0415
-        from anystar_batch.parsing import parse_volume  # noqa: PLC0415
+    Parameters
+    ----------
+    config : SegmentConfig
+        What was asked for.
+    decided : mapping
+        Values by name of what was decided where nothing was asked for; they win.
 
-        least, most = self.min_volume, self.max_volume
-        return c.ResultConfig(
-            channel=self.channel,
-            time=self.time,
-            diameter=None if self.diameter is None else p.parse_diameter(self.diameter),
-            voxel_size=self.voxel_size,
-            prob_thresh=self.prob_thresh,
-            nms_thresh=self.nms_thresh,
-            tile=self.tile,
-            scales=p.parse_scales(self.scales),
-            precision=self.precision,
-            backend=self.backend,
-            reference_time=self.reference_time,
-            measure=p.parse_measures(self.measure),
-            filters=Filters(
-                min_volume=None if least is None else parse_volume("--min-volume", least),
-                max_volume=None if most is None else parse_volume("--max-volume", most),
-                min_prob=self.min_prob,
-                min_contrast=self.min_contrast,
-                min_regularity=self.min_regularity,
-            ),
-        )
-
-    def _run(self) -> RunConfig:
-        from anystar_batch import config as c  # noqa: PLC0415
-        from anystar_batch import parsing as p  # noqa: PLC0415
-        from anystar_batch.address import absolute  # noqa: PLC0415
-
-        return c.RunConfig(
-            block_shape=self.block_shape,
-            memory=None if self.memory is None else p.parse_memory(self.memory),
-            workers=self.workers,
-            scheduler=self.scheduler,
-            work_dir=None if self.work_dir is None else absolute(self.work_dir),
-            overwrite=self.overwrite,
-            restart=self.restart,
-            table=self.table,
-            report=not self.no_report,
-        )
+    Returns
+    -------
+    dict
+        Text, numbers, lists and booleans, in the order of `SEGMENT`; what is not there has its
+        default, or speaks of what lay there before (`Option.is_kept`).
+    """
+    options: dict[str, object] = {}
+    for option in SEGMENT:
+        value: Any = config
+        for step in option.field.split("."):
+            value = getattr(value, step)
+        value = decided.get(option.name, value)
+        if value is not None and option.is_kept:
+            options[option.name] = value if option.text is None else option.text(value)
+    return options

@@ -9,7 +9,8 @@
     tables     is a table of ten million rows written in bounded memory?
     chaos      disturbed runs: does anything get lost?
 
-The other benches are modules: `bench.stars`, `bench.context`, `bench.quality`, `bench.training`.
+The other benches are modules: `bench.stars`, `bench.context`, `bench.quality`,
+`bench.training`; `bench.options` writes `docs/options.md`.
 """
 
 from __future__ import annotations

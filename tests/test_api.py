@@ -15,14 +15,11 @@ from anystar_batch.cli.segment import segment as command
 from anystar_batch.engine import engines
 from anystar_batch.errors import ConfigError, ImageError, OutputExistsError
 from anystar_batch.events import BlockDone
-from anystar_batch.options import options_of
+from anystar_batch.options import SCREEN
 from anystar_batch.pipeline import run_record, segment
 from tests.support import tiny_volume
 from tests.support.checkout import ROOT
 from tests.support.fakes import TruthPredictor
-
-SCREEN = {"fail_on_warning", "dry_run", "as_json", "log_file", "quiet", "verbose"}
-"""Options that concern what is printed, and how the command ends."""
 
 
 @pytest.fixture
@@ -36,7 +33,8 @@ def fake(monkeypatch):
 def test_it_has_the_words_of_the_command_with_their_defaults():
     mine = inspect.signature(anystar_batch.segment).parameters
     theirs = inspect.signature(command).parameters
-    assert set(mine) - {"image", "on_event"} == {o.name for o in options_of(command)} - SCREEN
+    names = {o.name for o in command.options} - {o.name for o in SCREEN}
+    assert set(mine) - {"image", "on_event"} == names
     for name in set(mine) - {"image", "on_event"}:
         assert mine[name].default == theirs[name].default, name
 

@@ -16,6 +16,7 @@ from anystar_batch import cli
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.geometry import Box
 from bench.__main__ import PARTS
+from bench.options import page
 from tests.pipeline.test_plate_table import make_plate
 from tests.support import tiny_volume
 from tests.support.checkout import ROOT
@@ -149,3 +150,8 @@ def test_the_site_builds(tmp_path):
     assert pages == {page.stem for page in (ROOT / "docs").glob("*.md")}
     nav = (ROOT / "mkdocs.yml").read_text()
     assert all(f" {page.name}" in nav for page in (ROOT / "docs").glob("*.md"))
+
+
+def test_the_page_of_options_is_what_is_declared():
+    written = (ROOT / "docs" / "options.md").read_text()
+    assert written == page(), "python -m bench.options > docs/options.md"

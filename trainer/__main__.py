@@ -149,7 +149,13 @@ def run_config(options: argparse.Namespace) -> TrainConfig:
 
 
 def saved_config(run: Path) -> TrainConfig:
-    """Return the config of a run that was begun."""
+    """Return the config of a run that was begun.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds no run.
+    """
     path = run / "train.json"
     if not path.exists():
         message = f"trainer: {run} holds no run (no train.json); train first"

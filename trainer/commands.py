@@ -87,7 +87,13 @@ def resize(options: argparse.Namespace) -> None:
 
 
 def phantom(options: argparse.Namespace) -> None:
-    """Write a synthetic OME-Zarr with its truth."""
+    """Write a synthetic OME-Zarr with its truth.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such density.
+    """
     from trainer.synthesis.phantom import DENSITIES, Phantom  # noqa: PLC0415
     from trainer.synthesis.phantom_zarr import write  # noqa: PLC0415
 

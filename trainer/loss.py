@@ -93,8 +93,13 @@ def minus_log_iou(target: Any, dist: Any) -> Any:  # noqa: ANN401  (tensors of a
     Notes
     -----
     A body with surface r(u) has the volume 1/3 times the integral of r^3 over the directions u; of
-    intersection and union of two, r is the smaller and the larger one. Compare PolarMask
-    (arXiv 1909.13226), which takes r to the power 1.
+    intersection and union of two, r is the smaller and the larger one. PolarMask takes r to the
+    power 1.
+
+    References
+    ----------
+    Xie et al., PolarMask: Single Shot Instance Segmentation with Polar Representation, CVPR 2020,
+    arXiv:1909.13226.
     """
     import keras  # noqa: PLC0415
 

@@ -150,7 +150,14 @@ def kind_of(error: BaseException) -> type[ImageError]:
 
 
 def read_object(path: str | Path) -> JSON | None:
-    """Read a JSON object, None if there is no such file."""
+    """Read a JSON object, None if there is no such file.
+
+    Raises
+    ------
+    ImageError
+        If it is there and cannot be read, or is no JSON object; `DataError` of it where that may
+        pass.
+    """
     try:
         data = files.read_bytes(path, MOST_BYTES)
         document = None if data is None else json.loads(data)
@@ -249,7 +256,15 @@ def _beside(place: Path) -> list[str]:
 
 
 def write_attributes(path: str, zarr_format: Literal[2, 3], attributes: JSON) -> None:
-    """Create a group with these attributes, or replace those of an existing one, atomically."""
+    """Create a group with these attributes, or replace those of an existing one, atomically.
+
+    Raises
+    ------
+    OutputError
+        If the place cannot be written.
+    ImageError
+        If a group is there whose metadata cannot be read.
+    """
     try:
         files.make_folder(path)
     except OSError as error:

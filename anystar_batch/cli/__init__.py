@@ -1,8 +1,12 @@
 """What the user types: options become a config, the pipeline runs, the result is printed.
 
 stdout carries the result, stderr everything else. Heavy imports wait until they are needed, so that
-`--help` answers at once. One module a command, or a few of a kind; `options` declares what several
-share, `screen` prints and ends.
+`--help` answers at once.
+
+In the order in which a command passes them: `completion` (what TAB offers), `parameters` (options
+as Typer takes them), `config_file` (the same from a file); the commands: `segment`, `sweep`, and in
+`commands` the shorter ones; `progress` (bars and the log) with `pace` (how fast, how long still);
+`screen` (prints the result, and ends).
 
 Exit codes: 0 done or nothing to do; 1 something failed (nothing of it is published, a rerun
 resumes); 2 wrong usage or input; 3 published, with warnings made fatal; 75 locked or out of time;

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anystar_batch.cli import options as o
+from anystar_batch.cli import completion
+from anystar_batch.cli.parameters import AsJson, Backend, Model, Precision, Quiet
 from anystar_batch.cli.screen import (
     DONE,
     FAILED,
@@ -32,8 +33,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from anystar_batch.cli import completion
-
 COLUMNS = (
     ("tp", "TP"),
     ("fp", "FP"),
@@ -51,10 +50,10 @@ COLUMNS = (
 
 def info(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="OME-Zarr image or plate.")],
-    as_json: o.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what an image is, or each field of a plate: axes, levels, voxel sizes, labels."""
-    from anystar_batch.pipeline.info import describe, describe_text, field_text  # noqa: PLC0415
+    from anystar_batch.pipeline.info import describe, describe_text, field_text
 
     code = DONE
     try:
@@ -85,10 +84,10 @@ def evaluate(  # noqa: PLR0913  (one parameter an option)
         typer.Option(metavar="Z Y X", help="Box read at once, voxels. No effect on results."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    quiet: o.Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score the objects of LABELS against those of TRUTH: counts, IoU matches, volumes."""
-    from anystar_batch.pipeline import evaluate as e  # noqa: PLC0415
+    from anystar_batch.pipeline import evaluate as e
 
     start_log(None)
     progress = listener(quiet=quiet, verbose=False)
@@ -107,7 +106,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model.")] = False,
 ) -> None:
     """List the bundled models."""
-    from anystar_batch.network.model import bundled_models, load_model  # noqa: PLC0415
+    from anystar_batch.network.model import bundled_models, load_model
 
     try:
         found = [load_model(name) for name in bundled_models()]
@@ -142,7 +141,7 @@ def demo(
     ] = Path("demo"),
 ) -> None:
     """Segment a small volume that ships with a dependency, and draw what was found."""
-    from anystar_batch.pipeline.demo import run_demo  # noqa: PLC0415
+    from anystar_batch.pipeline.demo import run_demo
 
     start_log(None)
     progress = listener(quiet=False, verbose=False)
@@ -162,14 +161,14 @@ def selftest(
         Path | None,
         typer.Option(metavar="DIR", help="New folder for phantom and results; else thrown away."),
     ] = None,
-    model: o.Model = "anystar-mix",
-    precision: o.Precision = "auto",
-    backend: o.Backend = "tensorflow",
+    model: Model = "anystar-mix",
+    precision: Precision = "auto",
+    backend: Backend = "tensorflow",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    quiet: o.Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Segment a phantom with known truth, in one block and in many; exit 1 if anything is off."""
-    from anystar_batch.pipeline.selftest import run_selftest  # noqa: PLC0415
+    from anystar_batch.pipeline.selftest import run_selftest
 
     start_log(None)
     progress = listener(quiet=quiet, verbose=False)
@@ -222,10 +221,10 @@ def view(
     screenshot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a PNG of the window, and end.")
     ] = None,
-    quiet: o.Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show IMAGE and its labels in napari, whatever their size."""
-    from anystar_batch.report.viewer import layers, window  # noqa: PLC0415
+    from anystar_batch.report.viewer import layers, window
 
     try:
         window.check_viewer()

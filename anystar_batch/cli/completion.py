@@ -13,26 +13,23 @@ import typer
 from anystar_batch.errors import AnyStarBatchError
 
 
-def one_of(name: str) -> Callable[[], list[str]]:
-    """Return a completion from a tuple of names in `config`.
+def precisions() -> list[str]:
+    """Return the precisions of the network."""
+    from anystar_batch.config import PRECISIONS
 
-    Parameters
-    ----------
-    name : str
-        Of the tuple.
-    """
+    return list(PRECISIONS)
 
-    def complete() -> list[str]:
-        from anystar_batch import config  # noqa: PLC0415
 
-        return list(getattr(config, name))
+def backends() -> list[str]:
+    """Return what the network may run under."""
+    from anystar_batch.config import BACKENDS
 
-    return complete
+    return list(BACKENDS)
 
 
 def measures(incomplete: str) -> list[str]:
     """Return measures that go on with a list of them."""
-    from anystar_batch.parsing import MEASURES  # noqa: PLC0415
+    from anystar_batch.parsing import MEASURES
 
     before, comma, _ = incomplete.rpartition(",")
     return [f"{before}{comma}{one}" for one in MEASURES if one not in before.split(",")]
@@ -40,15 +37,15 @@ def measures(incomplete: str) -> list[str]:
 
 def models() -> list[str]:
     """Return the bundled models."""
-    from anystar_batch.network.model import bundled_models  # noqa: PLC0415
+    from anystar_batch.network.model import bundled_models
 
     return list(bundled_models())
 
 
 def channels(context: typer.Context) -> list[str]:
     """Return the channels of the first image that is named."""
-    from anystar_batch.archive.discovery import find_images  # noqa: PLC0415
-    from anystar_batch.archive.images import read_image  # noqa: PLC0415
+    from anystar_batch.archive.discovery import find_images
+    from anystar_batch.archive.images import read_image
 
     return _of_image(
         context,
@@ -58,14 +55,14 @@ def channels(context: typer.Context) -> list[str]:
 
 def labels(context: typer.Context) -> list[str]:
     """Return the labels of the image that is named."""
-    from anystar_batch.archive.label_list import existing_labels  # noqa: PLC0415
+    from anystar_batch.archive.label_list import existing_labels
 
     return _of_image(context, lambda path: list(existing_labels(path)))
 
 
 def _of_image(context: typer.Context, names: Callable[[str], list[str]]) -> list[str]:
     """Names that the metadata of a local image hold; none of a remote one, which takes its time."""
-    from anystar_batch.address import is_remote, normal  # noqa: PLC0415
+    from anystar_batch.address import is_remote, normal
 
     # While the line is not whole, the images of `segment` are still among what was not parsed.
     named = context.params.get("images") or [context.params.get("image")]

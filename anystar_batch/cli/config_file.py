@@ -1,13 +1,11 @@
 """`--config run.toml`: options from a file, below what the command line says.
 
-The file is flat TOML; a key is an option's name, with `-` or `_`. What the options of a command are
-is read off its signature, so that a new option can be written in a file at once. Click takes the
-values as defaults: whatever is typed wins, and both go through the same checks.
+The file is flat TOML; a key is an option's name, with `-` or `_`. Click takes the values as
+defaults: whatever is typed wins, and both go through the same checks.
 """
 
 from __future__ import annotations
 
-import inspect
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +14,7 @@ import typer
 
 from anystar_batch.cli.screen import report
 from anystar_batch.errors import ConfigError, shorten
-from anystar_batch.options import checked, options_of
+from anystar_batch.options import RUN, checked
 
 
 def read_document(path: Path) -> dict[str, object]:
@@ -39,12 +37,18 @@ def read_document(path: Path) -> dict[str, object]:
 
 
 def take_config(context: typer.Context, value: Path | None) -> Path | None:
-    """Let click take what a file says where the command line is silent; for `--config`."""
+    """Let click take what a file says where the command line is silent; for `--config`.
+
+    Raises
+    ------
+    typer.Exit
+        If the file cannot be read, or says what is no option or no value of one.
+    """
     if value is None or context.resilient_parsing:
         return value
     command: Any = context.command
     try:
-        options = options_of(inspect.unwrap(command.callback))
+        options = command.callback.options  # `parameters.takes` has put them there
         context.default_map = checked(read_document(value), options, f"--config: {value}")
     except ConfigError as error:
         raise typer.Exit(report(error)) from None
@@ -59,5 +63,6 @@ ConfigFile = Annotated[
         callback=take_config,
         is_eager=True,
         help="Options from a TOML file; what is typed wins.",
+        rich_help_panel=RUN,
     ),
 ]

@@ -7,9 +7,9 @@ import errno
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -49,7 +49,13 @@ def interruptible(
     close: Callable[[], None],
     text: str = "interrupted; what was not published yet is continued by the same command",
 ) -> Iterator[None]:
-    """Say what Ctrl-C means, and exit as the shell expects."""
+    """Say what Ctrl-C means, and exit as the shell expects.
+
+    Raises
+    ------
+    typer.Exit
+        With `INTERRUPTED`, after Ctrl-C.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -93,10 +99,10 @@ def listener(*, quiet: bool, verbose: bool, is_here: bool = True) -> Listener:
     is_here : bool
         Whether this machine does the work: of others nobody knows the memory.
     """
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from anystar_batch.cli import progress  # noqa: PLC0415
-    from anystar_batch.engine.machine import used_memory  # noqa: PLC0415
+    from anystar_batch.cli import progress
+    from anystar_batch.engine.machine import used_memory
 
     memory = used_memory if is_here else None
 
@@ -144,8 +150,27 @@ def exit_code(error: Exception) -> int:
     return USAGE
 
 
+def start_screen(options: Mapping[str, Any]) -> None:
+    """Check how loud a command shall be, and start its log; options of `SCREEN` by name.
+
+    Raises
+    ------
+    typer.Exit
+        If quiet and verbose are both asked for, or the log cannot be written.
+    """
+    if options["quiet"] and options["verbose"]:
+        raise typer.Exit(report(ConfigError("-q and -v contradict each other; give one of them")))
+    start_log(options["log_file"])
+
+
 def start_log(log_file: str | None) -> None:
-    """Send the log to a file; without one, what listeners do not show is dropped."""
+    """Send the log to a file; without one, what listeners do not show is dropped.
+
+    Raises
+    ------
+    typer.Exit
+        If the file cannot be written.
+    """
     handler: logging.Handler = logging.NullHandler()
     if log_file is not None:
         try:
@@ -165,7 +190,7 @@ def start_log(log_file: str | None) -> None:
 
 def preview(config: SegmentConfig, *, as_json: bool) -> int:
     """Print what a run would do; return the exit code."""
-    from anystar_batch.pipeline import dry_run  # noqa: PLC0415
+    from anystar_batch.pipeline import dry_run
 
     found = dry_run.preview(config)
     is_here = config.run.scheduler is None
@@ -206,7 +231,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
 
 def _time_text(preview: Preview, *, is_here: bool) -> str:
     """How long the run will take, and by what that is told."""
-    from anystar_batch.cli.pace import duration  # noqa: PLC0415
+    from anystar_batch.cli.pace import duration
 
     known = preview.estimate
     if preview.status == "nothing to do":

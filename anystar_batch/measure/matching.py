@@ -103,7 +103,12 @@ class Score:
 
     @property
     def panoptic_quality(self) -> float:
-        """Sum of the matched pairs' IoU over TP + FP / 2 + FN / 2 (Kirillov et al., CVPR 2019)."""
+        """Sum of the matched pairs' IoU over TP + FP / 2 + FN / 2.
+
+        References
+        ----------
+        Kirillov et al., Panoptic Segmentation, CVPR 2019, arXiv:1801.00868.
+        """
         return _ratio(2.0 * float(self.ious.sum()), self.n_true + self.n_found)
 
     def to_json(self) -> dict[str, float]:

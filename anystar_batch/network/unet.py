@@ -213,7 +213,9 @@ def build(  # noqa: C901  (reads top to bottom, as the network runs)
 
     References
     ----------
-    Weigert et al., WACV 2020; Ronneberger et al., MICCAI 2015.
+    Weigert et al., Star-convex Polyhedra for 3D Object Detection and Segmentation in Microscopy,
+    WACV 2020, doi:10.1109/WACV45572.2020.9093435, arXiv:1908.03636. Ronneberger, Fischer
+    and Brox, U-Net, MICCAI 2015, doi:10.1007/978-3-319-24574-4_28, arXiv:1505.04597.
     """
     if precision not in PRECISIONS:
         message = f"network: got precision {precision!r}; expected one of {', '.join(PRECISIONS)}"

@@ -106,7 +106,13 @@ def write_example(path: Path, volume: NDArray[Any], voxel_um: ZYXFloat) -> None:
 
 
 def nuclei() -> NDArray[np.uint16]:
-    """Return StarDist's 3D test volume of nuclei, uint16 (31, 61, 57), no voxel size stated."""
+    """Return StarDist's 3D test volume of nuclei, uint16 (31, 61, 57), no voxel size stated.
+
+    Raises
+    ------
+    OutputError
+        If StarDist is not installed: its package holds the volume.
+    """
     spec = find_spec("stardist")
     if spec is None or spec.origin is None:  # a dependency: pip would have to be overruled
         message = "stardist is not installed; the demo's volume comes with it"

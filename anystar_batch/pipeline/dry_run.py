@@ -27,16 +27,14 @@ from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.files import nearest
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import block_threads, natural_workers, threads_per_worker
-from anystar_batch.engine.machine import available_memory
 from anystar_batch.errors import OutputExistsError
 from anystar_batch.events import Event, StageDone
 from anystar_batch.geometry import ZYX, grid_shape
-from anystar_batch.network.devices import gpu_names
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.pipeline import publish
 from anystar_batch.pipeline.outputs import Outputs, check_permissions
-from anystar_batch.pipeline.prepare import check_network, decide, request
+from anystar_batch.pipeline.prepare import check_network, decide, request, resources
 from anystar_batch.pipeline.run_record import NOTHING_TO_DO
 from anystar_batch.stages import predict
 from anystar_batch.stages.blocks import (
@@ -96,11 +94,11 @@ def preview(
 
     plan = decide(wanted, None, listen)
     spec = spec_of(wanted.source)
-    memory = config.run.memory if config.run.memory is not None else available_memory()
-    gpus = gpu_names(config.result.backend)
+    memory, gpus = resources(config)
     workers = config.run.workers or natural_workers(memory, len(gpus))
     unit = spec.write_unit_zyx(0)
-    shape = block_shape(config, plan, unit, memory, workers, block_threads(workers))
+    threads, asked = block_threads(workers), config.run.block_shape
+    shape = block_shape(plan, memory, workers, unit, threads, asked)
     groups = units_per_block(shape, plan.tiles.core, plan.lattice.scale)
     counts = plan.tiles.counts
     sizes = [int(np.prod(info.shape, dtype=np.int64)) * 4 for info in spec.arrays]

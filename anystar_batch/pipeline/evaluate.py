@@ -23,7 +23,7 @@ from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.label_source import LabelSource, read_label_source
 from anystar_batch.archive.ngff import channel_index
 from anystar_batch.errors import ConfigError, ImageError
-from anystar_batch.events import BlockDone, Listener, Note, StageDone, StageStarted, ignore
+from anystar_batch.events import BlockDone, Listener, Note, StageStarted, ignore, timed_stage
 from anystar_batch.geometry import ZYX, ZYXFloat
 from anystar_batch.measure import matching
 from anystar_batch.parsing import parse_times
@@ -187,12 +187,10 @@ def evaluate(config: EvaluateConfig, listen: Listener = ignore) -> Evaluation:
     unit = labels.source.chunks_zyx(config.level)
     wanted = config.block_shape or BLOCK_SHAPE
     blocks = plan_blocks(shape, unit, units_per_block(wanted, unit))
-    listen(StageStarted("compare", len(blocks) * len(times)))
-    started = time.monotonic()
     pairs = _Pairs(labels, truth, config.level, channels)
-    overlaps = matching.pool(matching.merge(_tables(pairs, blocks, at, listen)) for at in times)
-    found = matching.scores(overlaps)
-    listen(StageDone("compare", time.monotonic() - started))
+    with timed_stage(listen, StageStarted("compare", len(blocks) * len(times))):
+        overlaps = matching.pool(matching.merge(_tables(pairs, blocks, at, listen)) for at in times)
+        found = matching.scores(overlaps)
     return Evaluation(
         labels=labels.path,
         truth=truth.path,

@@ -7,7 +7,7 @@ path from the outermost one, and its files lie beside that.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from anystar_batch.archive.nodes import read_node
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.measure.table_files import check_kind, is_parquet
-from anystar_batch.options import Chosen
+from anystar_batch.options import segment_config
 from anystar_batch.pipeline.outputs import output_paths
 
 
@@ -239,18 +239,16 @@ def _name(field: PlateField) -> str:
 
 
 def image_configs(
-    chosen: Chosen, images: list[str], stats: str | None
+    options: Mapping[str, object], images: list[str]
 ) -> tuple[list[SegmentConfig], list[Plate]]:
-    """Return what is wanted of every image; of a container one item a series, of a plate a field.
+    """Return what is asked of every image; of a container one item a series, of a plate a field.
 
     Parameters
     ----------
-    chosen : Chosen
-        The options.
+    options : mapping
+        Of `options.SEGMENT` by name, as typed.
     images : list of str
         Paths.
-    stats : str or None
-        Table of a single image, or of a single plate.
 
     Returns
     -------
@@ -263,18 +261,18 @@ def image_configs(
     ConfigError
         If an option has a value that cannot be used, or two images would write the same files.
     """
-    wanted = chosen.segment_config(images[0])
-    named = name_images(images, with_output=chosen.output is not None)
+    shared = segment_config(options, images[0])
+    table = shared.stats
+    named = name_images(images, with_output=shared.output is not None)
     is_plate = len(images) == 1 and named[0].of is not None
-    if stats is not None and len(named) > 1 and not is_plate:
+    if table is not None and len(named) > 1 and not is_plate:
         message = f"--stats names one table, but there are {len(named)} images; leave it out"
         raise ConfigError(message)
-    table = None if stats is None else absolute(stats)
     if table is not None:
         check_kind(table)
     configs = [
         replace(
-            wanted,
+            shared,
             image=one.path,
             home=one.home,
             stem=one.stem,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +12,12 @@ from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.ngff import ImageSource, channel_index
 from anystar_batch.config import SegmentConfig
-from anystar_batch.engine.engines import threads_per_worker
+from anystar_batch.engine.engines import Engine, open_engine, threads_per_worker
+from anystar_batch.engine.machine import available_memory
+from anystar_batch.engine.stop import Stop
 from anystar_batch.errors import ImageChangedError, ImageError, ModelError
 from anystar_batch.events import Listener, Note
-from anystar_batch.network.devices import natural_precision
+from anystar_batch.network.devices import gpu_names, natural_precision
 from anystar_batch.network.model import Model, load_model
 from anystar_batch.network.predictor import KerasFactory, PredictorFactory, extra_of
 from anystar_batch.network.unet import PRECISIONS
@@ -193,6 +197,43 @@ def _settled(
     ]
     begun = publish.fingerprints(outputs, with_label=not config.run.overwrite)
     return next((parts for parts in either if fingerprint(parts) in begun), either[0])
+
+
+def resources(config: SegmentConfig) -> tuple[int, tuple[str, ...]]:
+    """Return the memory that all processes may take, bytes, and the GPUs that the network may use.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+    """
+    memory = config.run.memory
+    return available_memory() if memory is None else memory, tuple(gpu_names(config.result.backend))
+
+
+@contextlib.contextmanager
+def engine_for(config: SegmentConfig, stop: Stop | None = None) -> Iterator[Engine]:
+    """Run workers as a config asks for them, on this machine or on a cluster, while a block runs.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+        Of one image, or what is asked of all of them.
+    stop : Stop, optional
+        When to begin no further block.
+
+    Yields
+    ------
+    Engine
+
+    Raises
+    ------
+    ConfigError
+        If the memory is too small, or the cluster does not answer.
+    """
+    memory, gpus = resources(config)
+    run = config.run
+    with open_engine(run.workers, memory, stop, scheduler=run.scheduler, gpus=gpus) as engine:
+        yield engine
 
 
 def check_network(factory: PredictorFactory) -> None:

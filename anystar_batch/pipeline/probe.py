@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
-from anystar_batch.events import BlockDone, Listener, StageDone, StageStarted, ignore
+from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, timed_stage
 from anystar_batch.geometry import ZYX, Box, as_zyx
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
@@ -146,6 +146,11 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
     Returns
     -------
     Probe
+
+    Raises
+    ------
+    ConfigError
+        If the model has no known diameter.
     """
     if model.diameter is None:
         message = f"model {model.name} has no known diameter: nothing can be probed"
@@ -161,14 +166,12 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
         with suppress_error(ConfigError):
             voxel_um = factor * base
             plans.append((voxel_um, make_plan(reader, model, config, voxel_um * typical, limits)))
-    started = clock.perf_counter()
-    on_event(StageStarted("probe", len(plans)))
     trials: list[Trial] = []
-    for voxel_um, plan in plans:
-        began = clock.perf_counter()
-        trials.append(_trial(Work(plan, "", "", factory, threads), voxel_um))
-        on_event(BlockDone("probe", f"{voxel_um:.3g} um", clock.perf_counter() - began))
-    on_event(StageDone("probe", clock.perf_counter() - started))
+    with timed_stage(on_event, StageStarted("probe", len(plans))):
+        for voxel_um, plan in plans:
+            began = clock.perf_counter()
+            trials.append(_trial(Work(plan, "", "", factory, threads), voxel_um))
+            on_event(BlockDone("probe", f"{voxel_um:.3g} um", clock.perf_counter() - began))
     best = max(trials, key=lambda t: t.evidence, default=None)
     if best is None or best.objects == 0:
         return Probe(base * typical, tuple(trials), is_certain=False)

@@ -17,7 +17,6 @@ import json
 import logging
 import shutil
 import tempfile
-import time as clock
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -42,7 +41,7 @@ from anystar_batch.archive.storage.files import (
 from anystar_batch.archive.tables import write_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import OutputExistsError
-from anystar_batch.events import Listener, Note, StageDone, StageStarted
+from anystar_batch.events import Listener, Note, StageStarted, timed_stage
 from anystar_batch.measure.table_files import courses_path
 from anystar_batch.pipeline.outputs import Outputs
 from anystar_batch.report.findings import gather
@@ -285,18 +284,16 @@ def write_report(config: SegmentConfig, outputs: Outputs, fence: Fence, on_event
     on_event : callable
         Told of every warning, also of a page that could not be written.
     """
-    on_event(StageStarted("report", 1))
-    started = clock.perf_counter()
-    try:
-        _write_report(config, outputs, fence, on_event)
-    except Exception as error:  # the result is published: nothing may fail it now
-        logger.warning("report", exc_info=error)
-        text = (
-            f"the report could not be made ({type(error).__name__}: {error}); label and table are "
-            "published and not affected"
-        )
-        on_event(Note(text, is_warning=True))
-    on_event(StageDone("report", clock.perf_counter() - started))
+    with timed_stage(on_event, StageStarted("report", 1)):
+        try:
+            _write_report(config, outputs, fence, on_event)
+        except Exception as error:  # the result is published: nothing may fail it now
+            logger.warning("report", exc_info=error)
+            text = (
+                f"the report could not be made ({type(error).__name__}: {error}); label and table "
+                "are published and not affected"
+            )
+            on_event(Note(text, is_warning=True))
 
 
 def _write_report(

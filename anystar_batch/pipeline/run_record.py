@@ -17,7 +17,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import tomli_w
@@ -25,8 +24,7 @@ import tomli_w
 from anystar_batch import __version__
 from anystar_batch.config import SegmentConfig
 from anystar_batch.geometry import ZYX
-from anystar_batch.network.model import bundled_models
-from anystar_batch.parsing import Quantity
+from anystar_batch.options import typed_options
 from anystar_batch.stages.blocks import units_per_block
 from anystar_batch.stages.run import Run, instance_count, removed_counts
 
@@ -44,8 +42,8 @@ HEADER = (
     "# An option on the command line wins over its line here.\n"
 )
 
-NOT_KEPT = frozenset({"overwrite", "restart"})
-"""Options that speak of what lay there when the run began: whoever repeats it decides anew."""
+DECIDED = ("prob_thresh", "nms_thresh", "tile", "precision")
+"""Options that model or machine decide where they are not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +217,8 @@ def versions(backend: str) -> dict[str, str]:
     return found
 
 
-def effective_options(config: SegmentConfig, parts: Mapping[str, object]) -> dict[str, object]:
-    """Return the options of a run by the names of `cli.options.Chosen`, as they are typed.
+def effective_toml(config: SegmentConfig, parts: Mapping[str, object]) -> str:
+    """Return the options of a run as the text of a TOML file; see `options.typed_options`.
 
     Parameters
     ----------
@@ -228,63 +226,6 @@ def effective_options(config: SegmentConfig, parts: Mapping[str, object]) -> dic
         What was asked for.
     parts : mapping
         What the fingerprint was made of: what was decided where nothing was asked for.
-
-    Returns
-    -------
-    dict
-        Text, numbers, lists and booleans; what is not there has its default.
     """
-    wanted, run, filters = config.result, config.run, config.result.filters
-    options = {
-        "label": config.label,
-        "output": config.output,
-        "stats": config.stats,
-        "model": _model(config.model),
-        "channel": wanted.channel,
-        "time": wanted.time,
-        "reference_time": wanted.reference_time,
-        "diameter": _exact(wanted.diameter),
-        "scales": ",".join(map(str, wanted.scales)),
-        "voxel_size": None if wanted.voxel_size is None else list(wanted.voxel_size),
-        "prob_thresh": parts["prob_thresh"],
-        "nms_thresh": parts["nms_thresh"],
-        "min_volume": _exact(filters.min_volume),
-        "max_volume": _exact(filters.max_volume),
-        "min_prob": filters.min_prob,
-        "min_contrast": filters.min_contrast,
-        "min_regularity": filters.min_regularity,
-        "measure": ",".join(wanted.measure),
-        "tile": parts["tile"],
-        "precision": parts["precision"],
-        "backend": wanted.backend,
-        "block_shape": None if run.block_shape is None else list(run.block_shape),
-        "memory": None if run.memory is None else f"{run.memory}B",
-        "workers": run.workers,
-        "scheduler": run.scheduler,
-        "work_dir": run.work_dir,
-        "table": run.table,
-        "no_report": not run.report,
-    }
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def effective_toml(config: SegmentConfig, parts: Mapping[str, object]) -> str:
-    """Return the options of a run as the text of a TOML file; see `effective_options`.
-
-    Parameters
-    ----------
-    config : SegmentConfig
-    parts : mapping
-    """
-    options = effective_options(config, parts)
+    options = typed_options(config, {name: parts[name] for name in DECIDED})
     return HEADER + tomli_w.dumps({name.replace("_", "-"): v for name, v in options.items()})
-
-
-def _model(name: str) -> str:
-    """A model by name, or its folder as everybody finds it."""
-    is_folder = name not in bundled_models() and Path(name).is_dir()
-    return str(Path(name).absolute()) if is_folder else name
-
-
-def _exact(size: Quantity | None) -> str | None:
-    return None if size is None else size.exact

@@ -288,5 +288,6 @@ def _run(
     unit = spec_of(work.plan.source).write_unit_zyx(0)
     limits = [n for n in (config.run.memory, engine.memory) if n is not None]
     memory = min(limits) if limits else available_memory()
-    shape = block_shape(config, work.plan, unit, memory, engine.workers, engine.threads)
+    asked = config.run.block_shape
+    shape = block_shape(work.plan, memory, engine.workers, unit, engine.threads, asked)
     return Run(work, ledger, engine, on_event, shape)

@@ -17,6 +17,14 @@ period of its own.
 
 For the eye there are density and size against the distance to the nearest border (`nearness`), with
 the band that grids of the same step show which lie elsewhere.
+
+References
+----------
+Random shifts instead of a model of the points: Lotwick and Silverman, JRSS B 1982,
+doi:10.1111/j.2517-6161.1982.tb01221.x. The largest of several measures, with no further correction:
+Nichols and Holmes, Human Brain Mapping 2002, doi:10.1002/hbm.1058. A probability is never 0, as the
+true grid counts among the drawn ones: Phipson and Smyth, SAGMB 2010, doi:10.2202/1544-6115.1585,
+arXiv:1603.05766.
 """
 
 from __future__ import annotations

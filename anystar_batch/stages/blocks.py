@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import (
     ZYX,
@@ -159,50 +158,28 @@ def units_per_block(block_shape: ZYX, unit: ZYX, step: ZYXFloat = (1.0, 1.0, 1.0
 
 
 def block_shape(
-    config: SegmentConfig, plan: Plan, unit: ZYX, memory: int, workers: int, threads: int
+    plan: Plan,
+    memory: int,
+    workers: int,
+    unit: ZYX,
+    threads: int = 1,
+    asked: ZYX | None = None,
 ) -> ZYX:
-    """Return the wanted block, or the largest for which there is memory; raise if there is none.
+    """Return the block that was asked for, or the largest for which there is memory.
 
     Parameters
     ----------
-    config : SegmentConfig
     plan : Plan
-    unit : (z, y, x)
-        What one task must write whole, level-0 voxels.
     memory : int
         Bytes for all workers together.
     workers : int
         Processes.
-    threads : int
-        Blocks that a worker has at once.
-
-    Returns
-    -------
-    (z, y, x)
-        Level-0 voxels.
-
-    Raises
-    ------
-    ConfigError
-        If not even one tile and one unit fit into the memory.
-    """
-    largest = default_block_shape(plan, memory, workers, unit, threads)
-    return config.run.block_shape if config.run.block_shape is not None else largest
-
-
-def default_block_shape(plan: Plan, memory: int, workers: int, unit: ZYX, threads: int = 1) -> ZYX:
-    """Return the largest block that every worker's share of the memory holds.
-
-    Parameters
-    ----------
-    plan : Plan
-    memory : int
-        Bytes for all workers together.
-    workers : int
     unit : (z, y, x)
         What one task must write whole, level-0 voxels.
     threads : int
         Blocks that a worker has at once.
+    asked : (z, y, x), optional
+        `--block-shape`, level-0 voxels.
 
     Returns
     -------
@@ -232,9 +209,9 @@ def default_block_shape(plan: Plan, memory: int, workers: int, unit: ZYX, thread
     ]
     if fitting:
         edge = (many or fitting)[0]
-        return edge, edge, edge
+        return asked or (edge, edge, edge)
     if block_bytes(plan, unit) <= left:
-        return unit
+        return asked or unit
     needed = PROCESS_BYTES + network_bytes(plan) + waiting + threads * block_bytes(plan, unit)
     message = (
         f"memory: {share / 1e9:.1f} GB a worker ({memory / 1e9:.1f} GB for {workers}); a tile of "

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time as clock
 from collections.abc import Sequence
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.errors import ImageChangedError
-from anystar_batch.events import StageDone, StageStarted, ignore
+from anystar_batch.events import StageStarted, ignore, timed_stage
 from anystar_batch.geometry import ZYX, Box, grid_box
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.preprocess import tile_source
-from anystar_batch.stages.run import Run, parse_key
+from anystar_batch.stages.run import Run
 from anystar_batch.stages.sampling import _limits_level, _sample_boxes
+from anystar_batch.stages.task import parse_key
 
 
 def check_content(run: Run) -> None:
@@ -33,21 +33,20 @@ def check_content(run: Run) -> None:
     unit, shape = run.spec.write_unit_zyx(0), run.spec.shape_zyx(0)
     predicted, painted = run.ledger.entries("predict"), run.ledger.entries("paint")
     known = run.ledger.entry("plan", "")
-    started = clock.perf_counter()
-    tell = run.on_event if predicted else ignore
-    tell(StageStarted("check", 1))
-    if known is not None and known["content"] != limits_content(reader, plan.times, plan.channel):
-        raise ImageChangedError(_changed(plan, "where the intensity limits come from"))
-    for key, entry in predicted.items():
-        time, tile = parse_key(key)
-        if tile_content(plan, reader, time, tile) != entry["content"]:
-            raise ImageChangedError(_changed(plan, f"tile {key}"))
-    for key, entry in painted.items():
-        time, index = parse_key(key)
-        box = grid_box(index, unit, shape)
-        if unit_content(plan, reader, time, box) != entry["content"]:
-            raise ImageChangedError(_changed(plan, f"{box}, time {time}"))
-    tell(StageDone("check", clock.perf_counter() - started))
+    with timed_stage(run.on_event if predicted else ignore, StageStarted("check", 1)):
+        if known is not None and known["content"] != limits_content(
+            reader, plan.times, plan.channel
+        ):
+            raise ImageChangedError(_changed(plan, "where the intensity limits come from"))
+        for key, entry in predicted.items():
+            time, tile = parse_key(key)
+            if tile_content(plan, reader, time, tile) != entry["content"]:
+                raise ImageChangedError(_changed(plan, f"tile {key}"))
+        for key, entry in painted.items():
+            time, index = parse_key(key)
+            box = grid_box(index, unit, shape)
+            if unit_content(plan, reader, time, box) != entry["content"]:
+                raise ImageChangedError(_changed(plan, f"{box}, time {time}"))
 
 
 def _changed(plan: Plan, where: str) -> str:
@@ -74,7 +73,18 @@ def tile_content(plan: Plan, reader: ImageReader, time: int, tile: ZYX) -> str:
 
 
 def unit_content(plan: Plan, reader: ImageReader, time: int, box: Box) -> str:
-    """Return the digest of every chunk that measuring a box of level 0 reads: channels, times."""
+    """Return the digest of every chunk that measuring a box of level 0 reads.
+
+    Parameters
+    ----------
+    plan : Plan
+    reader : ImageReader
+        The image.
+    time : int
+        Time point; with it go those of `plan.course`.
+    box : Box
+        Level-0 voxels; of all channels.
+    """
     found: list[tuple[str, int, int | str]] = []
     for t in (time, *plan.course):
         for channel in range(plan.source.num_channels):

@@ -61,7 +61,13 @@ class OwnTask:
 
 
 def number_run(run: Run) -> None:
-    """Drop survivors that the filters remove or that own no voxel; number the rest by position."""
+    """Drop survivors that the filters remove or that own no voxel; number the rest by position.
+
+    Raises
+    ------
+    ImageError
+        If there are more instances than labels.
+    """
     reach = longest_ray(run)
     volume = Box.of_shape(run.plan.working.shape)
     times = [t for t in run.plan.times if run.ledger.entry("number", str(t)) is None]

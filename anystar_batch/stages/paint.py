@@ -38,7 +38,7 @@ from anystar_batch.stages.run import (
     slices,
     unit_blocks,
 )
-from anystar_batch.stages.task import Done, Work, model_rays, spec_of, unit_key
+from anystar_batch.stages.task import Done, Work, model_rays, piece_key, spec_of
 from anystar_batch.stages.workdir import Slice, file_name, load_instances, save_sums
 from anystar_batch.stars.polyhedra import bounding_boxes
 from anystar_batch.stars.raster import paint
@@ -81,7 +81,7 @@ def paint_run(run: Run) -> None:
     first = {time: first_label(run, time) for time in run.plan.times}
 
     def left(time: int, block: Block) -> tuple[ZYX, ...]:
-        return tuple(u for u in block.units if unit_key(time, u) not in done)
+        return tuple(u for u in block.units if piece_key(time, u) not in done)
 
     def task(time: int, block: Block) -> PaintTask:
         known = working_box(run.plan, block.box, reach)
@@ -122,7 +122,7 @@ def paint_block(task: PaintTask) -> Done:
     name = file_name(time, task.units, "npy")
     work.fence.check()
     noted = save_sums(Path(work.folder), name, task.units, parts)
-    entries = {unit_key(time, u): {"content": contents[u], **noted[u]} for u in task.units}
+    entries = {piece_key(time, u): {"content": contents[u], **noted[u]} for u in task.units}
     further = write_coarse(work, time, coarse, writer)
     return Done(entries, clock.perf_counter() - started, shown, further)
 

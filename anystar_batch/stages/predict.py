@@ -26,7 +26,7 @@ from anystar_batch.stages.image_identity import tile_content
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.preprocess import tile_image
 from anystar_batch.stages.run import Run, make_todo, run_tasks, tile_blocks
-from anystar_batch.stages.task import Done, Work, model_rays, tile_key
+from anystar_batch.stages.task import Done, Work, model_rays, piece_key
 from anystar_batch.stages.workdir import CANDIDATES, file_name, save_candidates
 from anystar_batch.stars.candidates import Candidates, is_storable, quantise
 from anystar_batch.stars.measures import contrasts
@@ -62,7 +62,7 @@ def predict_run(run: Run) -> None:
     done = run.ledger.entries("predict")
 
     def left(time: int, block: Block) -> tuple[ZYX, ...]:
-        return tuple(t for t in block.units if tile_key(time, t) not in done)
+        return tuple(t for t in block.units if piece_key(time, t) not in done)
 
     def task(time: int, block: Block) -> PredictTask:
         return PredictTask(run.work, time, block, left(time, block))
@@ -90,13 +90,13 @@ def predict_block(task: PredictTask) -> Done:
     if plan.filters.min_contrast is not None:
         kept = {t: with_contrasts(plan, reader, time, t, c) for t, c in kept.items()}
     folder = Path(work.folder) / CANDIDATES
-    parts = [(tile_key(time, t), kept[t], alive[t][1]) for t in task.tiles]
+    parts = [(piece_key(time, t), kept[t], alive[t][1]) for t in task.tiles]
     work.fence.check()
     slices = save_candidates(folder, file_name(time, task.tiles, "npy"), parts)
     entries: dict[str, dict[str, object]] = {}
     for tile in task.tiles:
-        piece = slices[tile_key(time, tile)]
-        entries[tile_key(time, tile)] = {
+        piece = slices[piece_key(time, tile)]
+        entries[piece_key(time, tile)] = {
             "file": piece.file,
             "start": piece.start,
             "stop": piece.stop,

@@ -19,7 +19,7 @@ from anystar_batch.geometry import ZYX, Box, grid_box, grid_range, grid_shape
 from anystar_batch.pyramid import downsample_mode, inner_box, level_factors, source_box
 from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.run import Run, make_todo, run_tasks, unit_blocks
-from anystar_batch.stages.task import Done, Work, spec_of, unit_key
+from anystar_batch.stages.task import Done, Work, piece_key, spec_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _pyramid_level(run: Run, level: int) -> None:
     done = run.ledger.entries(stage)
 
     def left(time: int, block: Block) -> tuple[ZYX, ...]:
-        return tuple(u for u in block.units if unit_key(time, u) not in done)
+        return tuple(u for u in block.units if piece_key(time, u) not in done)
 
     def task(time: int, block: Block) -> PyramidTask:
         return PyramidTask(run.work, time, level, block, left(time, block))
@@ -84,7 +84,7 @@ def pyramid_block(task: PyramidTask) -> Done:
         labels = writer.read_box(task.level - 1, task.time, source_box(box, factors, fine))
         task.work.fence.check()
         writer.write_box(task.level, task.time, box, downsample_mode(labels, box, factors, fine))
-        entries[unit_key(task.time, unit)] = {}
+        entries[piece_key(task.time, unit)] = {}
     return Done(entries, clock.perf_counter() - started, 0)
 
 
@@ -103,7 +103,7 @@ def write_coarse(
             if labels is not None:
                 work.fence.check()
                 writer.write_box(level, time, box, labels)
-                made[unit_key(time, unit)] = {}
+                made[piece_key(time, unit)] = {}
         if made:
             entries[pyramid_stage(level)] = made
     return entries

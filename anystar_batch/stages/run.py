@@ -7,7 +7,6 @@ or workers than it began with.
 from __future__ import annotations
 
 import math
-import time as clock
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +18,12 @@ from anystar_batch.archive.label_image import LabelSpec
 from anystar_batch.engine.attempts import Failure
 from anystar_batch.engine.engines import Engine
 from anystar_batch.errors import BlockError, LedgerMismatchError, OutOfTimeError
-from anystar_batch.events import BlockDone, BlockFailed, Listener, StageDone, StageStarted
-from anystar_batch.geometry import ZYX, Box, as_zyx
+from anystar_batch.events import BlockDone, BlockFailed, Listener, StageStarted, timed_stage
+from anystar_batch.geometry import ZYX, Box
 from anystar_batch.stages.blocks import Block, Blocks, plan_blocks, units_per_block
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.plan import Plan
-from anystar_batch.stages.task import Done, Owned, Work, spec_of, tile_key
+from anystar_batch.stages.task import Done, Owned, Work, piece_key, spec_of
 from anystar_batch.stages.workdir import Slice, slice_of
 
 OF_TILES = ("predict", "suppress", "own")
@@ -190,32 +189,39 @@ def run_tasks(
     -------
     list of (time, result)
         Of stage `own`; what other stages return is in the ledger.
+
+    Raises
+    ------
+    BlockError
+        If a task failed; all others were run, and are noted.
+    OutOfTimeError
+        If the engine was to stop before the last task began.
+    LostLockError
+        If this run may write no more.
     """
-    started = clock.perf_counter()
     # Tiles count in working voxels, people in those of level 0.
     zoom = math.prod(run.plan.lattice.scale) if stage in OF_TILES else 1.0
     before = _instances(run, stage)
-    run.on_event(StageStarted(stage, todo.count, todo.already, round(todo.voxels * zoom), before))
+    started = StageStarted(stage, todo.count, todo.already, round(todo.voxels * zoom), before)
     results: list[tuple[int, Result]] = []
     failed: list[tuple[str, Failure]] = []
     begun = 0
-    for task, result in run.engine.run(function, todo.tasks, needs_network=stage == "predict"):
-        begun += 1
-        name = f"{task.time}/{task.block.name}"
-        if isinstance(result, Failure):
-            run.work.fence.check()
-            failed.append((name, result))
-            run.on_event(BlockFailed(stage, name, result.reason))
-            continue
-        for part, entries in {stage: result.entries, **result.further}.items():
-            run.ledger.done(part, dict(entries))
-        if stage == "own":
-            results.append((task.time, result))
-        voxels = round(_voxels(task.block, len(result.entries)) * zoom)
-        run.on_event(BlockDone(stage, name, result.seconds, result.instances, voxels))
-    seconds = clock.perf_counter() - started
-    run.seconds[stage] = seconds
-    run.on_event(StageDone(stage, seconds))
+    with timed_stage(run.on_event, started) as elapsed:
+        for task, result in run.engine.run(function, todo.tasks, needs_network=stage == "predict"):
+            begun += 1
+            name = f"{task.time}/{task.block.name}"
+            if isinstance(result, Failure):
+                run.work.fence.check()
+                failed.append((name, result))
+                run.on_event(BlockFailed(stage, name, result.reason))
+                continue
+            for part, entries in {stage: result.entries, **result.further}.items():
+                run.ledger.done(part, dict(entries))
+            if stage == "own":
+                results.append((task.time, result))
+            voxels = round(_voxels(task.block, len(result.entries)) * zoom)
+            run.on_event(BlockDone(stage, name, result.seconds, result.instances, voxels))
+    run.seconds[stage] = elapsed.seconds
     if failed:
         names = ", ".join(name for name, _ in failed[:20])
         more = f" and {len(failed) - 20} more" if len(failed) > 20 else ""
@@ -255,21 +261,9 @@ def slices(run: Run, stage: str, time: int, box: Box) -> tuple[Slice, ...]:
     tiles = run.plan.tiles.tiles_near(box)
     found = []
     for tile in tiles:
-        entry = run.ledger.entry(stage, tile_key(time, tile))
+        entry = run.ledger.entry(stage, piece_key(time, tile))
         if entry is None:
-            message = f"tile {tile_key(time, tile)} is missing from the ledger; give --restart"
+            message = f"tile {piece_key(time, tile)} is missing from the ledger; give --restart"
             raise LedgerMismatchError(message)
         found.append(slice_of(entry))
     return tuple(piece for piece in found if piece.stop > piece.start)
-
-
-def parse_key(key: str) -> tuple[int, ZYX]:
-    """Return time and index of a piece from its name in the ledger: `tile_key` undone.
-
-    Examples
-    --------
-    >>> parse_key("0/1.3.2")
-    (0, (1, 3, 2))
-    """
-    time, _, index = key.partition("/")
-    return int(time), as_zyx(index.split("."))

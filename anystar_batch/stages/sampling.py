@@ -114,6 +114,11 @@ def reference_time(
         Channel that is segmented.
     known : mapping of int to (low, high) or None
         Limits of the selected times; at least one has contrast.
+
+    Raises
+    ------
+    ImageError
+        If no time has any contrast.
     """
     percentiles = (model.low_percentile, model.high_percentile)
     for time in range(reader.source.num_times):

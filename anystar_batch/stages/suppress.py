@@ -14,19 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from anystar_batch.events import BlockDone, StageDone, StageStarted, ignore
+from anystar_batch.events import BlockDone, StageStarted, ignore, timed_stage
 from anystar_batch.geometry import ZYX, Box, inside
 from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.run import (
     Run,
     longest_ray,
     make_todo,
-    parse_key,
     run_tasks,
     slices,
     tile_blocks,
 )
-from anystar_batch.stages.task import Done, Work, model_rays, near_box, position_keys, tile_key
+from anystar_batch.stages.task import (
+    Done,
+    Work,
+    model_rays,
+    near_box,
+    parse_key,
+    piece_key,
+    position_keys,
+)
 from anystar_batch.stages.workdir import (
     CANDIDATES,
     SURVIVORS,
@@ -75,7 +82,7 @@ def suppress_run(run: Run) -> None:
     volume = Box.of_shape(run.plan.working.shape)
 
     def is_left(time: int, block: Block) -> bool:
-        return not all(tile_key(time, t) in done for t in block.units)
+        return not all(piece_key(time, t) in done for t in block.units)
 
     def task(time: int, block: Block) -> SuppressTask:
         # Twice the reach: what lies on the core's border is then mostly certain.
@@ -87,16 +94,14 @@ def suppress_run(run: Run) -> None:
     times = [t for t in run.plan.times if run.ledger.entry("resolve", str(t)) is None]
     doubtful = any(entry["undecided"] for entry in run.ledger.entries("suppress").values())
     tell = run.on_event if doubtful else ignore
-    started = clock.perf_counter()
-    tell(StageStarted("resolve", len(times), len(run.plan.times) - len(times)))
-    for time in times:
-        began = clock.perf_counter()
-        keys = _resolve(run, time, reach)
-        run.work.fence.check()
-        save_array(resolved_path(run.work.folder, time), keys)
-        run.ledger.done("resolve", {str(time): {"survivors": len(keys)}})
-        tell(BlockDone("resolve", str(time), clock.perf_counter() - began))
-    tell(StageDone("resolve", clock.perf_counter() - started))
+    with timed_stage(tell, StageStarted("resolve", len(times), len(run.plan.times) - len(times))):
+        for time in times:
+            began = clock.perf_counter()
+            keys = _resolve(run, time, reach)
+            run.work.fence.check()
+            save_array(resolved_path(run.work.folder, time), keys)
+            run.ledger.done("resolve", {str(time): {"survivors": len(keys)}})
+            tell(BlockDone("resolve", str(time), clock.perf_counter() - began))
 
 
 def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:
@@ -119,7 +124,7 @@ def _resolve(run: Run, time: int, reach: int) -> NDArray[np.int64]:
     folder = run.folder / SURVIVORS
     undecided, kept = [], []
     for tile in sorted(near):
-        piece = slice_of(entries[tile_key(time, tile)])
+        piece = slice_of(entries[piece_key(time, tile)])
         candidates, status = load_candidates(folder, [piece], len(rays))
         undecided.append(candidates.take(status == Status.UNDECIDED))
         kept.append(candidates.take(status == Status.KEPT))
@@ -151,7 +156,7 @@ def suppress_block(task: SuppressTask) -> Done:
     parts = []
     for tile in task.block.units:
         mine = inside(candidates.points, plan.tiles.core_box(tile))
-        parts.append((tile_key(task.time, tile), candidates.take(mine), status[mine]))
+        parts.append((piece_key(task.time, tile), candidates.take(mine), status[mine]))
     task.work.fence.check()
     slices = save_candidates(
         folder / SURVIVORS, file_name(task.time, task.block.units, "npy"), parts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time as clock
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.errors import LedgerMismatchError
-from anystar_batch.events import StageDone, StageStarted
+from anystar_batch.events import StageStarted, timed_stage
 from anystar_batch.measure.partials import Partials, Statistics, intensity_dtype, merge
 from anystar_batch.measure.table import Frame, batches, courses
 from anystar_batch.measure.table_files import courses_path, open_table
@@ -44,36 +43,34 @@ def table_run(run: Run, path: Path) -> int:
     LedgerMismatchError
         If the labels painted are not those numbered.
     """
-    started = clock.perf_counter()
-    run.on_event(StageStarted("table", 1))
-    source, plan = run.plan.source, run.plan
-    count = instance_count(run)
-    measured = Sums(run.folder, run.ledger.entries("paint"))
-    if measured.last > count:
-        message = f"label {measured.last} was painted, {count} were numbered: {_damaged(run)}"
-        raise LedgerMismatchError(message)
-    times = None
-    if source.t_axis is not None:
-        numbered = run.ledger.entries("number")
-        counts = [int(numbered[str(t)]["count"]) for t in plan.times]
-        times = np.repeat(np.asarray(plan.times, np.int64), counts)
-    frame = Frame(source.shape_zyx(0), plan.scale_um, plan.translation_um, source.channels)
-    known = instance_scores(run)
-    prob = known.pop("prob")
-    run.work.fence.check()
-    with ExitStack() as files:
-        rows = files.enter_context(open_table(path))
-        over_time = (
-            files.enter_context(open_table(courses_path(str(path)))) if plan.course else None
-        )
-        for piece in statistics(run, measured, count):
-            for batch in batches(piece, frame, prob, times, known):
-                rows.write(batch)
-            if over_time is not None:
-                for batch in courses(piece, source.channels, plan.course):
-                    over_time.write(batch)
-    run.seconds["table"] = clock.perf_counter() - started
-    run.on_event(StageDone("table", run.seconds["table"]))
+    with timed_stage(run.on_event, StageStarted("table", 1)) as elapsed:
+        source, plan = run.plan.source, run.plan
+        count = instance_count(run)
+        measured = Sums(run.folder, run.ledger.entries("paint"))
+        if measured.last > count:
+            message = f"label {measured.last} was painted, {count} were numbered: {_damaged(run)}"
+            raise LedgerMismatchError(message)
+        times = None
+        if source.t_axis is not None:
+            numbered = run.ledger.entries("number")
+            counts = [int(numbered[str(t)]["count"]) for t in plan.times]
+            times = np.repeat(np.asarray(plan.times, np.int64), counts)
+        frame = Frame(source.shape_zyx(0), plan.scale_um, plan.translation_um, source.channels)
+        known = instance_scores(run)
+        prob = known.pop("prob")
+        run.work.fence.check()
+        with ExitStack() as files:
+            rows = files.enter_context(open_table(path))
+            over_time = (
+                files.enter_context(open_table(courses_path(str(path)))) if plan.course else None
+            )
+            for piece in statistics(run, measured, count):
+                for batch in batches(piece, frame, prob, times, known):
+                    rows.write(batch)
+                if over_time is not None:
+                    for batch in courses(piece, source.channels, plan.course):
+                        over_time.write(batch)
+    run.seconds["table"] = elapsed.seconds
     return count
 
 

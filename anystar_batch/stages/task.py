@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from anystar_batch.archive.label_image import LabelSpec, label_spec
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.storage.fence import Fence
-from anystar_batch.geometry import ZYX, Box, index_name
+from anystar_batch.geometry import ZYX, Box, as_zyx, index_name
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.stages.plan import Plan
@@ -104,14 +104,21 @@ class Owned:
         return len(self.keys)
 
 
-def tile_key(time: int, tile: ZYX) -> str:
-    """Return a tile's name in the ledger, e.g. `0/1.3.2`."""
-    return f"{time}/{index_name(tile)}"
+def piece_key(time: int, index: ZYX) -> str:
+    """Return the name of a tile or a write unit in the ledger, e.g. `0/1.3.2`."""
+    return f"{time}/{index_name(index)}"
 
 
-def unit_key(time: int, unit: ZYX) -> str:
-    """Return a write unit's name in the ledger, e.g. `0/1.3.2`."""
-    return f"{time}/{index_name(unit)}"
+def parse_key(key: str) -> tuple[int, ZYX]:
+    """Return time and index of a piece from its name in the ledger: `piece_key` undone.
+
+    Examples
+    --------
+    >>> parse_key("0/1.3.2")
+    (0, (1, 3, 2))
+    """
+    time, _, index = key.partition("/")
+    return int(time), as_zyx(index.split("."))
 
 
 def position_keys(points: NDArray[np.int32], shape: ZYX) -> NDArray[np.int64]:

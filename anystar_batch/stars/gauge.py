@@ -15,6 +15,12 @@ on the direction. The table is filled by that very function, so both give the sa
 Invariants: offsets to the centre only, never absolute coordinates, so results do not change when
 the object moves; weights are found in float64 and rounded to float32 once; the gauge is summed in
 float32 in the order a, b, c.
+
+References
+----------
+The gauge of a convex body: Rockafellar, Convex Analysis, Princeton 1970, section 15,
+doi:10.1515/9781400873173; the distance function of a star body: Cassels, An Introduction to the
+Geometry of Numbers, chapter IV, doi:10.1007/978-3-642-62035-5.
 """
 
 from __future__ import annotations

@@ -7,6 +7,11 @@ A voxel of level 0 shows the label of the highest-priority survivor that contain
 The right-hand side knows nothing of boxes, so a block painted alone equals the same voxels of the
 volume painted whole. Where the working lattice is level 0 up to an integer shift, offsets are
 integers and the table decides; elsewhere the same gauge is evaluated at the real offset.
+
+References
+----------
+StarDist paints by the same priority, one tetrahedron after the other: Weigert et al., WACV 2020,
+doi:10.1109/WACV45572.2020.9093435, arXiv:1908.03636. Where the two differ: docs/geometry.md.
 """
 
 from __future__ import annotations

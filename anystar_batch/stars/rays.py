@@ -83,7 +83,7 @@ def golden_spiral(n: int, anisotropy: tuple[float, float, float] | None = None) 
     References
     ----------
     Weigert et al., Star-convex Polyhedra for 3D Object Detection and Segmentation in Microscopy,
-    WACV 2020, section 3.1.
+    WACV 2020, doi:10.1109/WACV45572.2020.9093435, arXiv:1908.03636, section 3.1.
     """
     if n < 4:
         message = f"rays: got n={n}, a closed polyhedron needs at least 4"

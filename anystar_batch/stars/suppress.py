@@ -12,7 +12,14 @@ By induction on priority, KEPT and SUPPRESSED are what a run over the whole volu
 has no candidate unseen and none undecided in its way; a SUPPRESSED overlaps a true survivor. Who
 survives globally is KEPT or UNDECIDED somewhere, so one more greedy pass over those few (`resolve`)
 gives exactly the global survivors. The margin is a matter of cost, never of the result. `reach` has
-to be declared: what has not been seen cannot be measured.
+to be declared: what has not been seen cannot be measured. `DESIGN.md` has the proof.
+
+References
+----------
+The greedy rule, over a whole volume: Schmidt et al., Cell Detection with Star-convex Polygons,
+MICCAI 2018, doi:10.1007/978-3-030-00934-2_30, arXiv:1806.03535; in 3D: Weigert et al., Star-convex
+Polyhedra for 3D Object Detection and Segmentation in Microscopy, WACV 2020,
+doi:10.1109/WACV45572.2020.9093435, arXiv:1908.03636.
 """
 
 from __future__ import annotations

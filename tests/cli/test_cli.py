@@ -404,12 +404,12 @@ class Interrupting:
 
 
 def test_several_images_share_one_loaded_network_and_one_engine(tmp_path, command, monkeypatch):
-    from anystar_batch.engine import engines
+    from anystar_batch.pipeline import prepare
 
     opened = []
-    original = engines.open_engine
+    original = prepare.open_engine
     monkeypatch.setattr(
-        engines, "open_engine", lambda *a, **k: opened.append(a) or original(*a, **k)
+        prepare, "open_engine", lambda *a, **k: opened.append(a) or original(*a, **k)
     )
     images = [tiny_volume.small_image(tmp_path / f"{n}.zarr") for n in "ab"]
     counting = Counting()

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,13 +14,15 @@ from anystar_batch import options
 from anystar_batch.cli import segment, sweep
 from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
-from anystar_batch.options import checked, options_of
+from anystar_batch.options import PANELS, SCREEN, SEGMENT, SWEEP, checked, typed_options
 from anystar_batch.parsing import Quantity, parse_volume
-from anystar_batch.pipeline.run_record import NOT_KEPT, effective_options, effective_toml
+from anystar_batch.pipeline.run_record import DECIDED, effective_toml
 from tests.support import tiny_volume
+from tests.support.checkout import ROOT
 
 PARTS = {"prob_thresh": 0.5, "nms_thresh": 0.3, "tile": 64, "precision": "float32"}
-SEGMENT = options_of(segment.segment)
+ALL = segment.segment.options
+NOT_KEPT = {"overwrite", "restart"}
 
 
 def write(folder, text):
@@ -27,14 +32,17 @@ def write(folder, text):
 
 
 def test_every_option_may_stand_in_a_file():
-    assert {o.name for o in SEGMENT} >= {f.name for f in dataclasses.fields(options.Chosen)}
-    kinds = {o.key: (o.kind, o.count) for o in SEGMENT}
+    assert {*SEGMENT, *SCREEN} == set(ALL)
+    kinds = {o.key: (o.kind, o.count) for o in ALL}
     assert kinds["block-shape"] == (int, 3)
     assert kinds["voxel-size"] == (float, 3)
     assert kinds["json"] == kinds["table"] == (bool, 1)
     assert kinds["diameter"] == (str, 1)
     assert {"config", "images"}.isdisjoint(kinds)
-    assert {"pattern", "settle", "max-hours"} <= {o.key for o in options_of(sweep.sweep)}
+    assert {"pattern", "settle", "max-hours"} <= {o.key for o in sweep.sweep.options}
+    assert set(SWEEP) | set(SCREEN) <= set(sweep.sweep.options)
+    left_out = {o.name for o in set(SEGMENT) - set(sweep.sweep.options)}
+    assert left_out == {"stats", "restart"}
 
 
 def test_a_file_gives_options_and_the_command_line_wins(tmp_path, command):
@@ -166,39 +174,80 @@ EVERYTHING = SegmentConfig(
 @pytest.mark.parametrize("config", [EVERYTHING, SegmentConfig(image="/d/a.zarr")])
 def test_a_config_survives_its_file(config):
     text = effective_toml(config, PARTS)
-    found = checked(tomllib.loads(text), SEGMENT, "here")
-    stats = found.pop("stats", None)
-    defaults = options_of_defaults()
-    read = options.Chosen(**defaults | found).segment_config("/d/a.zarr")
+    values = checked(tomllib.loads(text), ALL, "here")
     pinned = {k: v for k, v in PARTS.items() if config is not EVERYTHING}
     expected = dataclasses.replace(config, result=dataclasses.replace(config.result, **pinned))
-    assert dataclasses.replace(read, stats=stats) == expected
-
-
-def options_of_defaults():
-    import inspect
-
-    names = {f.name for f in dataclasses.fields(options.Chosen)}
-    found = inspect.signature(segment.segment).parameters
-    return {name: found[name].default for name in names}
+    assert options.segment_config(values, "/d/a.zarr") == expected
 
 
 def test_no_option_is_forgotten_in_the_file_that_a_run_leaves():
     run = dataclasses.replace(EVERYTHING.run, workers=None, scheduler="tcp://x")
     both = [EVERYTHING, dataclasses.replace(EVERYTHING, run=run)]
-    written = {name for config in both for name in effective_options(config, PARTS)}
-    wanted = {f.name for f in dataclasses.fields(options.Chosen)} | {"stats"}
-    assert written == wanted - NOT_KEPT
+    written = {name for config in both for name in typed_options(config, PARTS)}
+    assert written == {o.name for o in SEGMENT} - NOT_KEPT
+    assert set(DECIDED) == set(PARTS)
 
 
 def test_the_folder_of_a_model_is_written_as_everybody_finds_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine").mkdir()
-    found = effective_options(SegmentConfig(image="/d/a.zarr", model="mine"), PARTS)
+    found = typed_options(SegmentConfig(image="/d/a.zarr", model="mine"), PARTS)
     assert found["model"] == str(tmp_path / "mine")
 
 
 def test_a_triple_and_text_are_what_they_are():
     with pytest.raises(ConfigError, match="expected text"):
-        checked({"label": 3}, SEGMENT, "here")
-    assert checked({"time": [0, "2-3"]}, SEGMENT, "here") == {"time": "0,2-3"}
+        checked({"label": 3}, ALL, "here")
+    assert checked({"time": [0, "2-3"]}, ALL, "here") == {"time": "0,2-3"}
+
+
+MADE_UP = """
+from anystar_batch import options
+made_up = options.Option(
+    "made_up", str, "anystar", options.KEEP, "An option of this test.", field="label"
+)
+options.SEGMENT = (*options.SEGMENT, made_up)
+import importlib, inspect, json, sys
+from anystar_batch import api
+importlib.reload(api)
+from typer.testing import CliRunner
+from anystar_batch.cli import app
+from anystar_batch.cli.config_file import read_document
+from bench.options import page
+from pathlib import Path
+
+runner = CliRunner()
+file = Path(sys.argv[1])
+file.write_text("made-up = 3")
+said = {
+    "help": runner.invoke(app, ["segment", "--help"], env={"COLUMNS": "200"}).stdout,
+    "sweep": runner.invoke(app, ["sweep", "--help"], env={"COLUMNS": "200"}).stdout,
+    "file": runner.invoke(app, ["segment", "a", "--config", str(file)]).stderr,
+    "python": str(inspect.signature(api.segment)),
+    "documented": inspect.getdoc(api.segment),
+    "page": page(),
+    "config": options.segment_config({"made_up": "b"}, "/d/a.zarr").label,
+}
+print(json.dumps(said))
+"""
+
+
+def test_an_option_is_declared_in_one_place(tmp_path):
+    words = [sys.executable, "-c", MADE_UP, str(tmp_path / "a.toml")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
+    said = json.loads(done.stdout)
+    for where in ("help", "sweep"):
+        assert re.search(r"--made-up .*An option of this test\.", said[where]), where
+    assert "made-up: got 3; expected text" in said["file"]
+    assert "made_up='anystar'" in said["python"]
+    assert "An option of this test." in said["documented"]
+    assert "`--made-up`" in said["page"]
+    assert said["config"] == "b"
+
+
+def test_the_help_has_panels_and_what_matters_most_comes_first(command):
+    told = command("segment", "--help").stdout
+    places = [told.index(panel) for panel in PANELS]
+    assert places == sorted(places)
+    first = told[places[0] : places[2]]
+    assert all(f"--{key} " in first for key in ("channel", "time", "model", "diameter"))

@@ -171,4 +171,4 @@ def test_only_the_network_asks_for_a_gpu(tmp_path):
     engine = Noting()
     segment(law_config(image, SHAPE), engine=engine, factory=law_factory(), model=law_model())
     assert len(engine.asked) > 3
-    assert [name for name, asked in engine.asked.items() if asked] == ["predict"]
+    assert [name for name, asked in engine.asked.items() if asked] == ["predict_block"]

@@ -1,7 +1,6 @@
 """The law: bytes do not depend on blocks, workers, memory, or on being killed and rerun."""
 
 import csv
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +20,7 @@ from tests.support.checkout import ROOT
 from tests.support.fakes import make_model, random_ellipsoids
 from tests.support.law_phantom import (
     SHAPE,
+    copy_of,
     digests,
     law_config,
     law_factory,
@@ -64,13 +64,6 @@ def run(image, block_shape, engine=None, **options):
     workers = 1 if engine is None else engine.workers
     config = law_config(image, block_shape, workers=workers, **options)
     return segment(config, engine=engine, factory=law_factory(), model=law_model())
-
-
-def copy_of(image, folder):
-    """The image alone, without labels."""
-    target = Path(folder) / Path(image).name
-    shutil.copytree(image, target, ignore=shutil.ignore_patterns("labels"))
-    return target
 
 
 @pytest.mark.parametrize("block_shape", BLOCKS)

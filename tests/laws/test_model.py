@@ -1,7 +1,6 @@
 """The bundled model in the real pipeline: real TensorFlow, the law, StarDist as the oracle."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.rays import rays_from_config
 from anystar_batch.stars.suppress import suppress
 from tests.support.checkout import ROOT
-from tests.support.law_phantom import digests
+from tests.support.law_phantom import copy_of, digests
 from tests.support.real_model import real_config, write_real_image
 
 pytestmark = pytest.mark.network
@@ -46,12 +45,6 @@ def reference(image):
 def three_workers():
     with open_engine(3, 12 * 10**9) as engine:
         yield engine
-
-
-def copy_of(image, folder):
-    target = Path(folder) / Path(image).name
-    shutil.copytree(image, target, ignore=shutil.ignore_patterns("labels"))
-    return target
 
 
 @pytest.mark.parametrize("block_shape", BLOCKS)

@@ -9,27 +9,7 @@ import pytest
 from anystar_batch.errors import ConfigError, ModelError
 from anystar_batch.network import unet, weights
 from anystar_batch.network.unet import UNetConfig
-
-SMALL = UNetConfig(
-    n_rays=12,
-    grid=(2, 2, 2),
-    unet_n_depth=2,
-    unet_n_filter_base=4,
-    unet_batch_norm=True,
-    net_conv_after_unet=8,
-)
-ODD = UNetConfig(
-    n_rays=8,
-    grid=(1, 2, 4),
-    unet_n_depth=1,
-    unet_n_filter_base=3,
-    unet_kernel_size=(1, 3, 3),
-    unet_pool=(1, 2, 2),
-    unet_n_conv_per_depth=3,
-    unet_last_activation="linear",
-    unet_activation="elu",
-    net_conv_after_unet=0,
-)
+from tests.support.tiny_networks import ODD, SMALL
 
 
 def perturbed(model):

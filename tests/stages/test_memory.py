@@ -15,7 +15,7 @@ from anystar_batch.stages.blocks import (
     BLOCK_EDGES,
     PROCESS_BYTES,
     block_bytes,
-    default_block_shape,
+    block_shape,
     network_bytes,
 )
 from tests.stages.test_plan import NOISE, plan_of
@@ -39,10 +39,10 @@ def enough_for(plan, shape, workers=1):
 def test_the_largest_block_that_fits_is_taken(plan, workers):
     for larger, edge in zip((None, *BLOCK_EDGES), BLOCK_EDGES, strict=False):
         least = enough_for(plan, (edge,) * 3, workers)
-        assert default_block_shape(plan, least, workers, UNIT) == (edge,) * 3
+        assert block_shape(plan, least, workers, UNIT) == (edge,) * 3
         if larger is not None:
             most = enough_for(plan, (larger,) * 3, workers) - workers
-            assert default_block_shape(plan, most, workers, UNIT) == (edge,) * 3
+            assert block_shape(plan, most, workers, UNIT) == (edge,) * 3
 
 
 def large_plan(tmp_path, edge, core):
@@ -62,37 +62,37 @@ def large_plan(tmp_path, edge, core):
 def test_there_are_blocks_for_everybody_if_they_are_worth_it(tmp_path):
     plan = large_plan(tmp_path, 400, 400)
     plenty = 10**12
-    assert default_block_shape(plan, plenty, 1, UNIT) == (512, 512, 512)
-    assert default_block_shape(plan, plenty, 1, UNIT, threads=2) == (384, 384, 384)
-    assert default_block_shape(plan, plenty, 4, UNIT) == (384, 384, 384)
-    assert default_block_shape(plan, plenty, 8, UNIT, threads=1) == (192, 192, 192)
+    assert block_shape(plan, plenty, 1, UNIT) == (512, 512, 512)
+    assert block_shape(plan, plenty, 1, UNIT, threads=2) == (384, 384, 384)
+    assert block_shape(plan, plenty, 4, UNIT) == (384, 384, 384)
+    assert block_shape(plan, plenty, 8, UNIT, threads=1) == (192, 192, 192)
     # Sixty-four blocks of 128 are too few for these, and smaller ones too many.
-    assert default_block_shape(plan, plenty, 40, UNIT) == (512, 512, 512)
+    assert block_shape(plan, plenty, 40, UNIT) == (512, 512, 512)
     needed = PROCESS_BYTES + network_bytes(plan) + 2 * block_bytes(plan, (192,) * 3)
     needed += 4 * int(np.prod(plan.tiles.window))
-    assert default_block_shape(plan, needed, 1, UNIT, threads=2) == (192, 192, 192)
-    assert default_block_shape(plan, needed - 2, 1, UNIT, threads=2) == (128, 128, 128)
+    assert block_shape(plan, needed, 1, UNIT, threads=2) == (192, 192, 192)
+    assert block_shape(plan, needed - 2, 1, UNIT, threads=2) == (128, 128, 128)
 
 
 @pytest.mark.parametrize(("core", "edge"), [(512, 384), (256, 256), (128, 384)])
 def test_blocks_of_tiles_are_counted_too(tmp_path, core, edge):
     # Two tiles of 256 an axis are one block of 384: nothing would hide behind its network.
     plan = large_plan(tmp_path, 512, core)
-    assert default_block_shape(plan, 10**12, 1, UNIT, threads=2) == (edge,) * 3
+    assert block_shape(plan, 10**12, 1, UNIT, threads=2) == (edge,) * 3
 
 
 def test_where_no_cube_fits_a_write_unit_may(plan):
     least = enough_for(plan, (64, 64, 64)) - 1
-    assert default_block_shape(plan, least, 1, UNIT) == UNIT
-    assert default_block_shape(plan, enough_for(plan, UNIT), 1, UNIT) == UNIT
+    assert block_shape(plan, least, 1, UNIT) == UNIT
+    assert block_shape(plan, enough_for(plan, UNIT), 1, UNIT) == UNIT
 
 
 def test_too_little_memory_is_refused_with_what_is_needed(plan):
     least = enough_for(plan, UNIT)
     with pytest.raises(ConfigError, match=rf"need about {least / 1e9:.1f} GB.*fewer --workers"):
-        default_block_shape(plan, least - 1, 1, UNIT)
+        block_shape(plan, least - 1, 1, UNIT)
     with pytest.raises(ConfigError, match=r"memory: 0.8 GB a worker \(4.0 GB for 5\); a tile of"):
-        default_block_shape(plan, 4 * 10**9, 5, UNIT)
+        block_shape(plan, 4 * 10**9, 5, UNIT)
 
 
 def test_a_block_takes_more_the_larger_it_is_and_the_more_channels(plan, tmp_path):

@@ -21,7 +21,7 @@ from anystar_batch.stages.image_identity import tile_content
 from anystar_batch.stages.number import OwnTask
 from anystar_batch.stages.predict import PredictTask
 from anystar_batch.stages.suppress import SuppressTask
-from anystar_batch.stages.task import Work, model_rays, near_box, position_keys, tile_key
+from anystar_batch.stages.task import Work, model_rays, near_box, piece_key, position_keys
 from anystar_batch.stages.workdir import load_survivors
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.suppress import Status, suppress
@@ -102,7 +102,7 @@ def test_keys_sort_like_positions_however_large_the_volume():
 
 
 def test_a_tile_is_named_by_time_and_index():
-    assert tile_key(3, (1, 0, 12)) == "3/1.0.12"
+    assert piece_key(3, (1, 0, 12)) == "3/1.0.12"
 
 
 def test_a_margin_is_rounded_up():
@@ -167,7 +167,7 @@ def test_a_tile_is_asked_for_once_and_only_if_it_is_not_done(tmp_path, truth):
     (block,) = blocks_of(work, (9, 9, 9))
     some = block.units[1:3]
     done = predict.predict_block(PredictTask(work, 0, block, some))
-    assert sorted(done.entries) == sorted(tile_key(0, t) for t in some)
+    assert sorted(done.entries) == sorted(piece_key(0, t) for t in some)
     cores = [work.plan.tiles.core_box(t) for t in some]
     assert [core for _, _, core in spy.asked] == cores
 
@@ -181,7 +181,7 @@ def test_a_tile_of_one_value_has_no_candidates_and_is_not_asked_for(tmp_path, tr
     constant = [t for t in iter_grid(work.plan.tiles.counts) if t[2] == 2]
     assert constant
     for tile in constant:
-        entry = entries[tile_key(0, tile)]
+        entry = entries[piece_key(0, tile)]
         assert entry["start"] == entry["stop"]
         assert entry["content"]
     assert len(spy.asked) == len(entries) - len(constant)
@@ -196,7 +196,7 @@ def test_a_tile_of_which_nothing_is_stored_is_not_read(tmp_path, truth, monkeypa
     monkeypatch.setattr(ImageReader, "read_box", None)
     block = next(b for b in blocks_of(work) if b.units == (tile,))
     entry = predict.predict_block(PredictTask(work, 0, block, block.units)).entries[
-        tile_key(0, tile)
+        piece_key(0, tile)
     ]
     assert (entry["start"], entry["stop"], entry["reach"]) == (0, 0, 0.0)
 
@@ -235,7 +235,7 @@ def test_survivors_of_blocks_are_those_of_the_whole_volume(tmp_path, truth):
     judged = {}
     for block in blocks_of(work):
         known = near_box(block.box, 2 * reach).intersect(Box.of_shape(SHAPE))
-        near = tuple(slices_of({k: entries[tile_key(0, k)] for k in plan.tiles.tiles_near(known)}))
+        near = tuple(slices_of({k: entries[piece_key(0, k)] for k in plan.tiles.tiles_near(known)}))
         task = SuppressTask(work, 0, block, near, known, reach)
         judged |= tasks.suppress_block(task).entries
     for entry in judged.values():

@@ -1,6 +1,7 @@
 """The phantom, the predictor and the comparison of the law tests: one place, many processes."""
 
 import hashlib
+import shutil
 from functools import lru_cache
 from pathlib import Path
 
@@ -74,3 +75,10 @@ def digests(image, label="anystar"):
     table = image.parent / f"{stem}.{label}.csv"
     found["CSV"] = hashlib.sha256(table.read_bytes()).hexdigest()
     return found
+
+
+def copy_of(image, folder):
+    """Copy an image alone, without labels, into another folder; return where it is."""
+    target = Path(folder) / Path(image).name
+    shutil.copytree(image, target, ignore=shutil.ignore_patterns("labels"))
+    return target

@@ -2,18 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from anystar_batch.network.unet import UNetConfig
+from tests.support.tiny_networks import TINY
 from trainer.config import TrainConfig
 from trainer.synthesis.config import SampleConfig
-
-TINY_NETWORK = UNetConfig(
-    n_rays=16,
-    grid=(2, 2, 2),
-    unet_n_depth=1,
-    unet_n_filter_base=4,
-    unet_batch_norm=True,
-    net_conv_after_unet=8,
-)
 
 
 @pytest.fixture
@@ -21,7 +12,7 @@ def tiny():
     """A run of a few steps on samples of 16^3."""
     return TrainConfig(
         sample=SampleConfig.preset("as-mix", edge=16),
-        network=TINY_NETWORK,
+        network=TINY,
         batch=2,
         minutes=0.0,
         steps=6,

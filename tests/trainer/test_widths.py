@@ -8,27 +8,20 @@ import pytest
 
 from anystar_batch.errors import ConfigError
 from anystar_batch.network.model import load_model
-from anystar_batch.network.unet import UNetConfig, build
+from anystar_batch.network.unet import build
 from anystar_batch.network.weights import load_weights
+from tests.support.tiny_networks import EXPANDING
 from trainer.__main__ import main
 from trainer.export import load
 from trainer.widths import resize
 
-SMALL = UNetConfig(
-    n_rays=8,
-    grid=(2, 2, 2),
-    unet_n_filter_base=4,
-    unet_expansion=3.0,
-    unet_batch_norm=True,
-    net_conv_after_unet=6,
-)
 IMAGE = np.random.default_rng(3).random((1, 16, 16, 16, 1), np.float32)
 
 
 @pytest.fixture(scope="module")
 def trained():
     """Weights that are all at work: no bias and no moving mean is left at 0."""
-    model = build(SMALL)
+    model = build(EXPANDING)
     rng = np.random.default_rng(1)
     for layer in model.layers:
         layer.set_weights([w + rng.uniform(0.01, 0.2, w.shape) for w in layer.get_weights()])
@@ -41,7 +34,7 @@ def answer(model):
 
 @pytest.mark.parametrize("changes", [{"unet_n_filter_base": 6}, {"unet_n_filter_base": 9}])
 def test_more_channels_the_same_answer(trained, changes):
-    wide = build(dataclasses.replace(SMALL, **changes))
+    wide = build(dataclasses.replace(EXPANDING, **changes))
     before = answer(wide)
     resize(trained, wide)
     for got, expected, fresh in zip(answer(wide), answer(trained), before, strict=True):
@@ -51,7 +44,7 @@ def test_more_channels_the_same_answer(trained, changes):
 
 
 def test_copies_of_a_channel_differ_in_what_reads_them(trained):
-    wide = build(dataclasses.replace(SMALL, unet_n_filter_base=8))
+    wide = build(dataclasses.replace(EXPANDING, unet_n_filter_base=8))
     resize(trained, wide)
     second = [layer for layer in wide.layers if layer.weights][1].get_weights()[0]
     norms = np.linalg.norm(second.reshape(27, 8, -1), axis=(0, 2))
@@ -59,7 +52,7 @@ def test_copies_of_a_channel_differ_in_what_reads_them(trained):
 
 
 def test_fewer_channels_keep_the_loudest(trained):
-    narrow = build(dataclasses.replace(SMALL, unet_n_filter_base=2))
+    narrow = build(dataclasses.replace(EXPANDING, unet_n_filter_base=2))
     resize(trained, narrow)
     of_old, of_new = (
         [layer.get_weights()[0] for layer in model.layers if len(layer.weights) == 4]
@@ -70,7 +63,7 @@ def test_fewer_channels_keep_the_loudest(trained):
 
 
 def test_other_layers_are_refused(trained):
-    deep = build(dataclasses.replace(SMALL, unet_n_depth=1))
+    deep = build(dataclasses.replace(EXPANDING, unet_n_depth=1))
     with pytest.raises(ConfigError, match="expected networks that differ in base, growth and feat"):
         resize(trained, deep)
 

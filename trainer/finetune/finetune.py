@@ -114,7 +114,13 @@ def finetune(
 
 
 def check_rays(model: Model) -> None:
-    """Raise a ModelError unless the rays are those that targets are made for."""
+    """Check that the rays are those that targets are made for.
+
+    Raises
+    ------
+    ModelError
+        If they are others.
+    """
     rays = json.loads(model.rays_json)
     anisotropy = rays.get("kwargs", {}).get("anisotropy")
     if rays.get("name") != "Rays_GoldenSpiral" or anisotropy is not None:

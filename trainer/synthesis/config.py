@@ -34,7 +34,13 @@ PRESETS: dict[str, tuple[str, ...]] = {
 
 
 def check(condition: object, message: str) -> None:
-    """Raise a ConfigError with `message` unless the condition holds."""
+    """Check that a condition holds.
+
+    Raises
+    ------
+    ConfigError
+        With `message`, if it does not.
+    """
     if not condition:
         raise ConfigError(message)
 

@@ -10,7 +10,7 @@ stacks suffer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from scipy import fft, ndimage
 
 from anystar_batch.errors import ConfigError
 from trainer.synthesis.config import Range, Step
-from trainer.synthesis.noise import smooth
+from trainer.synthesis.noise import along_axes, smooth
 
 Image = NDArray[np.float32]
 Values = dict[str, float]
@@ -123,7 +123,7 @@ def bias_field(rng: np.random.Generator, image: Image, values: Values) -> Image:
     coefficients = rng.uniform(0.0, values["coefficient"], (4, 4, 4)).astype(np.float32)
     order = np.add.outer(np.add.outer(np.arange(4), np.arange(4)), np.arange(4))
     coefficients *= (order <= 3) * np.where(rng.random((4, 4, 4)) < 0.5, -1.0, 1.0)
-    field = np.einsum("abc,az,by,cx->zyx", coefficients, *polynomials, optimize=True)
+    field = along_axes(coefficients, [p.T.copy() for p in polynomials])
     result: Image = image * np.exp(field)
     return result
 
@@ -211,12 +211,12 @@ def acquire(rng: np.random.Generator, image: Image, values: Values) -> Image:
     down, up = zip(
         *(_coarser(n, f) for n, f in zip(image.shape, factors, strict=True)), strict=True
     )
-    coarse = _along_axes(image, down)
+    coarse = along_axes(image, down)
     low, span = float(coarse.min()), max(float(coarse.max() - coarse.min()), 1e-6)
     photons = 10.0 ** values["log_photons"]
     counted = rng.poisson((coarse - low) / span * photons + 0.02 * photons) / photons
     counted += values["std"] * rng.standard_normal(coarse.shape)
-    return _along_axes((counted * span + low).astype(np.float32), up)
+    return along_axes((counted * span + low).astype(np.float32), up)
 
 
 def _coarser(n: int, factor: float) -> tuple[Image, Image]:
@@ -232,14 +232,6 @@ def _coarser(n: int, factor: float) -> tuple[Image, Image]:
     return down.astype(np.float32), up.astype(np.float32)
 
 
-def _along_axes(image: Image, matrices: Sequence[Image]) -> Image:
-    """Multiply one matrix onto every axis."""
-    for matrix in matrices:
-        # Contract the first axis and append the result last: three turns restore the order.
-        image = np.tensordot(image, matrix, axes=(0, 1))
-    return image
-
-
 def rician_noise(rng: np.random.Generator, image: Image, values: Values) -> Image:
     """Magnitude of the image plus complex Gaussian noise."""
     noise = rng.standard_normal((2, *image.shape), np.float32) * np.float32(values["std"])
@@ -248,7 +240,16 @@ def rician_noise(rng: np.random.Generator, image: Image, values: Values) -> Imag
 
 
 def gibbs(_rng: np.random.Generator, image: Image, values: Values) -> Image:
-    """Cut high frequencies off sharply (MONAI RandGibbsNoise): ringing."""
+    """Cut high frequencies off sharply (MONAI RandGibbsNoise): ringing.
+
+    Parameters
+    ----------
+    _rng : Generator
+        Not used.
+    image : (z, y, x)
+    values : mapping
+        `alpha`: share of the radius in k-space that is lost, 0 to 1.
+    """
     axes = np.ogrid[tuple(slice(-(n // 2), n - n // 2) for n in image.shape)]
     radius = np.sqrt(sum(a.astype(np.float32) ** 2 for a in axes))
     largest = (1.0 - values["alpha"]) * float(radius.max()) * 2.0 / np.sqrt(2.0 * 3.0)

@@ -5,6 +5,8 @@ Both are pure functions of their seed or generator, cheap enough to be made anew
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -92,9 +94,31 @@ def smooth(
     """
     matrices = [_spline_matrix(n, scale, rng.uniform()) for n in shape]
     values = rng.standard_normal([m.shape[1] for m in matrices], dtype=np.float32)
+    return along_axes(values, matrices)
+
+
+def along_axes(
+    values: NDArray[np.float32], matrices: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Multiply one matrix onto every axis.
+
+    Parameters
+    ----------
+    values : (z, y, x)
+    matrices : sequence of three (n, axis length)
+
+    Returns
+    -------
+    (nz, ny, nx)
+
+    Notes
+    -----
+    NumPy's own loops and no BLAS, whose sums depend on the number of threads: a sample would too.
+    """
     for matrix in matrices:
-        # Contract the first axis and append the result last: three turns restore the order.
-        values = np.tensordot(values, matrix, axes=(0, 1))
+        # The first axis is contracted and the result appended last: three turns restore the order.
+        values = np.moveaxis(np.einsum("na,ayx->nyx", matrix, values), 0, -1)
+        values = np.ascontiguousarray(values)
     return values
 
 

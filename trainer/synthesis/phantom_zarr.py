@@ -195,6 +195,11 @@ def mean(values: NDArray[np.uint16], box: Box, shape_from: ZYX) -> NDArray[np.ui
         Voxels of level n.
     shape_from : (z, y, x)
         Voxels of the whole level n-1; an axis of 2 or fewer is not halved.
+
+    Raises
+    ------
+    ValueError
+        If `values` are not the windows of `box`.
     """
     total = values.astype(np.uint32)
     count = np.ones((1, 1, 1), np.uint32)

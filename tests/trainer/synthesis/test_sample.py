@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import subprocess
 import sys
 
@@ -40,23 +41,25 @@ def test_sample_n_alone_is_the_nth_of_a_run():
     assert len(set(run)) == len(run)
 
 
-def test_another_process_makes_the_same_sample():
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_another_process_makes_the_same_sample_on_any_number_of_threads(threads):
     code = (
         "import hashlib\n"
         "from trainer.synthesis.config import SampleConfig\n"
         "from trainer.synthesis.sample import make_sample\n"
-        "s = make_sample(7, 5, SampleConfig.preset('as-mix', edge=32))\n"
-        "print(hashlib.sha256(s.image.tobytes() + s.labels.tobytes()).hexdigest())\n"
+        "for n in range(5, 9):\n"
+        "    s = make_sample(7, n, SampleConfig.preset('as-mix', edge=32))\n"
+        "    print(hashlib.sha256(s.image.tobytes() + s.labels.tobytes()).hexdigest())\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root()
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": threads},
     )
-    assert done.stdout.strip() == digest(make_sample(7, 5, SMALL))
-
-
-def root():
-
-    return ROOT
+    assert done.stdout.split() == [digest(make_sample(7, n, SMALL)) for n in range(5, 9)]
 
 
 def test_seed_and_index_both_matter():
