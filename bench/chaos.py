@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from anystar_batch.archive.storage.files import write_json_atomic
+from anystar_batch.archive.storage.atomic_write import write_json_atomic
 from bench.aftermath import LABEL, judge, leftovers, look
 from bench.disturbances import KINDS, Disturbance, Scene, can_mount, room_taken, small_disk
 from bench.processes import Process

@@ -90,7 +90,7 @@ def store_of(path: str, *, read_only: bool) -> str | Store:
     """Return what zarr opens: the path itself, or the store of an address."""
     if not is_remote(path):
         return path
-    from anystar_batch.archive.storage.objects import object_store  # noqa: PLC0415  (fsspec)
+    from anystar_batch.archive.storage.zarr_store import object_store  # noqa: PLC0415  (fsspec)
 
     return object_store(path, read_only=read_only)
 

@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from anystar_batch.archive import metadata
 from anystar_batch.archive.arrays import array_info, axis_index, open_array, to_zyx
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.nodes import read_root
-from anystar_batch.archive.storage import files, remote
+from anystar_batch.archive.storage import files
 from anystar_batch.errors import DataError, shorten
 from anystar_batch.geometry import ZYX, Box, grid_box, grid_range, grid_shape
 
@@ -196,18 +195,9 @@ class ImageReader:
         step = self.source.storage_zyx(level)
         counts = grid_shape(self.source.shape_zyx(level), step)
         keys = [self._key(level, t, c, index) for index in grid_range(box, step, counts)]
-        found: list[tuple[str, int, int | str]] = []
-        if is_remote(self.source.path):
-            with _named(self.source.path):
-                stored = remote.statuses([f"{self.source.path}/{key}" for key in keys])
-            return [(key, *at) for key, at in zip(keys, stored, strict=True) if at is not None]
-        for key in keys:
-            try:
-                status = Path(self.source.path, key).stat()
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            found.append((key, status.st_size, status.st_mtime_ns))
-        return found
+        with _named(self.source.path):
+            stored = files.statuses([f"{self.source.path}/{key}" for key in keys])
+        return [(key, *status) for key, status in zip(keys, stored, strict=True) if status]
 
     def _coordinates(self, level: int, t: int, c: int, index: ZYX) -> tuple[int, ...]:
         """Return the index on the stored lattice, in the image's axes."""

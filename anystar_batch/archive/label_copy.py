@@ -21,8 +21,8 @@ from anystar_batch.archive.label_list import list_label, refresh_consolidated, u
 from anystar_batch.archive.label_place import LabelPlace
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.nodes import read_object
-from anystar_batch.archive.storage import files, remote
-from anystar_batch.archive.storage.lease import hold_list
+from anystar_batch.archive.storage import atomic_write, files, remote
+from anystar_batch.archive.storage.lock import hold_list
 from anystar_batch.errors import OutputError
 
 AT_ONCE = 1000
@@ -55,7 +55,7 @@ def begin(place: LabelPlace, zarr_format: Literal[2, 3], digest: str) -> None:
         If the place cannot be written.
     """
     note = {"token": digest, "zarr_format": zarr_format, "is_copied": False}
-    files.write_json_atomic(_mark(place), note)
+    atomic_write.write_json_atomic(_mark(place), note)
 
 
 def finish(place: LabelPlace, check: Callable[[], None]) -> None:
@@ -89,7 +89,7 @@ def finish(place: LabelPlace, check: Callable[[], None]) -> None:
             _copy(place, hidden, check)
             _list(place, note["zarr_format"], check)
             check()
-            files.write_json_atomic(_mark(place), {**note, "is_copied": True})
+            atomic_write.write_json_atomic(_mark(place), {**note, "is_copied": True})
         check()
         remote.remove_tree(hidden)
         remote.remove(_mark(place))

@@ -1,6 +1,6 @@
 """The list of labels of an image, and consolidated metadata that speak of it.
 
-Whoever changes them holds `lease.hold_list` of the directory of labels.
+Whoever changes them holds `lock.hold_list` of the directory of labels.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from anystar_batch.archive import metadata, nodes
 from anystar_batch.archive.arrays import store_of
 from anystar_batch.archive.label_place import LabelPlace
 from anystar_batch.archive.ngff import JSON
-from anystar_batch.archive.storage import files
-from anystar_batch.archive.storage.files import write_json_atomic
+from anystar_batch.archive.storage import atomic_write, files
+from anystar_batch.archive.storage.atomic_write import write_json_atomic
 
 
 def existing_labels(root: str) -> dict[str, JSON]:
@@ -100,8 +100,7 @@ def _write_names(labels: str, zarr_format: Literal[2, 3], names: list[str]) -> N
 def sweep_lists(place: LabelPlace) -> None:
     """Delete what a killed `list_label` left; whoever writes a list holds the directory's lock."""
     for name in (".zgroup", ".zattrs", "zarr.json"):
-        for torn in Path(place.parent).glob(f".{name}.*-*{files.PARTIAL}"):
-            torn.unlink(missing_ok=True)
+        atomic_write.remove_partials(Path(place.parent, name))
 
 
 def refresh_consolidated(place: LabelPlace) -> None:

@@ -30,8 +30,8 @@ from anystar_batch.archive.label_image import LabelSpec
 from anystar_batch.archive.label_list import list_label, listed, refresh_consolidated, sweep_lists
 from anystar_batch.archive.label_place import KEY, LabelPlace
 from anystar_batch.archive.ngff import JSON
-from anystar_batch.archive.storage import files, remote
-from anystar_batch.archive.storage.lease import hold_list
+from anystar_batch.archive.storage import atomic_write, files, remote
+from anystar_batch.archive.storage.lock import hold_list
 from anystar_batch.errors import OutputError
 
 MOST = 256
@@ -81,7 +81,7 @@ def create_label(place: LabelPlace, spec: LabelSpec, digest: str) -> str:
         attributes = f"{path}/{relative}/.zattrs"
         if spec.zarr_format == 2 and not files.exists(attributes):
             # The second file that zarr writes for an array: a kill may have come between.
-            files.write_bytes_atomic(attributes, b"{}")
+            atomic_write.write_bytes_atomic(attributes, b"{}")
     return path
 
 
@@ -219,13 +219,7 @@ def _exchange(place: LabelPlace, hidden: str) -> None:
         raise OutputError(message)
     final, old = Path(place.path), _aside(place, "old")
     try:
-        if final.exists() and files.exchange(hidden, final):
-            Path(hidden).rename(old)
-        else:
-            if final.exists():
-                final.rename(old)
-            Path(hidden).rename(final)
-        files.sync_directory(place.parent)
+        atomic_write.replace_directory(Path(hidden), final, old)
     except OSError as error:
         raise files.output_error(place.path, error) from error
 
@@ -241,7 +235,7 @@ def _remove(place: LabelPlace, what: str) -> None:
         shutil.rmtree(trash)
     if aside.exists() and what != "trash":
         aside.rename(trash)
-        files.sync_directory(place.parent)
+        atomic_write.sync_directory(place.parent)
         shutil.rmtree(trash)
 
 
@@ -272,7 +266,7 @@ def recover(place: LabelPlace, check: Callable[[], None] = lambda: None) -> None
         try:
             if old.exists() and not final.exists():
                 old.rename(final)
-                files.sync_directory(place.parent)
+                atomic_write.sync_directory(place.parent)
             node = nodes.read_node(place.path)
             if node is not None and KEY in node.attributes:
                 sweep_partials(place.path)

@@ -17,7 +17,8 @@ from typing import Literal
 from anystar_batch.address import is_remote, normal, parent
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.storage import files, remote, remote_errors
-from anystar_batch.archive.storage.files import output_error, write_json_atomic
+from anystar_batch.archive.storage.atomic_write import write_json_atomic
+from anystar_batch.archive.storage.files import output_error
 from anystar_batch.errors import DataError, ImageError, did_you_mean, shorten
 
 MOST_BYTES = 256 * 2**20
@@ -272,10 +273,16 @@ def write_attributes(path: str, zarr_format: Literal[2, 3], attributes: JSON) ->
     if zarr_format == 2:
         if not files.exists(f"{path}/.zgroup"):
             write_json_atomic(f"{path}/.zgroup", {"zarr_format": 2})
-        write_json_atomic(f"{path}/.zattrs", attributes)
+        write_json_atomic(attributes_file(path, 2), attributes)
         return
-    document = read_object(f"{path}/zarr.json") or {"zarr_format": 3, "node_type": "group"}
-    write_json_atomic(f"{path}/zarr.json", {**document, "attributes": attributes})
+    file = attributes_file(path, 3)
+    document = read_object(file) or {"zarr_format": 3, "node_type": "group"}
+    write_json_atomic(file, {**document, "attributes": attributes})
+
+
+def attributes_file(path: str, zarr_format: Literal[2, 3]) -> str:
+    """Return the metadata file that holds the attributes of a group."""
+    return f"{path}/{'.zattrs' if zarr_format == 2 else 'zarr.json'}"
 
 
 def is_consolidated(path: str, below: str) -> bool:

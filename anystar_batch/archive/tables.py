@@ -17,8 +17,8 @@ from typing import Literal
 
 from anystar_batch.address import is_remote
 from anystar_batch.archive import label_list, nodes
-from anystar_batch.archive.storage import files, remote
-from anystar_batch.archive.storage.lease import hold_list
+from anystar_batch.archive.storage import atomic_write, files, remote
+from anystar_batch.archive.storage.lock import hold_list
 
 TABLES = "tables"
 """Group of the tables in an image."""
@@ -83,9 +83,7 @@ def _exchange(
         shutil.rmtree(left, ignore_errors=True)
     nodes.write_attributes(str(made), zarr_format, attributes)
     files.copy(file, made / f"table.{attributes['backend']}")
-    if final.exists():
-        final.rename(old)
-    made.rename(final)
+    atomic_write.replace_directory(made, final, old)
     shutil.rmtree(old, ignore_errors=True)
 
 

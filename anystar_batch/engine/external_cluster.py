@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from anystar_batch import __version__
-from anystar_batch.address import is_remote
-from anystar_batch.archive.nodes import read_node
-from anystar_batch.archive.storage import remote
+from anystar_batch.archive.storage.files import is_visible
 from anystar_batch.engine import machine
 from anystar_batch.engine.cluster import GPU
-from anystar_batch.errors import AnyStarBatchError, ConfigError
+from anystar_batch.errors import ConfigError
 
 CONNECT_SECONDS = 20.0
 """How long a scheduler may take to answer."""
@@ -137,31 +135,27 @@ def slot_count(client: Any) -> int:  # noqa: ANN401
 def check_paths(client: Any, paths: tuple[str, ...]) -> None:  # noqa: ANN401
     """Check that every worker sees the directories of a run; who dies meanwhile is not asked.
 
+    Parameters
+    ----------
+    client : distributed.Client
+    paths : tuple of str
+        What `is_visible` is asked of.
+
     Raises
     ------
     ConfigError
         If one does not.
     """
     for path in paths:
-        found: Mapping[str, bool] = client.run(_sees, path, on_error="ignore")
-        blind = sorted(address for address, sees in found.items() if not sees)
+        answers: Mapping[str, bool] = client.run(is_visible, path, on_error="ignore")
+        blind = sorted(address for address, sees in answers.items() if not sees)
         if blind:
             message = (
-                f"--scheduler: {len(blind)} of {len(found)} workers do not see {path} ({blind[0]}, "
-                "for one); expected storage that all machines mount at the same place, or an "
-                "object store and its credentials in the environment of every worker"
+                f"--scheduler: {len(blind)} of {len(answers)} workers do not see {path} "
+                f"({blind[0]}, for one); expected storage that all machines mount at the same "
+                "place, or an object store and its credentials in the environment of every worker"
             )
             raise ConfigError(message)
-
-
-def _sees(path: str) -> bool:
-    """Return whether this process sees a directory; of an address, whether it is answered."""
-    if not is_remote(path):
-        return Path(path).is_dir()
-    try:
-        return read_node(path) is not None or remote.names(path) is not None
-    except (OSError, AnyStarBatchError):
-        return False
 
 
 def version() -> str:

@@ -38,7 +38,7 @@ from anystar_batch.archive.storage.files import (
     output_error,
     remove,
 )
-from anystar_batch.archive.storage.lease import hold
+from anystar_batch.archive.storage.lock import hold
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import (
     AnyStarBatchError,

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from anystar_batch.address import is_remote, parent
-from anystar_batch.archive.storage.files import copy, exists, make_folder, move_atomic
+from anystar_batch.archive.storage.atomic_write import move_atomic
+from anystar_batch.archive.storage.files import copy, exists, make_folder
 from anystar_batch.errors import OutputError, OutputExistsError
 from anystar_batch.measure.table_files import is_parquet
 from anystar_batch.pipeline.inputs import Plate, PlateField, _name

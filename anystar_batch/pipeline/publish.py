@@ -23,20 +23,22 @@ from pathlib import Path, PurePosixPath
 from anystar_batch.address import absolute_place, is_remote, parent
 from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.labels import discard, published_attributes, source_of
-from anystar_batch.archive.ngff import JSON
-from anystar_batch.archive.nodes import read_object
+from anystar_batch.archive.ngff import JSON, ImageSource
+from anystar_batch.archive.nodes import attributes_file, read_object
+from anystar_batch.archive.storage.atomic_write import (
+    move_atomic,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import (
     copy,
     exists,
     make_folder,
-    move_atomic,
     names,
     read_bytes,
     remove,
     remove_tree,
-    write_bytes_atomic,
-    write_json_atomic,
 )
 from anystar_batch.archive.tables import write_table
 from anystar_batch.config import SegmentConfig
@@ -64,10 +66,13 @@ PENDING_TABLE = "table"
 logger = logging.getLogger(__name__)
 
 
-def seen_by_workers(image: str, outputs: Outputs) -> tuple[str, ...]:
-    """Return the directories and addresses that every worker must see."""
+def seen_by_workers(image: ImageSource, outputs: Outputs) -> tuple[str, ...]:
+    """Return the directories and addresses that every worker must see (`files.is_visible`)."""
+    path = image.path
+    if is_remote(path):  # a store need not list what may be read
+        path = attributes_file(path, image.zarr_format)
     store = (outputs.label.parent,) if is_remote(outputs.label.parent) else ()
-    return (image, outputs.work, *store)
+    return (path, outputs.work, *store)
 
 
 def make_folders(outputs: Outputs) -> None:

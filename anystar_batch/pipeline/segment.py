@@ -26,8 +26,9 @@ import numpy as np
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.labels import create_label, discard, publish, recover
 from anystar_batch.archive.ngff import metadata_fingerprint
+from anystar_batch.archive.storage.atomic_write import write_bytes_atomic, write_json_atomic
 from anystar_batch.archive.storage.fence import Fence
-from anystar_batch.archive.storage.files import exists, write_bytes_atomic, write_json_atomic
+from anystar_batch.archive.storage.files import exists
 from anystar_batch.archive.tables import has_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import Engine, InlineEngine
@@ -150,7 +151,7 @@ def segment(
         folder, engine = Path(outputs.work), engine or InlineEngine()
         with MemoryMeter() as meter, Ledger(folder, digest, parts, fence.check) as ledger:
             try:
-                engine.check_paths(seen_by_workers(requested.source.path, outputs))
+                engine.check_paths(seen_by_workers(requested.source, outputs))
                 plan = decide(requested, ledger, listen)
                 hidden = outputs.label.hidden_path(digest)
                 threads = engine.network_threads

@@ -36,7 +36,8 @@ from anystar_batch.archive.images import read_image
 from anystar_batch.archive.nodes import local_path
 from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.fence import Fence
-from anystar_batch.archive.storage.lock import file_system_now, hold
+from anystar_batch.archive.storage.files import file_system_now
+from anystar_batch.archive.storage.lock import hold
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.errors import (

@@ -25,7 +25,7 @@ from PIL import Image, features
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.label_image import LabelWriter, label_spec
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.storage.files import write_bytes_atomic
+from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
 from anystar_batch.geometry import Box
 
 HUES = 24

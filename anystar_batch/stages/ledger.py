@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from anystar_batch.archive.storage.files import write_bytes_atomic
+from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
 from anystar_batch.errors import LedgerMismatchError
 
 FORMAT = 2

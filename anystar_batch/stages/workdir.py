@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive.storage.files import write_bytes_atomic
+from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
 from anystar_batch.geometry import ZYX, Box, index_name, inside
 from anystar_batch.measure.partials import SHAPE, Partials
 from anystar_batch.stages.task import Work, model_rays, position_keys

@@ -15,7 +15,7 @@ import zarr
 from anystar_batch.archive import arrays, discovery, images, ngff, nodes
 from anystar_batch.archive import images as reader_module
 from anystar_batch.archive.ngff import ArrayInfo
-from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage import atomic_write, files
 from anystar_batch.errors import DataError, ImageError, OutputError
 from anystar_batch.geometry import Box
 
@@ -400,7 +400,7 @@ def test_fingerprint_knows_storage_and_unit(make_image, more):
 
 def test_json_is_whole_or_absent(tmp_path, monkeypatch):
     file = tmp_path / "a.json"
-    files.write_json_atomic(file, {"b": 1, "a": [1.5, "µ"]})
+    atomic_write.write_json_atomic(file, {"b": 1, "a": [1.5, "µ"]})
     assert json.loads(file.read_bytes()) == {"b": 1, "a": [1.5, "µ"]}
     before = file.read_bytes()
 
@@ -409,7 +409,7 @@ def test_json_is_whole_or_absent(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OutputError, match="no space left to write; free some") as caught:
-        files.write_json_atomic(file, {})
+        atomic_write.write_json_atomic(file, {})
     assert caught.value.errno == errno.ENOSPC
     assert file.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
@@ -419,7 +419,7 @@ def test_json_is_whole_or_absent(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        files.write_bytes_atomic(file, b"")
+        atomic_write.write_bytes_atomic(file, b"")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -432,7 +432,7 @@ def test_unwritable_places_name_the_way_out(tmp_path, make_image):
         lambda: arrays.create_array(
             "/proc/none/0", 3, ArrayInfo((4, 4, 4), (4, 4, 4), None, "uint32"), ("z", "y", "x")
         ),
-        lambda: files.write_bytes_atomic("/proc/none/a", b""),
+        lambda: atomic_write.write_bytes_atomic("/proc/none/a", b""),
     ):
         with pytest.raises(OutputError, match=r"cannot be written .*--output DIR"):
             check()
@@ -446,10 +446,10 @@ def test_directories_that_cannot_be_synced_are_no_error(tmp_path, monkeypatch):
         return fsync
 
     monkeypatch.setattr(os, "fsync", fail(errno.EINVAL))
-    files.sync_directory(tmp_path)
+    atomic_write.sync_directory(tmp_path)
     monkeypatch.setattr(os, "fsync", fail(errno.EIO))
     with pytest.raises(OSError, match="x"):
-        files.sync_directory(tmp_path)
+        atomic_write.sync_directory(tmp_path)
 
 
 def test_attributes_of_a_group_are_replaced_and_nothing_else(make_image):

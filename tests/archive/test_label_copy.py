@@ -1,8 +1,10 @@
 """Labels and locks in an object store: killed anywhere, taken over, contended for."""
 
+import errno
 import json
 import os
 import socket
+import threading
 import time
 import warnings
 
@@ -18,8 +20,8 @@ from anystar_batch.archive import (
     labels,
     nodes,
 )
-from anystar_batch.archive.storage import lease, lock, remote
-from anystar_batch.archive.storage.fence import Fence
+from anystar_batch.archive.storage import lock, object_lock, remote
+from anystar_batch.archive.storage.fence import Fence, boot
 from anystar_batch.archive.tables import has_table, write_table
 from anystar_batch.errors import LockedError, LostLockError, OutputError
 from anystar_batch.geometry import Box
@@ -112,7 +114,7 @@ def test_overwriting_killed_anywhere_keeps_a_whole_label_and_is_finished(memory,
         assert shown_consolidated(memory, version) == {"n"}
         left = set(remote.names(f"{IMAGE}/labels"))
         assert not {name for name in left if name.startswith(".n.") and expected == 2}
-        assert lease.LIST_LOCK not in left
+        assert lock.LIST_LOCK not in left
         if finished:
             assert step > 8
             return
@@ -144,7 +146,7 @@ def killed(step, place, act):
             pass
         else:
             return True
-    bury(f"{place.parent}/{lease.LIST_LOCK}")
+    bury(f"{place.parent}/{lock.LIST_LOCK}")
     return False
 
 
@@ -239,15 +241,15 @@ def put_lock(**more):
 
 
 def here(pid):
-    names = {"host": socket.gethostname(), "boot": lock.boot(), "space": lease._process_space()}
+    names = {"host": socket.gethostname(), "boot": boot(), "space": object_lock._process_space()}
     return names | {"pid": pid}
 
 
 def test_one_holds_a_lock_and_gives_it_back(memory):
-    with lease.hold(LOCK, 5.0) as fence:
+    with lock.hold(LOCK, 5.0) as fence:
         fence.check()
         with pytest.raises(LockedError, match=rf"a.lock: locked by process {os.getpid()} on"):
-            lease.hold(LOCK, 5.0).__enter__()
+            lock.hold(LOCK, 5.0).__enter__()
         fence.check()
     assert not remote.exists(LOCK)
     with pytest.raises(LostLockError, match="nobody: the file was removed"):
@@ -255,7 +257,7 @@ def test_one_holds_a_lock_and_gives_it_back(memory):
 
 
 def test_a_holder_gives_signs_of_life(memory):
-    with lease.hold(LOCK, 0.01) as fence:
+    with lock.hold(LOCK, 0.01) as fence:
         until = time.monotonic() + 5
         while json.loads(remote.read(LOCK))["beat"] < 2 and time.monotonic() < until:
             time.sleep(0.01)
@@ -263,9 +265,23 @@ def test_a_holder_gives_signs_of_life(memory):
         fence.check()
 
 
+def test_a_holder_that_lost_its_lock_gives_no_more_signs_of_life(memory):
+    """Nor does it ask the store again and again."""
+    with lock.hold(LOCK, 0.01):
+        remote.remove(LOCK)
+        until = time.monotonic() + 5
+        while is_beating() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not is_beating()
+
+
+def is_beating():
+    return any(thread.name == "heartbeat" for thread in threading.enumerate())
+
+
 def test_a_dead_process_of_this_machine_is_followed_at_once(memory):
     put_lock(**here(GONE), interval=100.0, limit=1000.0)
-    with lease.hold(LOCK, 5.0) as fence:
+    with lock.hold(LOCK, 5.0) as fence:
         fence.check()
 
 
@@ -273,12 +289,12 @@ def test_a_dead_process_of_this_machine_is_followed_at_once(memory):
 def test_a_process_that_may_live_is_not_followed(memory, other):
     put_lock(**(here(GONE) | other), interval=100.0, limit=1000.0)
     with pytest.raises(LockedError, match="delete the object"):
-        lease.hold(LOCK, 5.0).__enter__()
+        lock.hold(LOCK, 5.0).__enter__()
 
 
 def test_of_two_who_follow_a_dead_one_the_first_wins(memory, monkeypatch):
     put_lock(**here(GONE), interval=100.0, limit=1000.0)
-    real = lease._is_surely_dead
+    real = object_lock._is_surely_dead
 
     def another_is_faster(found):
         dead = real(found)
@@ -286,10 +302,40 @@ def test_of_two_who_follow_a_dead_one_the_first_wins(memory, monkeypatch):
             put_lock(**here(os.getpid()), nonce="faster", interval=100.0, limit=1000.0)
         return dead
 
-    monkeypatch.setattr(lease, "_is_surely_dead", another_is_faster)
+    monkeypatch.setattr(object_lock, "_is_surely_dead", another_is_faster)
     with pytest.raises(LockedError):
-        lease.hold(LOCK, 5.0).__enter__()
+        lock.hold(LOCK, 5.0).__enter__()
     assert json.loads(remote.read(LOCK))["nonce"] == "faster"
+
+
+@pytest.mark.parametrize("is_dead_there", [False, True])
+def test_a_request_that_is_repeated_has_been_heard_the_first_time(
+    memory, monkeypatch, is_dead_there
+):
+    """A library repeats a write whose answer was lost, and is refused: the lock is ours."""
+    if is_dead_there:
+        put_lock(**here(GONE), interval=100.0, limit=1000.0)
+    real, repeated = remote.put, []
+
+    def put(path, data, **more):
+        real(path, data, **more)
+        repeated.append(more)
+        raise FileExistsError
+
+    monkeypatch.setattr(remote, "put", put)
+    with lock.hold(LOCK, 5.0) as fence:
+        fence.check()
+        assert len(repeated) == 1
+    assert not remote.exists(LOCK)
+
+
+def test_a_lock_that_the_store_does_not_take_is_named(memory, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "quota")
+
+    monkeypatch.setattr(remote, "put", full)
+    with pytest.raises(OutputError, match=r"a\.lock: no space left to write.*--output DIR"):
+        lock.hold(LOCK, 5.0).__enter__()
 
 
 def test_a_sign_of_life_never_takes_the_place_of_anothers(memory, monkeypatch):
@@ -301,7 +347,7 @@ def test_a_sign_of_life_never_takes_the_place_of_anothers(memory, monkeypatch):
             put_lock(**here(os.getpid()), nonce="other")
         real(path, data, **more)
 
-    with lease.hold(LOCK, 0.01) as fence:
+    with lock.hold(LOCK, 0.01) as fence:
         monkeypatch.setattr(remote, "put", put)
         until = time.monotonic() + 5
         while json.loads(remote.read(LOCK))["nonce"] != "other" and time.monotonic() < until:
@@ -321,7 +367,7 @@ def test_a_silent_holder_is_followed_and_told(memory, monkeypatch):
     old = memory.modified("/b/a.lock").timestamp() - 60
     real = remote.modified
     monkeypatch.setattr(remote, "modified", lambda p: old if p == LOCK else real(p))
-    with lease.hold(LOCK, 5.0), pytest.raises(LostLockError, match="lost the lock to process"):
+    with lock.hold(LOCK, 5.0), pytest.raises(LostLockError, match="lost the lock to process"):
         lost.check()
 
 
@@ -331,7 +377,7 @@ def test_a_holder_that_beats_while_it_is_watched_lives(memory, monkeypatch):
     monkeypatch.setattr(remote, "modified", lambda p: 0.0 if p == LOCK else real(p))
     monkeypatch.setattr(time, "sleep", lambda _: put_lock(beat=4))
     with pytest.raises(LockedError):
-        lease.hold(LOCK, 5.0).__enter__()
+        lock.hold(LOCK, 5.0).__enter__()
 
 
 def test_who_changes_a_list_waits_for_the_other(memory, monkeypatch):
@@ -339,16 +385,16 @@ def test_who_changes_a_list_waits_for_the_other(memory, monkeypatch):
 
     def sleep(_):
         waited.append(1)
-        remote.remove(f"s3://b/labels/{lease.LIST_LOCK}")
+        remote.remove(f"s3://b/labels/{lock.LIST_LOCK}")
 
-    with lease.hold_list("s3://b/labels"):
+    with lock.hold_list("s3://b/labels"):
         monkeypatch.setattr(time, "sleep", sleep)
-        with lease.hold_list("s3://b/labels"):
+        with lock.hold_list("s3://b/labels"):
             assert waited == [1]
-    with lease.hold_list("s3://b/labels"):
+    with lock.hold_list("s3://b/labels"):
         monkeypatch.setattr(lock, "MISSED", 0)
         with pytest.raises(LockedError, match="locked by process"):
-            lease.hold_list("s3://b/labels").__enter__()
+            lock.hold_list("s3://b/labels").__enter__()
 
 
 # --- tables -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import zarr
 from anystar_batch.archive import images, label_image, label_list, label_place, labels, nodes
 from anystar_batch.archive.label_image import LabelWriter
 from anystar_batch.archive.ngff import ArrayInfo, ImageSource
-from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage import atomic_write
 from anystar_batch.errors import DataError, LostLockError, OutputError
 from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
 
@@ -536,7 +536,7 @@ def kill_at(monkeypatch, step: int) -> list[str]:
     guard(Path, "rename")
     guard(Path, "replace")
     guard(label_list, "consolidate")
-    guard(files, "exchange")
+    guard(atomic_write, "exchange")
     return done
 
 
@@ -559,12 +559,12 @@ def exchanges(folder: Path) -> bool:
     """Return whether this file system knows the exchange in one step."""
     (folder / "first").mkdir()
     (folder / "second").mkdir()
-    return files.exchange(folder / "first", folder / "second")
+    return atomic_write.exchange(folder / "first", folder / "second")
 
 
 def cannot_exchange(monkeypatch) -> None:
     """Be a file system that does not know the exchange in one step."""
-    monkeypatch.setattr(files, "exchange", lambda *_: False)
+    monkeypatch.setattr(atomic_write, "exchange", lambda *_: False)
 
 
 def kill_everywhere(place, spec, scene: Path, template: Path, killed=lambda: None):

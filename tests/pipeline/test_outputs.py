@@ -1,13 +1,16 @@
 """Where results go, and how they are kept apart."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from anystar_batch.archive.storage.files import move_atomic
+from anystar_batch.archive.storage.atomic_write import move_atomic
 from anystar_batch.config import RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.pipeline import outputs
 from anystar_batch.pipeline.inputs import name_images
 from anystar_batch.pipeline.outputs import output_paths
+from anystar_batch.pipeline.publish import seen_by_workers
 from tests.support import tiny_volume
 
 
@@ -103,6 +106,18 @@ def test_places_in_an_output_directory():
         "/out/a.n.work",
         ("/out/a.n.lock",),
     )
+
+
+@pytest.mark.parametrize(("zarr_format", "name"), [(2, ".zattrs"), (3, "zarr.json")])
+def test_workers_must_see_an_object_of_an_image_in_a_store_that_need_not_list(zarr_format, name):
+    run = RunConfig(work_dir="/scratch")
+    work = "/scratch/a.anystar.work"
+    for image, seen in (
+        ("/d/a.zarr", ("/d/a.zarr", work)),
+        ("s3://b/a.zarr", (f"s3://b/a.zarr/{name}", work, "s3://b/a.zarr/labels")),
+    ):
+        source = SimpleNamespace(path=image, zarr_format=zarr_format)
+        assert seen_by_workers(source, output_paths(SegmentConfig(image=image, run=run))) == seen
 
 
 def test_a_work_directory_elsewhere_has_a_lock_of_its_own():

@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 from anystar_batch.archive import labels
-from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage import atomic_write
 from anystar_batch.errors import BlockError, LedgerMismatchError, OutputExistsError
 from anystar_batch.events import BlockDone, StageStarted
 from anystar_batch.parsing import Quantity
@@ -271,7 +271,7 @@ def cut_exchange(die, patch=setattr):
 
     That is where the file system knows no exchange in one step.
     """
-    patch(files, "exchange", lambda *_: False)
+    patch(atomic_write, "exchange", lambda *_: False)
     rename = Path.rename
 
     def cut_rename(self, to):

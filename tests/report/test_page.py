@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.archive.images import read_image
-from anystar_batch.archive.storage.files import write_json_atomic
+from anystar_batch.archive.storage.atomic_write import write_json_atomic
 from anystar_batch.errors import LostLockError
 from anystar_batch.events import Note
 from anystar_batch.parsing import Quantity

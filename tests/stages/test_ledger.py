@@ -169,7 +169,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from anystar_batch.stages.ledger import Ledger
-from anystar_batch.archive.storage.files import write_bytes_atomic
+from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
 
 folder = Path(sys.argv[1])
 ledger = Ledger(folder, "abc", {})

@@ -1,4 +1,4 @@
-"""Who holds a lock, as its file says, and whether it is still we.
+"""The signature in a lock: who holds it, and whether it is still we, asked before every write.
 
 A process that was stopped (SIGSTOP, a suspended machine) does not notice that its lock was taken
 over. So whoever writes asks first: every holder signs with a number of its own, and a lock file
@@ -9,46 +9,92 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import socket
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from anystar_batch.address import is_remote
 from anystar_batch.archive.storage import remote
 from anystar_batch.errors import LostLockError
 
+Holder: TypeAlias = dict[str, object]
+"""Who holds a lock: `host`, `boot`, `pid`, `since`, `nonce`, `interval`, `limit`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a lock file says, and when its holder last gave a sign of life.
+    """What a lock says, and the last heartbeat of its holder.
 
     Parameters
     ----------
     inode : (device, number)
         The file: a lock that is taken over is another file. Zeros for an object.
     beat : int
-        Time of the last sign of life, nanoseconds, by the clock of the file system; of an object,
-        the number of signs.
+        Time of the last heartbeat, nanoseconds, by the clock of the file system; of an object, the
+        number of heartbeats.
     holder : dict
-        `host`, `boot`, `pid`, `since`, `nonce`, `interval`, `limit`; empty if its maker died before
-        signing.
+        See `Holder`; empty if its maker died before signing.
     """
 
     inode: tuple[int, int]
     beat: int
-    holder: dict[str, object]
+    holder: Holder
 
     @property
     def who(self) -> str:
         """The holder in words."""
         if not self.holder:
             return "a run that is just starting"
-        known = self.holder
-        return f"process {known.get('pid')} on {known.get('host')} since {known.get('since')}"
+        pid, host, since = (self.holder.get(name) for name in ("pid", "host", "since"))
+        return f"process {pid} on {host} since {since}"
 
     def seconds(self, name: str) -> float | None:
         """Return a duration that the holder has signed, None without one."""
         value = self.holder.get(name)
         return float(value) if isinstance(value, int | float) else None
+
+
+def new_signature(interval: float, limit: float) -> Holder:
+    """Return what this process signs a lock with, like no other.
+
+    Parameters
+    ----------
+    interval : float
+        Seconds between two heartbeats.
+    limit : float
+        Seconds without one after which the holder may be dead.
+    """
+    return {
+        "host": socket.gethostname(),
+        "boot": boot(),
+        "pid": os.getpid(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "nonce": secrets.token_hex(16),
+        "interval": interval,
+        "limit": limit,
+    }
+
+
+def boot() -> str | None:
+    """Return what tells this machine since it was started from others, where Linux says it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether there is a process of this number on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def read_signature(path: str | Path) -> Signature | None:
@@ -68,10 +114,11 @@ def read_signature(path: str | Path) -> Signature | None:
     """
     if is_remote(path):
         content = remote.read(str(path))
-        holder = {} if content is None else _parse(content)
+        if content is None:
+            return None
+        holder = _parse(content)
         beat = holder.get("beat")
-        found = Signature((0, 0), beat if isinstance(beat, int) else 0, holder)
-        return None if content is None else found
+        return Signature((0, 0), beat if isinstance(beat, int) else 0, holder)
     try:
         with Path(path).open("rb") as file:
             status = os.fstat(file.fileno())
@@ -82,7 +129,19 @@ def read_signature(path: str | Path) -> Signature | None:
         return None
 
 
-def _parse(content: bytes) -> dict[str, object]:
+def is_signed(path: str | Path, nonce: object) -> bool:
+    """Return whether there is a lock with the signature of this nonce.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    signature = read_signature(path)
+    return signature is not None and signature.holder.get("nonce") == nonce
+
+
+def _parse(content: bytes) -> Holder:
     try:
         document = json.loads(content)
     except ValueError:
@@ -112,15 +171,15 @@ class Fence:
         """
         for path, nonce in self.marks:
             try:
-                found = read_signature(path)
+                signature = read_signature(path)
             except OSError as error:
                 message = (
                     f"{path}: lost the lock (it cannot be read: {error.strerror}); this run writes "
                     "nothing more and publishes nothing; run again"
                 )
                 raise LostLockError(message) from error
-            if found is None or found.holder.get("nonce") != nonce:
-                who = "nobody: the file was removed" if found is None else found.who
+            if signature is None or signature.holder.get("nonce") != nonce:
+                who = "nobody: the file was removed" if signature is None else signature.who
                 message = (
                     f"{path}: lost the lock to {who}; this run was stopped for so long that it "
                     "counted as dead; it writes nothing more and publishes nothing; run again"

@@ -1,37 +1,30 @@
-"""Files that are whole or absent, and clear words where they cannot be written.
-
-Two steps are Linux's own, with a way round where the system or the file system has not got them: a
-file without a name (`O_TMPFILE`), of which a kill leaves nothing, and the exchange of two names
-(`renameat2`), between whose old and new state there is no other.
+"""Files and objects by the same calls: read, list, copy, remove, and whether they can be written.
 
 A path may be an address: an object of a store is whole or absent by itself, and directories need
-not be made.
+not be made. What may be written half, a file, is written by `atomic_write`.
+
+One step is Linux's own, with a way round where the system or the file system has not got it: a file
+without a name (`O_TMPFILE`), of which a kill leaves nothing.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import functools
-import glob
-import json
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from anystar_batch.address import is_read_only, is_remote
 from anystar_batch.archive.storage import remote
-from anystar_batch.errors import OutputError
+from anystar_batch.errors import AnyStarBatchError, OutputError
 
 PARTIAL = ".partial"
 """Suffix of files being written, ours and zarr-python's."""
 
-_HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-
-_UNKNOWN = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EISDIR, errno.EPERM, errno.EXDEV}
+UNKNOWN_STEP = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EISDIR, errno.EPERM, errno.EXDEV}
 """What is said to a step that the system, the file system or a container does not know."""
 
 
@@ -67,6 +60,23 @@ def exists(path: str | Path) -> bool:
     return remote.exists(str(path)) if is_remote(path) else Path(path).exists()
 
 
+def is_visible(path: str) -> bool:
+    """Return whether this process sees what another one sees at a path: one mount, one store.
+
+    Parameters
+    ----------
+    path : str
+        A directory; or the address of an object that is there, or of a place that can be listed,
+        even if nothing is there yet.
+    """
+    if not is_remote(path):
+        return Path(path).is_dir()
+    try:
+        return remote.exists(path) or remote.names(path) is not None
+    except (OSError, AnyStarBatchError):
+        return False
+
+
 def names(path: str | Path) -> list[str]:
     """Return the names in a directory or right below an address, sorted; none if it is missing.
 
@@ -76,14 +86,41 @@ def names(path: str | Path) -> list[str]:
         If it cannot be listed, as no web server can.
     """
     if is_remote(path):
-        found = remote.names(str(path))
-        if found is None:
+        below = remote.names(str(path))
+        if below is None:
             raise OSError(errno.ENOTSUP, "a web server cannot be listed")
-        return found
+        return below
     try:
         return sorted(entry.name for entry in os.scandir(path))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def statuses(paths: Sequence[str]) -> list[tuple[int, int | str] | None]:
+    """Return what tells the contents of files or objects from earlier ones.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        All on this machine, or all in one store.
+
+    Returns
+    -------
+    list of (size, time or tag) or None
+        Bytes, and the time of the last change, nanoseconds, or what `remote.status` has instead;
+        None where there is none.
+    """
+    if paths and is_remote(paths[0]):
+        return [*remote.statuses(paths)]
+    stored: list[tuple[int, int | str] | None] = []
+    for path in paths:
+        try:
+            status = Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            stored.append(None)
+        else:
+            stored.append((status.st_size, status.st_mtime_ns))
+    return stored
 
 
 def make_folder(path: str | Path) -> None:
@@ -119,7 +156,7 @@ def copy(source: str | Path, target: str | Path) -> None:
 
 def _fetch(source: str, target: Path) -> None:
     """Write a file from an object, whole or not at all."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    partial = partial_path(target)
     try:
         remote.get_file(source, partial)
         with partial.open("r+b") as file:
@@ -127,6 +164,11 @@ def _fetch(source: str, target: Path) -> None:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_path(path: Path) -> Path:
+    """Return a hidden name beside a file for what is to become it, like no other process's."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
 
 
 def remove(path: str | Path) -> None:
@@ -169,10 +211,10 @@ def check_writable(path: str) -> None:
 
 def nearest(path: str | Path) -> Path:
     """Return a local path, or the nearest above it that exists."""
-    place = Path(path).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return place
+    folder = Path(path).absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
 
 def stamp(folder: str | Path) -> int:
@@ -196,7 +238,7 @@ def stamp(folder: str | Path) -> int:
     try:
         handle, named = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600), None
     except OSError as error:
-        if error.errno not in _UNKNOWN:
+        if error.errno not in UNKNOWN_STEP:
             raise
         named = Path(folder, f".anystar-batch.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
         handle = os.open(named, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -208,52 +250,15 @@ def stamp(folder: str | Path) -> int:
             named.unlink()
 
 
-def exchange(first: str | Path, second: str | Path) -> bool:
-    """Exchange two directories (or files) in one step.
+def file_system_now(folder: str | Path) -> float:
+    """Return the time by the clock that stamps the files of a directory, seconds.
 
     Parameters
     ----------
-    first, second : path
-        Both exist, on one file system.
-
-    Returns
-    -------
-    bool
-        False where the system or the file system knows no such step; nothing is changed then.
-
-    Raises
-    ------
-    OSError
-        If it cannot be done for another reason.
+    folder : path
+        A directory that can be written.
     """
-    rename = _renameat2()
-    if rename is None:
-        return False
-    if rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in _UNKNOWN:
-        return False
-    raise OSError(number, os.strerror(number), str(first), None, str(second))
-
-
-@functools.cache
-def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
-    """The C library's function, None without one."""
-    try:
-        function = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return None
-    function.argtypes = [
-        ctypes.c_int,
-        ctypes.c_char_p,
-        ctypes.c_int,
-        ctypes.c_char_p,
-        ctypes.c_uint,
-    ]
-    function.restype = ctypes.c_int
-    found: Callable[[int, bytes, int, bytes, int], int] = function
-    return found
+    return stamp(folder) / 1e9
 
 
 def check_store(path: str) -> None:
@@ -284,75 +289,6 @@ def _check_store(path: str) -> None:
         raise output_error(path, error) from error
 
 
-def write_bytes_atomic(path: str | Path, data: bytes) -> None:
-    """Write a file so that it is whole or absent, whenever the process or the machine stops.
-
-    Parameters
-    ----------
-    path : path
-        The file; its directory exists. An older file is replaced.
-    data : bytes
-        Content.
-
-    Raises
-    ------
-    OutputError
-        If the place cannot be written or is full; nothing is left behind.
-    """
-    if is_remote(path):
-        try:
-            remote.put(str(path), data)
-        except OSError as error:
-            raise output_error(path, error) from error
-        return
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise output_error(path, error) from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def write_json_atomic(path: str | Path, document: object) -> None:
-    """Write a JSON file so that it is whole or absent; equal documents give equal bytes.
-
-    Parameters
-    ----------
-    path : path
-        The file; its directory exists. An older file is replaced.
-    document : JSON-able
-        Content; keys keep their order.
-
-    Raises
-    ------
-    OutputError
-        If the place cannot be written or is full; nothing is left behind.
-    """
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    write_bytes_atomic(path, f"{text}\n".encode())
-
-
-def sync_directory(path: str | Path) -> None:
-    """Make renames in a directory survive a power loss, where the file system can."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EROFS}:
-            raise
-    finally:
-        os.close(handle)
-
-
 def output_error(path: str | Path, error: OSError) -> OutputError:
     """Return the error that tells the user why a place cannot be written and what to do."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -363,37 +299,3 @@ def output_error(path: str | Path, error: OSError) -> OutputError:
             "results elsewhere"
         )
     return OutputError(error.errno, message)
-
-
-def move_atomic(source: str | Path, target: str | Path) -> None:
-    """Move a file, also to another storage; the target is whole or as it was.
-
-    What a process that was killed here has left beside the target is deleted: whoever moves holds
-    the lock of the results.
-
-    Raises
-    ------
-    OutputError
-        If the target cannot be written.
-    """
-    if is_remote(source) or is_remote(target):
-        copy(source, target)
-        remove(source)
-        return
-    _move_local(Path(source), Path(target))
-
-
-def _move_local(source: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
-    try:
-        for torn in target.parent.glob(f".{glob.escape(target.name)}.*{PARTIAL}"):
-            torn.unlink(missing_ok=True)
-        shutil.copyfile(source, partial)
-        with partial.open("r+b") as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
-        sync_directory(target.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise output_error(target, error) from error
-    source.unlink()

@@ -1,60 +1,106 @@
 """Locks that die with their holder: one run writes a result at a time.
 
-The lock is a file that says who holds it. It is made with `O_EXCL`, which decides between machines,
-and `flock`ed while held, which decides on one machine: the kernel drops that lock when the process
-dies, however it dies. While it lives, a thread touches the file every `INTERVAL` seconds.
+A lock is a file (`file_lock`) or an object of a store (`object_lock`) that says who holds it. The
+law is the same for both and is told here: who makes it where there was none holds it and signs it;
+a heartbeat, every `INTERVAL` seconds, shows that the holder lives; it is removed in the end.
 
-A holder is dead if flock says so on its own machine, or if the file was not touched for `MISSED`
-intervals by the clock of the file system and then not for two more by ours; so neither two clocks
-that differ nor one that jumps makes a living holder dead. A holder that is stopped for so long
-counts as dead, also on its own machine. Its lock is taken over by putting a new file in the place
-of the old one. Should it go on, the `Fence` tells it that the file is no longer its own.
+A holder is dead if its own machine says so (each kind of lock has its own way to ask), or if it
+gave no sign of life for `MISSED` intervals by the clock of the storage and then none for two more
+by ours; so neither two clocks that differ nor one that jumps makes a living holder dead. A holder
+that is stopped for so long counts as dead, also on its own machine. Its lock is taken over. Should
+it go on, the `Fence` tells it that the lock is no longer its own.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import json
 import logging
 import os
-import secrets
-import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
-from anystar_batch.archive.storage.fence import Fence, Signature, read_signature
-from anystar_batch.archive.storage.files import PARTIAL, stamp
-from anystar_batch.errors import LockedError, OutputError
+from anystar_batch.address import is_remote
+from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage.fence import (
+    Fence,
+    Holder,
+    Signature,
+    is_signed,
+    new_signature,
+    read_signature,
+)
+from anystar_batch.archive.storage.file_lock import FileLock, try_flock
+from anystar_batch.archive.storage.object_lock import ObjectLock
+from anystar_batch.errors import LockedError
 
 logger = logging.getLogger(__name__)
 
 INTERVAL = 15.0
-"""Seconds between two signs of life of a holder."""
+"""Seconds between two heartbeats of a holder."""
 
 MISSED = 20
-"""Intervals without a sign of life after which a holder may be dead."""
+"""Heartbeats that a holder must have missed to count as dead."""
 
-# EBADF: NFS locks only what is open for writing, which no directory is.
-_NO_FLOCK = {errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EBADF}
+LIST_LOCK = ".anystar-batch.lock"
+"""Object that whoever changes the list of labels of an image holds, among the labels."""
+
+LIST_INTERVAL = 2.0
+"""Seconds between two heartbeats of who changes a list."""
+
+
+class Backend(Protocol):
+    """What the law asks of a storage: the lock at one path, and our hold on it."""
+
+    path: str
+    kind: str
+    """What the lock is, in a message: `file` or `object`."""
+
+    def create(self, holder: Holder) -> bool:
+        """Make the lock, signed by us, if there is none; return whether it is ours."""
+
+    def replace_dead(self, holder: Holder, check_silent: Callable[[Signature], None]) -> bool:
+        """Take the place of the lock that is there, if its holder is dead.
+
+        Only ever of the very lock that was judged: another may have taken it over meanwhile.
+
+        Parameters
+        ----------
+        holder : dict
+            Our signature.
+        check_silent : callable
+            Called unless the holder's process is gone for certain; raises if it is not silent.
+
+        Returns
+        -------
+        bool
+            Whether the lock is ours now; if not, the way may be free for `create`.
+        """
+
+    def silence(self, signature: Signature) -> float | None:
+        """Return the seconds since a heartbeat, by the clock of the storage; None if it is gone."""
+
+    def beat(self) -> bool:
+        """Give a sign of life on our own lock only; return whether there can be another."""
+
+    def close(self) -> None:
+        """Let go, after our lock was removed."""
 
 
 @contextmanager
 def hold(path: str | Path, interval: float | None = None) -> Iterator[Fence]:
-    """Hold a lock file for the length of a `with` block.
+    """Hold a lock, a file or an object, for the length of a `with` block.
 
-    A file left by a dead process is taken over; see the module.
+    The lock of a dead holder is taken over; see the module.
 
     Parameters
     ----------
     path : path
-        The lock file; its directory exists.
+        The lock file, whose directory exists, or the address of the lock.
     interval : float, optional
-        Seconds between two signs of life; None is `INTERVAL`.
+        Seconds between two heartbeats; None is `INTERVAL`.
 
     Yields
     ------
@@ -66,212 +112,105 @@ def hold(path: str | Path, interval: float | None = None) -> Iterator[Fence]:
     LockedError
         If another run holds the lock; the message says which, since when, and what to do.
     OutputError
-        If the file cannot be made.
+        If it cannot be made.
     """
-    path = Path(path)
+    backend: Backend = ObjectLock(str(path)) if is_remote(path) else FileLock(path)
     interval = INTERVAL if interval is None else interval
-    handle, nonce = _acquire(path, interval)
+    nonce = _acquire(backend, interval)
     ended = threading.Event()
-    beats = threading.Thread(
-        target=_beat, args=(handle, interval, ended), name="heartbeat", daemon=True
+    heartbeat = threading.Thread(
+        target=_beat, args=(backend, interval, ended), name="heartbeat", daemon=True
     )
-    beats.start()
+    heartbeat.start()
     try:
-        yield Fence(((str(path), nonce),))
+        yield Fence(((backend.path, nonce),))
     finally:
         ended.set()
-        beats.join()
-        # Removed before it is unlocked: whoever waited on this file finds it gone and tries anew.
+        heartbeat.join()
         with suppress(OSError):
-            found = read_signature(path)
-            if found is not None and found.holder.get("nonce") == nonce:
-                path.unlink(missing_ok=True)
-        os.close(handle)
+            if is_signed(backend.path, nonce):
+                files.remove(backend.path)
+        backend.close()
 
 
-def _beat(handle: int, interval: float, ended: threading.Event) -> None:
-    """Give signs of life; the open file is touched, never one that has taken its place."""
+def _beat(backend: Backend, interval: float, ended: threading.Event) -> None:
+    """Give signs of life until the lock is released, or is no longer ours: the fence says so."""
     while not ended.wait(interval):
         try:
-            os.utime(handle)
+            if not backend.beat():
+                return
         except OSError as error:
             logger.warning("no sign of life: %s", error)
 
 
-def _acquire(path: Path, interval: float) -> tuple[int, str]:
-    """Make, lock and sign the file; return its descriptor and what tells our signature apart."""
-    while True:
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            _remove_dead(path)
-            continue
-        except OSError as error:
-            message = f"{path}: the lock cannot be made ({error.strerror}); give --output DIR"
-            raise OutputError(error.errno, message) from error
-        try:
-            if _try_flock(handle):
-                nonce = _sign(handle, interval)
-                if _is_same_file(handle, path):
-                    return handle, nonce
-        except BaseException:
-            if _is_same_file(handle, path):
-                path.unlink(missing_ok=True)
-            os.close(handle)
-            raise
-        # Whoever looked at it before it was signed took it for a dead one, and removes it.
-        os.close(handle)
+def _acquire(backend: Backend, interval: float) -> str:
+    """Make the lock or take over that of a dead holder; return what tells our signature apart."""
 
-
-def _remove_dead(path: Path) -> None:
-    """Remove the lock file of a dead holder; return also if it is gone by itself.
-
-    Raises
-    ------
-    LockedError
-        If its holder lives, or may live.
-    """
-    try:
-        handle = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        message = f"{path}: the lock cannot be opened ({error.strerror}); give --output DIR"
-        raise OutputError(error.errno, message) from error
-    try:
-        is_free = _try_flock(handle)
-        found = read_signature(path)
-        if found is None or not _is_same_file(handle, path):
-            return
-        if not (is_free and _is_surely_dead(path, found)) and not _is_silent(path, found):
+    def check_silent(signature: Signature) -> None:
+        if not _is_silent(backend, signature):
             message = (
-                f"{path}: locked by {found.who}; wait for it to end, or, if that run is surely "
-                "gone, delete the file"
+                f"{backend.path}: locked by {signature.who}; wait for it to end, or, if that run "
+                f"is surely gone, delete the {backend.kind}"
             )
             raise LockedError(message)
-        logger.info("%s: taken over from %s", path, found.who)
-        _set_aside(path, handle)
-    finally:
-        os.close(handle)
 
-
-def _set_aside(path: Path, handle: int) -> None:
-    """Remove the file that was judged, and no other that may have taken its place meanwhile."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return
-    if not _is_same_file(handle, aside):
-        # Two took over at once: the first one's lock goes back; if it cannot, its fence tells it.
-        with suppress(OSError):
-            os.link(aside, path)
-    aside.unlink(missing_ok=True)
+        while True:
+            holder = new_signature(interval, MISSED * interval)
+            if backend.create(holder) or backend.replace_dead(holder, check_silent):
+                return str(holder["nonce"])
+    except OSError as error:
+        if not is_remote(backend.path):
+            raise
+        raise files.output_error(backend.path, error) from error
 
 
-def _is_surely_dead(path: Path, found: Signature) -> bool:
-    """Return whether a holder whose flock is free is dead: of this machine, or never signed."""
-    holder = found.holder
-    if not holder:
-        return True
-    if holder.get("host") != socket.gethostname() or holder.get("boot", boot()) != boot():
-        return False
-    pid = holder.get("pid")
-    # Where flock works it has already told that the holder is gone, and its number may be reused.
-    return _flock_excludes(path) or not (isinstance(pid, int) and is_alive(pid))
-
-
-def _is_silent(path: Path, found: Signature) -> bool:
-    """Return whether a holder has missed so many signs of life that it counts as dead."""
-    interval, limit = found.seconds("interval"), found.seconds("limit")
+def _is_silent(backend: Backend, signature: Signature) -> bool:
+    """Return whether a holder has missed so many heartbeats that it counts as dead."""
+    interval, limit = signature.seconds("interval"), signature.seconds("limit")
     if interval is None or limit is None:
         return False
+    silence = backend.silence(signature)
     # A time far ahead of now is no recent sign of life either: the clock was set back since.
-    if abs(file_system_now(path.parent) - found.beat / 1e9) <= limit:
+    if silence is None or abs(silence) <= limit:
         return False
     until = time.monotonic() + 2 * interval
     while time.monotonic() < until:
         time.sleep(interval / 4)
-        if read_signature(path) != found:
+        if read_signature(backend.path) != signature:
             return False
     return True
 
 
-def file_system_now(folder: str | Path) -> float:
-    """Return the time by the clock that stamps the files of a directory, seconds.
+@contextmanager
+def hold_list(folder: str) -> Iterator[None]:
+    """Wait for, then hold, the lock of a list of labels or tables: who changes it holds it.
 
     Parameters
     ----------
-    folder : path
-        A directory that can be written.
+    folder : str
+        What holds the list: an existing directory, or an address.
+
+    Raises
+    ------
+    LockedError
+        If another process keeps it for too long.
     """
-    return stamp(folder) / 1e9
-
-
-def _try_flock(handle: int) -> bool:
-    """Lock without waiting; True also where the file system knows no such locks."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_FLOCK:
-            raise
-    return True
-
-
-def _is_same_file(handle: int, path: Path) -> bool:
-    """Return whether the path still names the opened file: its holder may have removed it."""
-    try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False
-    here = os.fstat(handle)
-    return (here.st_ino, here.st_dev) == (there.st_ino, there.st_dev)
-
-
-def _flock_excludes(path: Path) -> bool:
-    """Return whether flock is enforced: a second descriptor must not get the lock we hold."""
-    second = os.open(path, os.O_RDWR)
-    try:
-        return not _try_flock(second)
-    finally:
-        os.close(second)
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether there is a process of this number on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def boot() -> str | None:
-    """Return what tells this machine since it was started from others, where Linux says it."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-
-
-def _sign(handle: int, interval: float) -> str:
-    nonce = secrets.token_hex(16)
-    document = {
-        "host": socket.gethostname(),
-        "boot": boot(),
-        "pid": os.getpid(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        "nonce": nonce,
-        "interval": interval,
-        "limit": MISSED * interval,
-    }
-    os.pwrite(handle, f"{json.dumps(document)}\n".encode(), 0)
-    os.fsync(handle)
-    return nonce
+    if not is_remote(folder):
+        with hold_directory(folder):
+            yield
+        return
+    until = time.monotonic() + MISSED * INTERVAL
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(hold(f"{folder}/{LIST_LOCK}", LIST_INTERVAL))
+                break
+            except LockedError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(0.2)
+        yield
 
 
 @contextmanager
@@ -297,7 +236,7 @@ def hold_directory(path: str | Path, patience: float | None = None) -> Iterator[
     patience = MISSED * INTERVAL if patience is None else patience
     until = time.monotonic() + patience
     try:
-        while not _try_flock(handle):
+        while not try_flock(handle):
             if time.monotonic() > until:
                 message = (
                     f"{path}: another process has been changing it for {patience:g} s and may be "

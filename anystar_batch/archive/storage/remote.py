@@ -1,4 +1,4 @@
-"""Objects of stores and web servers by their addresses, through fsspec: read, look, list, write.
+"""Object stores and web servers: read, look, list and write objects by address, through fsspec.
 
 Every function opens what it needs from the address alone (`filesystems`). Whatever a library raises
 becomes an `OSError` whose text holds no secret: `FileNotFoundError`, `PermissionError`, or another;

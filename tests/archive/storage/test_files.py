@@ -1,40 +1,14 @@
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import time
 
 import pytest
 
-from anystar_batch.archive.storage import files
-
-
-def refusing(number):
-    def refuse(*_):
-        ctypes.set_errno(number)
-        return -1
-
-    return lambda: refuse
-
-
-def test_two_directories_change_places_or_stay(tmp_path, monkeypatch):
-    first, second = tmp_path / "first", tmp_path / "second"
-    for folder in (first, second):
-        folder.mkdir()
-        (folder / folder.name).touch()
-    is_known = files.exchange(first, second)
-    assert (first / ("second" if is_known else "first")).exists()
-    assert (second / ("first" if is_known else "second")).exists()
-    before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(files, "_renameat2", lambda: None)
-    assert not files.exchange(first, second)
-    monkeypatch.setattr(files, "_renameat2", refusing(errno.EINVAL))
-    assert not files.exchange(first, second)
-    monkeypatch.setattr(files, "_renameat2", refusing(errno.EACCES))
-    with pytest.raises(PermissionError, match="Permission denied"):
-        files.exchange(first, second)
-    assert sorted(tmp_path.rglob("*")) == before
+from anystar_batch.archive.storage import files, remote
+from anystar_batch.errors import ConfigError
+from tests.support.servers import memory_store, web_server
 
 
 def test_a_stamp_is_a_time_and_no_file(tmp_path, monkeypatch):
@@ -54,3 +28,44 @@ def test_a_stamp_is_a_time_and_no_file(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError):
         files.stamp(tmp_path / "nowhere")
+
+
+def test_a_directory_is_visible_where_it_is(tmp_path):
+    (tmp_path / "file").touch()
+    assert files.is_visible(str(tmp_path))
+    assert not files.is_visible(str(tmp_path / "gone"))
+    assert not files.is_visible(str(tmp_path / "file"))
+
+
+def test_a_store_is_visible_if_it_gives_an_object_or_a_list(monkeypatch):
+    with memory_store():
+        remote.put("s3://b/a.zarr/zarr.json", b"{}")
+        monkeypatch.setattr(remote, "hides_missing", lambda _: True)
+        assert files.is_visible("s3://b/a.zarr/zarr.json")
+        assert files.is_visible("s3://b/a.zarr")
+        assert files.is_visible("s3://b/out")
+
+        def deny(_):
+            raise PermissionError(errno.EACCES, "access denied")
+
+        monkeypatch.setattr(remote, "names", deny)
+        assert files.is_visible("s3://b/a.zarr/zarr.json")
+        assert not files.is_visible("s3://b/out")
+
+
+def test_a_web_server_is_visible_if_it_gives_the_object(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES", ())
+    (tmp_path / "zarr.json").touch()
+    with web_server(tmp_path) as server:
+        assert files.is_visible(f"{server.url}/zarr.json")
+        assert not files.is_visible(f"{server.url}/gone.json")
+        server.fails = 9
+        assert not files.is_visible(f"{server.url}/zarr.json")
+
+
+def test_a_store_whose_library_is_missing_is_not_visible(monkeypatch):
+    def missing(_):
+        raise ConfigError("s3:// needs s3fs, which is not installed")
+
+    monkeypatch.setattr(remote, "exists", missing)
+    assert not files.is_visible("s3://b/a.zarr")

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from anystar_batch.archive.storage import fence as fence_module
-from anystar_batch.archive.storage import lock
+from anystar_batch.archive.storage import file_lock, lock
 from anystar_batch.errors import LockedError, LostLockError, OutputError
 
 DEAD = 2**22 - 7
@@ -128,7 +128,7 @@ def test_file_is_removed_before_it_is_unlocked(tmp_path, monkeypatch):
 def test_file_that_its_holder_removes_meanwhile_is_made_anew(tmp_path, monkeypatch):
     path = tmp_path / "run.lock"
     path.write_text("")
-    try_flock, calls = lock._try_flock, []
+    try_flock, calls = file_lock.try_flock, []
 
     def late(handle: int) -> bool:
         calls.append(handle)
@@ -136,10 +136,33 @@ def test_file_that_its_holder_removes_meanwhile_is_made_anew(tmp_path, monkeypat
             path.unlink()
         return try_flock(handle)
 
-    monkeypatch.setattr(lock, "_try_flock", late)
+    monkeypatch.setattr(file_lock, "try_flock", late)
     with lock.hold(path):
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert not path.exists()
+
+
+def test_only_the_file_that_was_opened_is_judged(tmp_path, monkeypatch):
+    """Another one that has taken its place by then is not even set aside for a moment."""
+    path, other = tmp_path / "run.lock", tmp_path / "other"
+    path.write_text("")
+    sign(other, pid=os.getppid())
+    try_flock, calls, moved = file_lock.try_flock, [], []
+
+    def late(handle: int) -> bool:
+        calls.append(handle)
+        is_free = try_flock(handle)
+        if len(calls) == 1:
+            other.rename(path)
+        return is_free
+
+    with other.open() as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        monkeypatch.setattr(file_lock, "try_flock", late)
+        monkeypatch.setattr(file_lock, "_set_aside", lambda *_: moved.append(1))
+        with pytest.raises(LockedError, match=str(os.getppid())), lock.hold(path):
+            pass
+    assert not moved
 
 
 def test_a_process_of_another_user_counts_as_living(monkeypatch):
@@ -147,7 +170,7 @@ def test_a_process_of_another_user_counts_as_living(monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", refuse)
-    assert lock.is_alive(1)
+    assert fence_module.is_alive(1)
 
 
 def test_other_errors_of_flock_are_not_hidden(tmp_path, monkeypatch):
@@ -258,7 +281,7 @@ def test_lock_of_this_machine_before_it_was_started_anew_may_be_anothers(tmp_pat
     silent(path, 0.0, host=socket.gethostname(), pid=DEAD, boot="another")
     with pytest.raises(LockedError, match=f"process {DEAD} on"), lock.hold(path):
         pass
-    silent(path, 0.0, host=socket.gethostname(), pid=DEAD, boot=lock.boot())
+    silent(path, 0.0, host=socket.gethostname(), pid=DEAD, boot=fence_module.boot())
     with lock.hold(path):
         pass
 
@@ -331,7 +354,7 @@ def test_two_that_take_over_at_once_do_not_both_hold_it(tmp_path):
     judged = os.open(path, os.O_RDWR)
     try:
         with lock.hold(path) as fence:
-            lock._set_aside(path, judged)
+            file_lock._set_aside(path, judged)
             fence.check()
             assert [p.name for p in tmp_path.iterdir()] == ["run.lock"]
     finally:

@@ -1,4 +1,4 @@
-"""Arrays in object stores and on web servers, as a zarr store that says what went wrong.
+"""The zarr store of object stores and web servers: arrays, and errors that say what went wrong.
 
 What zarr's own `FsspecStore` lacks: it takes a server that ignores `Range` at its word, lets the
 errors of a dozen libraries through, and does not try a web server twice. A missing chunk reads as
