@@ -224,9 +224,9 @@ def plates_of(
         if one.of is None:
             wanted.append(config)
             continue
-        places = output_paths(config)
-        table = stats or f"{places.folder}/{one.of.stem}.{config.label}.csv"
-        own = places.stats
+        outputs = output_paths(config)
+        table = stats or f"{outputs.folder}/{one.of.stem}.{config.label}.csv"
+        own = outputs.stats
         if is_parquet(table):
             own = f"{own.removesuffix('.csv')}{Path(table).suffix}"
         wanted.append(replace(config, stats=own) if is_parquet(table) else config)
