@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 
-from anystar_batch.address import image_stem, is_remote, parent
+from anystar_batch.address import absolute, image_stem, parent
 from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.geometry import ZYX, ZYXFloat
-from anystar_batch.parsing import Diameter, Volume, parse_times
+from anystar_batch.parsing import Quantity, parse_times
 
 _LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -40,7 +39,7 @@ class Filters:
 
     Parameters
     ----------
-    min_volume, max_volume : Volume or None
+    min_volume, max_volume : Quantity or None
         Least and largest volume of the star itself.
     min_prob : float or None
         Least object probability, 0 to 1.
@@ -53,8 +52,8 @@ class Filters:
         Least share of its convex hull that the star fills, 0 to 1. 0 as above.
     """
 
-    min_volume: Volume | None = None
-    max_volume: Volume | None = None
+    min_volume: Quantity | None = None
+    max_volume: Quantity | None = None
     min_prob: float | None = None
     min_contrast: float | None = None
     min_regularity: float | None = None
@@ -132,7 +131,7 @@ class ResultConfig:
     reference_time : int or None
         The one time point to segment; the intensities of what is found there are measured at every
         `time`. None segments every `time`.
-    diameter : Diameter or None
+    diameter : Quantity or None
         None lets the probe propose it.
     voxel_size : (z, y, x) or None
         Level-0 voxel size, micrometres, instead of the image's own.
@@ -159,7 +158,7 @@ class ResultConfig:
 
     channel: str = "0"
     time: str = "all"
-    diameter: Diameter | None = None
+    diameter: Quantity | None = None
     voxel_size: ZYXFloat | None = None
     prob_thresh: float | None = None
     nms_thresh: float | None = None
@@ -239,7 +238,7 @@ class RunConfig:
     scheduler : str or None
         Running Dask cluster that does the work instead: an address, or a scheduler file.
     work_dir : str or None
-        Place of ledger and intermediate files; None is beside the output.
+        Place of ledger and intermediate files, made absolute; None is beside the output.
     overwrite : bool
         Replace a published label of the same name.
     restart : bool
@@ -264,6 +263,8 @@ class RunConfig:
     report: bool = True
 
     def __post_init__(self) -> None:
+        if self.work_dir is not None:
+            object.__setattr__(self, "work_dir", absolute(self.work_dir))
         if self.workers is not None and self.workers < 1:
             message = f"--workers: got {self.workers}; expected at least 1"
             raise ConfigError(message)
@@ -277,7 +278,7 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class SegmentConfig:
-    """One run over one image.
+    """One run over one image; its paths become absolute, and are trusted below.
 
     Parameters
     ----------
@@ -316,11 +317,13 @@ class SegmentConfig:
                 "starting with a letter or a digit"
             )
             raise ConfigError(message)
+        object.__setattr__(self, "image", absolute(self.image))
+        if self.output is not None:
+            object.__setattr__(self, "output", absolute(self.output))
         if not self.stem:
             object.__setattr__(self, "stem", image_stem(self.image))
         if not self.home:
-            image = self.image if is_remote(self.image) else str(Path(self.image).absolute())
-            object.__setattr__(self, "home", parent(image))
+            object.__setattr__(self, "home", parent(self.image))
 
     def to_json(self) -> dict[str, object]:
         """Return every option as plain JSON values."""

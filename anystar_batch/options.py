@@ -15,7 +15,7 @@ from anystar_batch.errors import ConfigError, did_you_mean, shorten
 
 if TYPE_CHECKING:
     from anystar_batch.config import SegmentConfig
-    from anystar_batch.parsing import Diameter, Volume
+    from anystar_batch.parsing import Quantity
 
 WHAT = "What to segment"
 SIZE = "How big"
@@ -149,13 +149,13 @@ def _absolute(_name: str, path: str) -> str:
     return absolute(path)
 
 
-def _diameter(_name: str, text: str) -> Diameter:
+def _diameter(_name: str, text: str) -> Quantity:
     from anystar_batch.parsing import parse_diameter
 
     return parse_diameter(text)
 
 
-def _volume(name: str, text: str) -> Volume:
+def _volume(name: str, text: str) -> Quantity:
     from anystar_batch.parsing import parse_volume
 
     return parse_volume(name, text)
@@ -179,8 +179,8 @@ def _measures(_name: str, text: str) -> tuple[str, ...]:
     return parse_measures(text)
 
 
-def _quantity_text(value: Diameter | Volume) -> str:
-    return f"{value.value!r}{value.unit}"
+def _quantity_text(size: Quantity) -> str:
+    return size.exact
 
 
 def _comma_text(values: Iterable[object]) -> str:

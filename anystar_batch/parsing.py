@@ -1,15 +1,28 @@
-"""Options as users type them: lengths, amounts of memory, durations, selections."""
+"""Options as users type them: sizes, amounts of memory, durations, selections."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.geometry import ZYXFloat
 
-_LENGTHS_UM = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3}
+_LENGTHS = {"nm": (1e-3, "um"), "mm": (1e3, "um"), "px": (1.0, "px")}
+
+_LENGTHS |= dict.fromkeys(("um", "µm", "μm"), (1.0, "um"))
+"""Units of a length as typed: the factor to the unit that is kept, and that unit."""
+
+_VOLUMES = {
+    f"{unit}{cubic}": (factor, "um3")
+    for unit, factor in (("nm", 1e-9), ("um", 1.0), ("µm", 1.0), ("μm", 1.0), ("mm", 1e9))
+    for cubic in ("3", "^3", "³")
+}
+
+_VOLUMES |= {"": (1.0, "um3"), "px": (1.0, "px")}
+"""The same of a volume."""
 
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -23,33 +36,45 @@ MIN_MEMORY = 1_000_000_000
 MEASURES = ("solidity", "sphericity", "surface", "feret")
 """Further columns of the table that a user may ask for: shapes of the stars."""
 
-_UM3 = {"": 1.0, "nm": 1e-9, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e9}
-"""Cubic micrometres of each cubic unit; no unit at all is micrometres."""
-
 
 @dataclass(frozen=True, slots=True)
-class Diameter:
-    """Diameter of a typical object.
+class Quantity:
+    """The size of an object: its diameter, or its volume.
 
     Parameters
     ----------
     value : float
         Positive.
     unit : str
-        `um`, or `px`: level-0 voxels in the plane.
+        `um` or `um3`; or `px`, level-0 voxels: of a diameter those in the plane.
     """
 
     value: float
     unit: str
 
+    def __str__(self) -> str:
+        """Return the size as an option takes it, in few digits: for a person."""
+        return f"{self.value:g}{self.unit}"
+
+    @property
+    def exact(self) -> str:
+        """The size as an option takes it, with every digit."""
+        return f"{self.value!r}{self.unit}"
+
     def in_um(self, scale_um: ZYXFloat) -> float:
-        """Return the diameter in micrometres, given level 0's voxel size (z, y, x)."""
-        if self.unit == "um":
+        """Return a diameter in micrometres, given level 0's voxel size (z, y, x)."""
+        if self.unit == "px":
+            return self.value * math.sqrt(scale_um[1] * scale_um[2])
+        return self.value
+
+    def in_voxels(self, scale_um: ZYXFloat) -> float:
+        """Return a volume in level-0 voxels, given their size (z, y, x)."""
+        if self.unit == "px":
             return self.value
-        return self.value * math.sqrt(scale_um[1] * scale_um[2])
+        return self.value / (scale_um[0] * scale_um[1] * scale_um[2])
 
 
-def parse_diameter(text: str) -> Diameter:
+def parse_diameter(text: str) -> Quantity:
     """Read a diameter such as `12um`, `0.9 mm`, `9px`.
 
     Raises
@@ -60,20 +85,59 @@ def parse_diameter(text: str) -> Diameter:
     Examples
     --------
     >>> parse_diameter("450nm")
-    Diameter(value=0.45, unit='um')
+    Quantity(value=0.45, unit='um')
     """
-    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*([^\s0-9.]+)\s*", text)
-    value = _number(match[1]) if match else None
-    unit = match[2] if match else ""
-    if value is None or not 0 < value < math.inf or unit not in {*_LENGTHS_UM, "px"}:
+    diameter = _quantity(text, _LENGTHS)
+    if diameter is None:
         message = (
             f"--diameter: got {text!r}; expected a positive number with a unit: 12um, 450nm, "
             "0.1mm, or 9px (level-0 voxels in the plane)"
         )
         raise ConfigError(message)
-    if unit == "px":
-        return Diameter(value, "px")
-    return Diameter(value * _LENGTHS_UM[unit], "um")
+    return diameter
+
+
+def parse_volume(option: str, text: str) -> Quantity:
+    """Read a volume such as `500`, `500um3`, `0.1 mm^3`, `120px`.
+
+    Parameters
+    ----------
+    option : str
+        Name of the option, for the message.
+    text : str
+        What was given. A number alone is cubic micrometres.
+
+    Raises
+    ------
+    ConfigError
+        If there is no positive number, or an unknown unit.
+
+    Examples
+    --------
+    >>> parse_volume("--min-volume", "500")
+    Quantity(value=500.0, unit='um3')
+    >>> parse_volume("--min-volume", "120px")
+    Quantity(value=120.0, unit='px')
+    """
+    volume = _quantity(text, _VOLUMES)
+    if volume is None:
+        message = (
+            f"{option}: got {text!r}; expected a positive volume: 500 or 500um3 (cubic "
+            "micrometres), 0.1mm3, or 120px (level-0 voxels)"
+        )
+        raise ConfigError(message)
+    return volume
+
+
+def _quantity(text: str, units: Mapping[str, tuple[float, str]]) -> Quantity | None:
+    """Read a number with one of the units; None if it is none, or not positive and finite."""
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(\S*)\s*", text)
+    value = _number(match[1]) if match else None
+    if match is None or value is None or match[2] not in units:
+        return None
+    factor, unit = units[match[2]]
+    value *= factor
+    return Quantity(value, unit) if 0.0 < value < math.inf else None
 
 
 def parse_memory(text: str) -> int:
@@ -216,68 +280,3 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """Volume of an object.
-
-    Parameters
-    ----------
-    value : float
-        Positive.
-    unit : str
-        `um3`, or `px`: level-0 voxels.
-    """
-
-    value: float
-    unit: str
-
-    def __str__(self) -> str:
-        """Return the volume as an option takes it."""
-        return f"{self.value:g}{self.unit}"
-
-    def in_voxels(self, scale_um: ZYXFloat) -> float:
-        """Return the volume in level-0 voxels, given their size (z, y, x)."""
-        if self.unit == "px":
-            return self.value
-        return self.value / (scale_um[0] * scale_um[1] * scale_um[2])
-
-
-def parse_volume(option: str, text: str) -> Volume:
-    """Read a volume such as `500`, `500um3`, `0.1 mm^3`, `120px`.
-
-    Parameters
-    ----------
-    option : str
-        Name of the option, for the message.
-    text : str
-        What was given. A number alone is cubic micrometres.
-
-    Raises
-    ------
-    ConfigError
-        If there is no positive number, or an unknown unit.
-
-    Examples
-    --------
-    >>> parse_volume("--min-volume", "500")
-    Volume(value=500.0, unit='um3')
-    >>> parse_volume("--min-volume", "120px")
-    Volume(value=120.0, unit='px')
-    """
-    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(?:(px)|([nuµμm]m)(?:\^?3|³))?\s*", text)
-    try:
-        value = float(match[1]) if match else math.nan
-    except ValueError:
-        value = math.nan
-    is_voxels = match is not None and match[2] == "px"
-    unit = (match[3] or "") if match else ""
-    volume = Volume(value, "px") if is_voxels else Volume(value * _UM3[unit], "um3")
-    if not 0.0 < volume.value < math.inf:
-        message = (
-            f"{option}: got {text!r}; expected a positive volume: 500 or 500um3 (cubic "
-            "micrometres), 0.1mm3, or 120px (level-0 voxels)"
-        )
-        raise ConfigError(message)
-    return volume

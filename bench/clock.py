@@ -20,8 +20,8 @@ PARTS: dict[str, tuple[str, ...]] = {
         "anystar_batch.archive.images:ImageReader.read_box",
         "anystar_batch.archive.images:ImageReader.identities",
     ),
-    "resample": ("anystar_batch.stages.preprocess:resample",),
-    "normalise": ("anystar_batch.stages.preprocess:normalise",),
+    "resample": ("anystar_batch.network.window:resample",),
+    "normalise": ("anystar_batch.network.window:normalise",),
     "tile": ("anystar_batch.stages.predict:tile_image",),
     "network": ("anystar_batch.network.predictor:KerasPredictor.find",),
     "suppress": (

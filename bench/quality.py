@@ -35,7 +35,7 @@ from scipy import ndimage
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.geometry import Box
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.report.pictures import draw_overlay
 from bench.figures import curves, table
@@ -147,7 +147,7 @@ class Bench:
             output=str(self.out / "results"),
             stem=stem,
             model=self.model,
-            result=ResultConfig(diameter=None if diameter is None else Diameter(diameter, "um")),
+            result=ResultConfig(diameter=None if diameter is None else Quantity(diameter, "um")),
             run=RunConfig(overwrite=True, restart=True),
         )
         summary = segment(config)

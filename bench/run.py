@@ -32,7 +32,7 @@ from anystar_batch.geometry import iter_grid
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.model import load_model
 from anystar_batch.network.predictor import KerasFactory, KerasPredictor
-from anystar_batch.parsing import Diameter, parse_diameter
+from anystar_batch.parsing import Quantity, parse_diameter
 from anystar_batch.pipeline import segment
 from anystar_batch.stages.plan import Plan, make_plan
 from anystar_batch.stages.preprocess import tile_image
@@ -98,11 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figure(options.out / "run.png", document)
 
 
-def source(out: Path, name: str, size: int, radius: float) -> tuple[Path, Diameter]:
+def source(out: Path, name: str, size: int, radius: float) -> tuple[Path, Quantity]:
     """Return a phantom or a mosaic, made if it is not there, and its objects' diameter."""
     if name in SETS:
         path = out / f"{name}-{size}.ome.zarr"
-        return path, Diameter(mosaic(name, size, path), "um")
+        return path, Quantity(mosaic(name, size, path), "um")
     return phantom(out, size, radius, name), parse_diameter(f"{2 * radius:g}px")
 
 

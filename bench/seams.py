@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.geometry import Box, grid_box, grid_shape, iter_grid
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.report.seams import ALPHA, BorderGrid
 from anystar_batch.stars.candidates import Candidates, quantise
@@ -80,7 +80,7 @@ def ours(finder: TruthPredictor, folder: Path) -> dict[str, Any]:
                         chunks=STEP)  # fmt: skip
     config = SegmentConfig(
         image=str(image),
-        result=ResultConfig(diameter=Diameter(12.0, "um")),
+        result=ResultConfig(diameter=Quantity(12.0, "um")),
         run=RunConfig(block_shape=STEP, memory=6 * 10**9, report=False),
     )
     segment(config, factory=finder, model=make_model(tile=STEP[0]))

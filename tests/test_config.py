@@ -7,17 +7,17 @@ import pytest
 from anystar_batch.address import image_stem
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
-from anystar_batch.parsing import Diameter, parse_diameter, parse_memory, parse_times
+from anystar_batch.parsing import Quantity, parse_diameter, parse_memory, parse_times
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("12um", Diameter(12.0, "um")),
-        ("12 µm", Diameter(12.0, "um")),
-        ("0.1mm", Diameter(100.0, "um")),
-        ("9px", Diameter(9.0, "px")),
-        (" 1e1um ", Diameter(10.0, "um")),
+        ("12um", Quantity(12.0, "um")),
+        ("12 µm", Quantity(12.0, "um")),
+        ("0.1mm", Quantity(100.0, "um")),
+        ("9px", Quantity(9.0, "px")),
+        (" 1e1um ", Quantity(10.0, "um")),
     ],
 )
 def test_diameter_is_read(text, expected):
@@ -26,16 +26,18 @@ def test_diameter_is_read(text, expected):
     assert found.value == pytest.approx(expected.value)
 
 
-@pytest.mark.parametrize("text", ["", "12", "um", "-3um", "0um", "nanum", "12 parsecs", "1e999um"])
+@pytest.mark.parametrize(
+    "text", ["", "12", "um", "-3um", "0um", "nanum", "12 parsecs", "1e999um", "1e306mm"]
+)
 def test_a_diameter_that_cannot_be_read_names_the_forms_that_can(text):
     with pytest.raises(ConfigError, match=r"--diameter: got .*12um, 450nm, 0.1mm, or 9px"):
         parse_diameter(text)
 
 
 def test_diameter_in_voxels_counts_those_of_the_plane():
-    assert Diameter(9.0, "px").in_um((2.0, 0.5, 0.5)) == 4.5
-    assert Diameter(9.0, "px").in_um((2.0, 0.4, 0.9)) == pytest.approx(5.4)
-    assert Diameter(9.0, "um").in_um((2.0, 0.5, 0.5)) == 9.0
+    assert Quantity(9.0, "px").in_um((2.0, 0.5, 0.5)) == 4.5
+    assert Quantity(9.0, "px").in_um((2.0, 0.4, 0.9)) == pytest.approx(5.4)
+    assert Quantity(9.0, "um").in_um((2.0, 0.5, 0.5)) == 9.0
 
 
 @pytest.mark.parametrize(

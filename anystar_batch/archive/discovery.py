@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from anystar_batch.address import is_remote, normal
+from anystar_batch.address import is_remote
 from anystar_batch.archive import metadata
 from anystar_batch.archive.ngff import JSON, ImageSource
 from anystar_batch.archive.nodes import WRITE, read_node, read_root
@@ -106,7 +106,7 @@ def images_in(path: str) -> list[str]:
     ImageError
         If there is no image at the path.
     """
-    node = read_root(path)
+    path, node = read_root(path)
     keys = metadata.all_attributes(node.attributes, node.zarr_format)
     if "image-label" in keys:
         return []
@@ -133,8 +133,7 @@ def plate_fields(path: str) -> list[Field] | None:
     ImageError
         If there is no Zarr at the path, or what it lists lies elsewhere.
     """
-    path = normal(path)
-    node = read_root(path)
+    path, node = read_root(path)
     keys = metadata.all_attributes(node.attributes, node.zarr_format)
     if "plate" in keys:
         wells = [(f"{path}/{well}", well) for well in _paths(path, keys["plate"], "wells")]
@@ -143,14 +142,14 @@ def plate_fields(path: str) -> list[Field] | None:
     else:
         return None
     fields = []
-    for place, well in wells:
-        found = read_node(place)
-        if found is None:
-            fields.append(Field(place, well, ""))
+    for well_path, well in wells:
+        well_node = read_node(well_path)
+        if well_node is None:
+            fields.append(Field(well_path, well, ""))
             continue
-        ome = metadata.ome_attributes(found.attributes, found.zarr_format)
-        names = _paths(place, ome.get("well", found.attributes.get("well")), "images")
-        fields += [Field(f"{place}/{name}", well, name) for name in names]
+        ome = metadata.ome_attributes(well_node.attributes, well_node.zarr_format)
+        names = _paths(well_path, ome.get("well", well_node.attributes.get("well")), "images")
+        fields += [Field(f"{well_path}/{name}", well, name) for name in names]
     return fields
 
 
@@ -184,8 +183,7 @@ def find_images(path: str) -> list[str]:
     ImageError
         If there is no image at the path; the message names what is there and the way out.
     """
-    path = normal(path)
-    node = read_root(path)
+    path, node = read_root(path)
     keys = metadata.all_attributes(node.attributes, node.zarr_format)
     if node.kind == "array":
         message = (

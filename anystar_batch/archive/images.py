@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from anystar_batch.address import is_read_only, is_remote, normal
+from anystar_batch.address import is_read_only, is_remote
 from anystar_batch.archive import metadata
 from anystar_batch.archive.arrays import array_info, axis_index, open_array, to_zyx
 from anystar_batch.archive.ngff import ImageSource
@@ -290,8 +290,7 @@ def read_image(path: str) -> ImageSource:
     ImageError
         If it is not an image that can be segmented.
     """
-    path = normal(path)
-    node = read_root(path)
+    path, node = read_root(path)
     _, multiscales = metadata.multiscales_of(path, node.attributes, node.zarr_format)
     arrays = [
         array_info(path, relative, node.zarr_format)

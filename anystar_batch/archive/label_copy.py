@@ -3,7 +3,7 @@
 ::
 
     labels/.anystar.publish      says of which hidden label the copy was begun: {"token": ...}
-    labels/.anystar.<token>      the finished label; it stays until its copy is whole and listed
+    labels/.anystar.<digits>     the finished label; it stays until its copy is whole and listed
     labels/anystar               unlisted, deleted, copied, its own metadata last, listed again
 
 From the first object on, the hidden label is whole and named; so whoever finds `.anystar.publish`
@@ -37,7 +37,7 @@ def begun(place: LabelPlace) -> JSON | None:
     return read_object(_mark(place))
 
 
-def begin(place: LabelPlace, zarr_format: Literal[2, 3], token: str) -> None:
+def begin(place: LabelPlace, zarr_format: Literal[2, 3], digest: str) -> None:
     """Note that a finished hidden label shall take the name.
 
     Parameters
@@ -46,15 +46,15 @@ def begin(place: LabelPlace, zarr_format: Literal[2, 3], token: str) -> None:
         Its name.
     zarr_format : {2, 3}
         Its format.
-    token : str
-        That of the hidden label, which is whole and described.
+    digest : str
+        Fingerprint of the hidden label, which is whole and described.
 
     Raises
     ------
     OutputError
         If the place cannot be written.
     """
-    note = {"token": token, "zarr_format": zarr_format, "is_copied": False}
+    note = {"token": digest, "zarr_format": zarr_format, "is_copied": False}
     atomic_write.write_json_atomic(_mark(place), note)
 
 

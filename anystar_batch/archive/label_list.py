@@ -12,7 +12,7 @@ from typing import Literal
 
 import zarr
 
-from anystar_batch.address import absolute, is_remote, normal, parent
+from anystar_batch.address import is_remote, parent
 from anystar_batch.archive import metadata, nodes
 from anystar_batch.archive.arrays import store_of
 from anystar_batch.archive.label_place import LabelPlace
@@ -27,7 +27,7 @@ def existing_labels(root: str) -> dict[str, JSON]:
     Parameters
     ----------
     root : str
-        Path or address of the image.
+        Path or address of the image, as `address.normal` writes it.
 
     Returns
     -------
@@ -35,7 +35,6 @@ def existing_labels(root: str) -> dict[str, JSON]:
         Name to attributes of the label's group; empty attributes if it is listed but missing.
         Hidden groups of unfinished runs are left out.
     """
-    root = normal(root)
     names = listed(root)
     names += [
         name
@@ -44,11 +43,11 @@ def existing_labels(root: str) -> dict[str, JSON]:
         and name not in names
         and nodes.read_node(f"{root}/labels/{name}") is not None
     ]
-    found = {}
+    labels = {}
     for name in names:
         node = nodes.read_node(f"{root}/labels/{name}")
-        found[name] = {} if node is None else node.attributes
-    return found
+        labels[name] = {} if node is None else node.attributes
+    return labels
 
 
 def _names_below(path: str) -> list[str]:
@@ -109,7 +108,7 @@ def refresh_consolidated(place: LabelPlace) -> None:
     if place.is_standalone:
         return
     below = place.name
-    root = absolute(place.parent)
+    root = place.parent
     while (node := nodes.read_node(root)) is not None:
         if node.was_consolidated and not nodes.is_consolidated(root, below):
             consolidate(root, node.zarr_format)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from anystar_batch.address import normal
 from anystar_batch.errors import OutputError
 
 KEY = "anystar-batch"
 """Attribute that holds the provenance of a label."""
+
+TOKEN_DIGITS = 12
+"""Digits of a fingerprint that tell hidden labels apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +45,21 @@ class LabelPlace:
         """The group once published."""
         return f"{self.parent}/{self.name}"
 
-    def hidden_path(self, token: str) -> str:
+    def hidden_path(self, digest: str) -> str:
         """Return the group while it is being made.
 
         Parameters
         ----------
-        token : str
-            Tells runs apart; letters, digits, `_` and `-`. A run that continues uses its own again.
+        digest : str
+            Fingerprint of the result, whose first digits tell hidden labels apart; letters, digits,
+            `_` and `-`. A run that continues uses its own again.
 
         Raises
         ------
         OutputError
-            If the token is none of these, or one that `publish` uses itself.
+            If the digits are none of these, or a name that `publish` uses itself.
         """
+        token = digest[:TOKEN_DIGITS]
         if not re.fullmatch(r"[A-Za-z0-9_-]+", token) or token in {"old", "trash", "publish"}:
             message = f"{token!r} cannot name a hidden label; expected letters and digits"
             raise OutputError(message)
@@ -68,7 +72,7 @@ def in_image(image: str, label: str) -> LabelPlace:
     Parameters
     ----------
     image : str
-        Path or address of the image.
+        Absolute path or address of the image, as `address.absolute` writes it.
     label : str
         Name of the label.
 
@@ -78,7 +82,6 @@ def in_image(image: str, label: str) -> LabelPlace:
         If the name cannot be that of a Zarr group.
     """
     _check_name(label)
-    image = normal(image)
     return LabelPlace(f"{image}/labels", label, label, image, is_standalone=False)
 
 
@@ -88,13 +91,13 @@ def standalone(directory: str, stem: str, label: str, image: str) -> LabelPlace:
     Parameters
     ----------
     directory : str
-        Directory or address of results.
+        Directory or address of results, written alike.
     stem : str
         What tells the images of a run apart.
     label : str
         Name of the label.
     image : str
-        Path or address of the image.
+        Absolute path or address of the image, as `address.absolute` writes it.
 
     Raises
     ------
@@ -104,7 +107,6 @@ def standalone(directory: str, stem: str, label: str, image: str) -> LabelPlace:
     _check_name(label)
     name = f"{stem}.{label}.ome.zarr"
     _check_name(name)
-    directory, image = normal(directory), normal(image)
     return LabelPlace(directory, name, label, image, is_standalone=True)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anystar_batch.address import absolute, normal, parent
+from anystar_batch.address import absolute, parent
 from anystar_batch.archive.arrays import array_info
 from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import read_image
@@ -64,23 +64,22 @@ def read_label_source(path: str) -> LabelSource:
         If there is no image or array, there are several labels or series, or the values are no
         integers.
     """
-    path = normal(path)
-    node = read_root(path)
+    path, node = read_root(path)
     if node.kind == "array":
-        found = _bare(path, node)
+        labels = _bare(path, node)
     else:
         chosen = _chosen(path)
-        found = LabelSource(chosen, read_image(chosen), has_scale=True)
-    for level in found.source.levels:
-        info = array_info(found.source.path, level.path, found.source.zarr_format)
+        labels = LabelSource(chosen, read_image(chosen), has_scale=True)
+    for level in labels.source.levels:
+        info = array_info(labels.source.path, level.path, labels.source.zarr_format)
         if np.dtype(info.dtype).kind not in "iu":
             message = (
-                f"{found.path}: level {level.path} has the type {info.dtype}; expected integer "
+                f"{labels.path}: level {level.path} has the type {info.dtype}; expected integer "
                 "labels, one number for every object: give a label volume, as "
-                f"{found.path}/labels/NAME"
+                f"{labels.path}/labels/NAME"
             )
             raise ImageError(message)
-    return found
+    return labels
 
 
 def _chosen(path: str) -> str:

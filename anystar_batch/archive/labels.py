@@ -2,7 +2,7 @@
 
 A label is made and filled under a hidden name, described, renamed, and only then listed::
 
-    labels/.anystar.<token>      create_label, LabelWriter: no attributes, in no list
+    labels/.anystar.<digits>     create_label, LabelWriter: no attributes, in no list
     labels/.anystar.old          the label that was replaced, for a moment
     labels/.anystar.trash        the same, on its way out
     labels/anystar               publish: complete, then listed in `labels`
@@ -41,7 +41,7 @@ GOLDEN = 0.618033988749895
 """Step of the hue: no two of many are alike."""
 
 
-def create_label(place: LabelPlace, spec: LabelSpec, token: str) -> str:
+def create_label(place: LabelPlace, spec: LabelSpec, digest: str) -> str:
     """Make an empty label under its hidden name; go on with one that an earlier run made.
 
     Parameters
@@ -50,8 +50,8 @@ def create_label(place: LabelPlace, spec: LabelSpec, token: str) -> str:
         Where the label will go.
     spec : LabelSpec
         Its arrays.
-    token : str
-        Tells runs apart.
+    digest : str
+        Fingerprint of the result.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def create_label(place: LabelPlace, spec: LabelSpec, token: str) -> str:
     OutputError
         If the place cannot be written, or the hidden group has other arrays.
     """
-    path = place.hidden_path(token)
+    path = place.hidden_path(digest)
     names = tuple(axis.name for axis in spec.axes)
     if nodes.read_node(path) is None:
         nodes.write_attributes(path, spec.zarr_format, {})
@@ -137,7 +137,7 @@ def image_of(path: str, attributes: JSON) -> str | None:
 def publish(
     place: LabelPlace,
     spec: LabelSpec,
-    token: str,
+    digest: str,
     provenance: JSON,
     check: Callable[[], None] = lambda: None,
 ) -> str:
@@ -149,7 +149,7 @@ def publish(
         Where the label goes.
     spec : LabelSpec
         Its arrays.
-    token : str
+    digest : str
         That of `create_label`; every level is written.
     provenance : dict
         JSON-able, stored as the attribute `anystar-batch`. Equal runs give equal dictionaries.
@@ -167,7 +167,7 @@ def publish(
         If a level is missing, or the place cannot be written; an older label is then still there
         or `recover` restores it.
     """
-    hidden = place.hidden_path(token)
+    hidden = place.hidden_path(digest)
     for relative in spec.paths:
         if nodes.read_node(f"{hidden}/{relative}") is None:
             message = f"{hidden}: level {relative} is missing; nothing is published, run again"
@@ -178,7 +178,7 @@ def publish(
     nodes.write_attributes(hidden, spec.zarr_format, attributes)
     if is_remote(place.parent):
         check()
-        label_copy.begin(place, spec.zarr_format, token)
+        label_copy.begin(place, spec.zarr_format, digest)
         label_copy.finish(place, check)
         return place.path
     with hold_list(place.parent):
@@ -279,20 +279,20 @@ def recover(place: LabelPlace, check: Callable[[], None] = lambda: None) -> None
             refresh_consolidated(place)
 
 
-def discard(place: LabelPlace, token: str) -> None:
+def discard(place: LabelPlace, digest: str) -> None:
     """Delete an unfinished hidden label, and the image's `labels` if nothing else is in there.
 
     Parameters
     ----------
     place : LabelPlace
         Where the label would have gone.
-    token : str
+    digest : str
         That of `create_label`.
     """
     if is_remote(place.parent):
-        remote.remove_tree(place.hidden_path(token))
+        remote.remove_tree(place.hidden_path(digest))
         return
-    shutil.rmtree(place.hidden_path(token), ignore_errors=True)
+    shutil.rmtree(place.hidden_path(digest), ignore_errors=True)
     if not place.is_standalone:
         with suppress(OSError):  # not empty, or never made
             Path(place.parent).rmdir()

@@ -61,13 +61,14 @@ def local_path(path: str) -> str:
     ImageError
         If the path is the address of a remote store.
     """
+    path = normal(path)
     if is_remote(path):
         message = (
-            f"{normal(path)}: only directories of this machine can be searched; name the images of "
+            f"{path}: only directories of this machine can be searched; name the images of "
             "object stores one by one: anystar-batch segment"
         )
         raise ImageError(message)
-    return normal(path)
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,22 +179,36 @@ def read_object(path: str | Path) -> JSON | None:
     return document
 
 
-def read_root(path: str) -> Node:
+def read_root(path: str) -> tuple[str, Node]:
     """Read the node at a path the user named, or say what is there instead.
+
+    Parameters
+    ----------
+    path : str
+        As a user gives it.
+
+    Returns
+    -------
+    path : str
+        The same as `address.normal` writes it; whoever gets it trusts it.
+    node : Node
 
     Raises
     ------
     ImageError
-        If no Zarr is there, or it cannot be read.
+        If there is no Zarr node, or one that cannot be read.
+    ConfigError
+        If the path is an address that cannot be used.
     """
+    path = normal(path)
     if is_remote(path):
-        return _read_remote_root(path)
-    place = Path(path)
-    if not place.exists():
-        message = f"{path}: no such file or directory{did_you_mean(place.name, _beside(place))}"
+        return path, _read_remote_root(path)
+    local = Path(path)
+    if not local.exists():
+        message = f"{path}: no such file or directory{did_you_mean(local.name, _beside(local))}"
         raise ImageError(message)
-    if place.is_file():
-        if place.suffix in {".zip", ".ozx"} or zipfile.is_zipfile(place):
+    if local.is_file():
+        if local.suffix in {".zip", ".ozx"} or zipfile.is_zipfile(local):
             message = f"{path}: a zipped OME-Zarr cannot hold new labels; unzip it first"
         else:
             cure = what_else(path) or "not a Zarr: expected a directory; convert it: bioformats2raw"
@@ -207,7 +222,7 @@ def read_root(path: str) -> Node:
         )
         message = f"{path}: {cure}"
         raise ImageError(message)
-    return node
+    return path, node
 
 
 def _read_remote_root(path: str) -> Node:

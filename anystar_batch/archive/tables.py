@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from anystar_batch.address import is_remote, normal
+from anystar_batch.address import is_remote
 from anystar_batch.archive import label_list, nodes
 from anystar_batch.archive.storage import atomic_write, files, remote
 from anystar_batch.archive.storage.lock import hold_list
@@ -35,7 +35,7 @@ def write_table(image: str, name: str, file: str | Path, label: str) -> None:
     Parameters
     ----------
     image : str
-        Path or address of the image.
+        Path or address of the image, as `address.normal` writes it.
     name : str
         Of the table.
     file : path
@@ -48,7 +48,6 @@ def write_table(image: str, name: str, file: str | Path, label: str) -> None:
     OutputError
         If the place cannot be written.
     """
-    image = normal(image)
     above = nodes.read_node(image)
     zarr_format = 3 if above is None else above.zarr_format
     parent = f"{image}/{TABLES}"
@@ -111,6 +110,6 @@ def _attributes(label: str, kind: str) -> dict[str, object]:
 
 def _listed(image: str) -> list[str]:
     """Return the names in the list of tables of an image."""
-    node = nodes.read_node(f"{normal(image)}/{TABLES}")
+    node = nodes.read_node(f"{image}/{TABLES}")
     listed = None if node is None else node.attributes.get("tables")
     return list(map(str, listed)) if isinstance(listed, list) else []

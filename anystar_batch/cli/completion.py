@@ -69,7 +69,7 @@ def labels(context: typer.Context) -> list[str]:
 
 def _of_image(context: typer.Context, names: Callable[[str], list[str]]) -> list[str]:
     """Names that the metadata of a local image hold; none of a remote one, which takes its time."""
-    from anystar_batch.address import is_remote
+    from anystar_batch.address import is_remote, normal
 
     # While the line is not whole, the images of `segment` are still among what was not parsed.
     named = context.params.get("images") or [context.params.get("image")]
@@ -77,6 +77,6 @@ def _of_image(context: typer.Context, names: Callable[[str], list[str]]) -> list
     if path is None or is_remote(path):
         return []
     try:
-        return names(path)
+        return names(normal(path))
     except (AnyStarBatchError, OSError):
         return []

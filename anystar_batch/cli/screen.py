@@ -223,8 +223,8 @@ def _text(preview: Preview, *, is_here: bool) -> str:
             f"  disk        {_size(preview.label_bytes)} of labels before compression{work}; "
             f"{preview.free_bytes / 1e9:.1f} GB free",
             f"  time        {_time_text(preview, is_here=is_here)}",
-            f"label         {preview.places.label.path} ({preview.status})",
-            f"table         {preview.places.stats}",
+            f"label         {preview.outputs.label.path} ({preview.status})",
+            f"table         {preview.outputs.stats}",
         ]
     )
 

@@ -1,7 +1,7 @@
 """Image to candidates: intensities, resampling, tiles, the U-Net and its weights.
 
 In the order in which data flows: `scale` (which level, which working voxel), `tiles` (the lattice),
-`intensity` (limits, and what the network sees), `resample`; `model` (a model's folder, without
-TensorFlow), `weights`, `unet`, `devices`; `slabs` (the network in parts), `predictor` (a window to
-candidates).
+`intensity` (limits, mapped to 0 and 1), `resample`, `window` (what the network sees); `model` (a
+model's folder, without TensorFlow), `weights`, `unet`, `devices`; `slabs` (the network in parts),
+`predictor` (a window to candidates).
 """

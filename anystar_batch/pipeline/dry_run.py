@@ -81,9 +81,9 @@ def preview(
         Whatever would stop the run before work starts.
     """
     wanted = request(config, model, factory)
-    places = wanted.places
-    check_permissions(places)
-    before = publish.published(config, places, wanted.digest)
+    outputs = wanted.outputs
+    check_permissions(outputs)
+    before = publish.published(config, outputs, wanted.digest)
     check_network(wanted.factory)
     probing = 0.0
 
@@ -102,9 +102,9 @@ def preview(
     groups = units_per_block(shape, plan.tiles.core, plan.lattice.scale)
     counts = plan.tiles.counts
     sizes = [int(np.prod(info.shape, dtype=np.int64)) * 4 for info in spec.arrays]
-    exists = files.exists(places.label.path)
+    exists = files.exists(outputs.label.path)
     tiles = int(np.prod(counts)) * len(plan.times)
-    done = Ledger.count_in(Path(places.work), wanted.digest, "predict")
+    done = Ledger.count_in(Path(outputs.work), wanted.digest, "predict")
     done = 0 if config.run.restart else min(done, tiles)
     known = None
     if before is None:
@@ -113,7 +113,7 @@ def preview(
     return Preview(
         plan=plan,
         status=NOTHING_TO_DO if before is not None else "replace" if exists else "new",
-        places=places,
+        outputs=outputs,
         block_shape=shape,
         blocks=int(np.prod(grid_shape(counts, groups))) * len(plan.times),
         tiles=tiles,
@@ -122,7 +122,9 @@ def preview(
         block_bytes=block_bytes(plan, shape),
         tiles_done=done,
         estimate=known,
-        free_bytes=min(_free(path) for path in (places.folder, places.label.parent, places.work)),
+        free_bytes=min(
+            _free(path) for path in (outputs.folder, outputs.label.parent, outputs.work)
+        ),
     )
 
 
@@ -164,17 +166,17 @@ def standing(config: SegmentConfig, model: Model | None = None) -> tuple[Standin
     """
     config = replace(config, run=replace(config.run, overwrite=False))
     wanted = request(config, model)
-    places, digest = wanted.places, wanted.digest
-    is_there = published_attributes(places.label) is not None
-    if is_there and not files.exists(places.label.path):
+    outputs, digest = wanted.outputs, wanted.digest
+    is_there = published_attributes(outputs.label) is not None
+    if is_there and not files.exists(outputs.label.path):
         return Standing.WANTED, ""  # cut short while it was replaced: a run recovers it
     try:
-        before = publish.published(config, places, digest)
+        before = publish.published(config, outputs, digest)
     except OutputExistsError as error:
         return Standing.OTHER, str(error)
-    if before is None or publish.is_cut_short(places, digest) or publish.is_spent(places, digest):
+    if before is None or publish.is_cut_short(outputs, digest) or publish.is_spent(outputs, digest):
         return Standing.WANTED, ""
-    text = "" if files.exists(places.stats) else f"its table {places.stats} is missing"
+    text = "" if files.exists(outputs.stats) else f"its table {outputs.stats} is missing"
     return Standing.CURRENT, text
 
 
@@ -297,7 +299,7 @@ class Preview:
         Uncompressed size of the label's levels.
     tile_bytes, block_bytes : int
         Memory of the network for one tile, and of a block besides.
-    places : Places
+    outputs : Outputs
         Where results would go.
     tiles_done : int
         Of the tiles: those that an unfinished run has done.
@@ -315,7 +317,7 @@ class Preview:
     label_bytes: int
     tile_bytes: int
     block_bytes: int
-    places: Outputs
+    outputs: Outputs
     tiles_done: int = 0
     estimate: Estimate | None = None
     free_bytes: int = 0
@@ -325,8 +327,8 @@ class Preview:
         known = self.estimate
         return {
             "image": self.plan.source.path,
-            "label": self.places.label.path,
-            "stats": self.places.stats,
+            "label": self.outputs.label.path,
+            "stats": self.outputs.stats,
             "status": self.status,
             "plan": self.plan.to_json(),
             "block_shape": list(self.block_shape),

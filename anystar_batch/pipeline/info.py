@@ -47,10 +47,11 @@ def describe(path: str) -> tuple[str | None, Iterator[dict[str, Any]]]:
         If there is no Zarr at the path, or what it lists lies elsewhere; while the images are asked
         for, if there is none that can be read.
     """
+    path = normal(path)
     fields = plate_fields(path)
     if fields is None:
         return None, _images(path)
-    return _plate_text(normal(path), fields), _fields(path, fields)
+    return _plate_text(path, fields), _fields(path, fields)
 
 
 def _images(path: str) -> Iterator[dict[str, Any]]:
@@ -63,7 +64,7 @@ def _images(path: str) -> Iterator[dict[str, Any]]:
 def _fields(path: str, fields: Sequence[Field]) -> Iterator[dict[str, Any]]:
     named = name_images([path], with_output=False) if fields else ()
     for field, one in zip(fields, named, strict=True):
-        where = {"plate": normal(path), "well": field.well, "field": field.name}
+        where = {"plate": path, "well": field.well, "field": field.name}
         try:
             yield {**where, **_describe(read_image(field.path), one.home, one.stem)}
         except ImageError as error:

@@ -90,12 +90,12 @@ def name_images(
         If two images would write files of the same name, or a path is an address that cannot be
         used.
     """
-    places = [absolute(p) for p in paths]
-    outermost = [_outermost(p, root) for p in places]
+    absolute_paths = [absolute(p) for p in paths]
+    outermost = [_outermost(p, root) for p in absolute_paths]
     if root is None:
         root = os.path.commonpath([str(Path(_rooted(p)).parent) for p in outermost])
     named: list[NamedImage] = []
-    for path, top in zip(places, outermost, strict=True):
+    for path, top in zip(absolute_paths, outermost, strict=True):
         home = parent(top)
         above = root if with_output else str(Path(_rooted(top)).parent)
         stem = image_stem(os.path.relpath(_rooted(top), above).replace("/", "."))
@@ -224,9 +224,9 @@ def plates_of(
         if one.of is None:
             wanted.append(config)
             continue
-        places = output_paths(config)
-        table = stats or f"{places.folder}/{one.of.stem}.{config.label}.csv"
-        own = places.stats
+        outputs = output_paths(config)
+        table = stats or f"{outputs.folder}/{one.of.stem}.{config.label}.csv"
+        own = outputs.stats
         if is_parquet(table):
             own = f"{own.removesuffix('.csv')}{Path(table).suffix}"
         wanted.append(replace(config, stats=own) if is_parquet(table) else config)

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from anystar_batch.address import is_read_only, is_remote, normal, parent
+from anystar_batch.address import is_read_only, is_remote, parent
 from anystar_batch.archive.label_place import LabelPlace, in_image, standalone
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import (
@@ -129,7 +129,7 @@ def output_paths(config: SegmentConfig) -> Outputs:
     ConfigError
         If the work directory is an address.
     """
-    folder = normal(config.output) if config.output is not None else config.home
+    folder = config.home if config.output is None else config.output
     if is_read_only(folder):
         message = (
             f"{folder}: a web server takes no results; give --output DIR, a directory or an s3:// "
@@ -151,25 +151,25 @@ def output_paths(config: SegmentConfig) -> Outputs:
     )
 
 
-def _work_folder(wanted: str | None, folder: str, base: str) -> str:
+def _work_folder(work_dir: str | None, folder: str, base: str) -> str:
     """Return the work directory of a run whose results go to a folder."""
-    if wanted is not None and is_remote(wanted):
+    if work_dir is not None and is_remote(work_dir):
         message = (
-            f"--work-dir: {wanted}: expected a directory of a file system that all workers see; "
+            f"--work-dir: {work_dir}: expected a directory of a file system that all workers see; "
             "candidates are mapped from there, and notes appended, which object stores cannot do"
         )
         raise ConfigError(message)
-    if wanted is not None:
-        return f"{normal(wanted)}/{base}.work"
+    if work_dir is not None:
+        return f"{work_dir}/{base}.work"
     if not is_remote(folder):
         return f"{folder}/{base}.work"
     # Images of one name in two buckets must not meet each other's work.
-    place = hashlib.sha256(folder.encode()).hexdigest()[:8]
-    return f"{Path.cwd()}/{base}.{place}.work"
+    digest = hashlib.sha256(folder.encode()).hexdigest()[:8]
+    return f"{Path.cwd()}/{base}.{digest}.work"
 
 
 @contextlib.contextmanager
-def named_errors(places: Outputs) -> Iterator[None]:
+def named_errors(outputs: Outputs) -> Iterator[None]:
     """Turn what the system says of files of the run into an error that names the cure.
 
     Raises
@@ -186,14 +186,14 @@ def named_errors(places: Outputs) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOENT:
             message = (
-                f"{error.filename} is missing: the work directory {places.work} is damaged; give "
+                f"{error.filename} is missing: the work directory {outputs.work} is damaged; give "
                 "--restart"
             )
             raise LedgerMismatchError(message) from error
-        raise output_error(error.filename or places.work, error) from error
+        raise output_error(error.filename or outputs.work, error) from error
 
 
-def check_outputs(places: Outputs) -> None:
+def check_outputs(outputs: Outputs) -> None:
     """Check before work that everything can be written, by writing.
 
     Raises
@@ -203,13 +203,13 @@ def check_outputs(places: Outputs) -> None:
     ConfigError
         If the table would take the place of a directory, or what writes it is not installed.
     """
-    _check_table(places)
-    for folder in places.folders:
+    _check_table(outputs)
+    for folder in outputs.folders:
         check_writable(folder)
 
 
-def check_permissions(places: Outputs) -> None:
-    """Check the same as `check_places`, without writing: for a dry run.
+def check_permissions(outputs: Outputs) -> None:
+    """Check the same as `check_outputs`, without writing: for a dry run.
 
     Raises
     ------
@@ -218,8 +218,8 @@ def check_permissions(places: Outputs) -> None:
     ConfigError
         If the table would take the place of a directory, or what writes it is not installed.
     """
-    _check_table(places)
-    for folder in places.folders:
+    _check_table(outputs)
+    for folder in outputs.folders:
         if is_remote(folder):
             check_store(folder)
             continue
@@ -232,15 +232,15 @@ def check_permissions(places: Outputs) -> None:
             raise OutputError(message)
 
 
-def _check_table(places: Outputs) -> None:
-    if not is_remote(places.stats) and Path(places.stats).is_dir():
-        message = f"--stats: {places.stats} is a directory; expected the name of a file"
+def _check_table(outputs: Outputs) -> None:
+    if not is_remote(outputs.stats) and Path(outputs.stats).is_dir():
+        message = f"--stats: {outputs.stats} is a directory; expected the name of a file"
         raise ConfigError(message)
-    check_kind(places.stats)
+    check_kind(outputs.stats)
 
 
 @contextlib.contextmanager
-def lock_outputs(places: Outputs) -> Iterator[Fence]:
+def lock_outputs(outputs: Outputs) -> Iterator[Fence]:
     """Hold the run's locks: of its results, and of its work directory where that lies elsewhere.
 
     Yields
@@ -257,10 +257,10 @@ def lock_outputs(places: Outputs) -> Iterator[Fence]:
     """
     with contextlib.ExitStack() as stack:
         fences = []
-        for lock in places.locks:
+        for lock in outputs.locks:
             make_folder(parent(lock))
             fences.append(stack.enter_context(hold(lock)))
-        _remove_torn(places)
+        _remove_torn(outputs)
         fence = Fence(tuple(mark for one in fences for mark in one.marks))
         try:
             yield fence
@@ -274,10 +274,10 @@ def lock_outputs(places: Outputs) -> Iterator[Fence]:
             raise
 
 
-def _remove_torn(places: Outputs) -> None:
+def _remove_torn(outputs: Outputs) -> None:
     """Delete what a killed run was writing beside the results: who holds the lock writes alone."""
-    targets = [places.stats, courses_path(places.stats), places.report]
-    targets += [places.record, places.config, places.probe]
+    targets = [outputs.stats, courses_path(outputs.stats), outputs.report]
+    targets += [outputs.record, outputs.config, outputs.probe]
     for folder in {parent(target) for target in targets if not is_remote(target)}:
         heads = tuple(f".{target.rpartition('/')[2]}." for target in targets)
         for name in names(folder):

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from anystar_batch.address import absolute
 from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.ngff import ImageSource, channel_index
@@ -41,7 +40,7 @@ class Request:
     model : Model
     source : ImageSource
         The image.
-    places : Places
+    outputs : Outputs
     parts : dict
         All that decides the result, as plain JSON values.
     digest : str
@@ -53,7 +52,7 @@ class Request:
     config: SegmentConfig
     model: Model
     source: ImageSource
-    places: Outputs
+    outputs: Outputs
     parts: dict[str, object]
     digest: str
     factory: PredictorFactory
@@ -80,10 +79,10 @@ def request(
     """
     model = load_model(config.model) if model is None else model
     source = _open(config.image)
-    places = output_paths(config)
-    parts = _settled(config, source, model, places)
+    outputs = output_paths(config)
+    parts = _settled(config, source, model, outputs)
     factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)
-    return Request(config, model, source, places, parts, fingerprint(parts), factory)
+    return Request(config, model, source, outputs, parts, fingerprint(parts), factory)
 
 
 def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
@@ -178,14 +177,14 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
 def _open(path: str) -> ImageSource:
     """Read the description of an image; of what is none, say what it is."""
     images = find_images(path)
-    if len(images) > 1 or absolute(images[0]) != absolute(path):
+    if images != [path]:
         message = f"{path}: a container of {len(images)} series; give one of them: {images[0]}"
         raise ImageError(message)
     return read_image(path)
 
 
 def _settled(
-    config: SegmentConfig, source: ImageSource, model: Model, places: Outputs
+    config: SegmentConfig, source: ImageSource, model: Model, outputs: Outputs
 ) -> dict[str, object]:
     """What decides the result; a precision left open is that of what was begun here, if any."""
     wanted = config.result
@@ -196,7 +195,7 @@ def _settled(
         fingerprint_parts(source, model, wanted, precision)
         for precision in sorted(PRECISIONS, key=lambda name: name != natural)
     ]
-    begun = publish.fingerprints(places, with_label=not config.run.overwrite)
+    begun = publish.fingerprints(outputs, with_label=not config.run.overwrite)
     return next((parts for parts in either if fingerprint(parts) in begun), either[0])
 
 

@@ -66,58 +66,53 @@ PENDING_TABLE = "table"
 logger = logging.getLogger(__name__)
 
 
-def token(digest: str) -> str:
-    """Return what tells the hidden label of this result from that of another."""
-    return digest[:12]
-
-
-def seen_by_workers(image: ImageSource, places: Outputs) -> tuple[str, ...]:
+def seen_by_workers(image: ImageSource, outputs: Outputs) -> tuple[str, ...]:
     """Return the directories and addresses that every worker must see (`files.is_visible`)."""
     path = image.path
     if is_remote(path):  # a store need not list what may be read
         path = attributes_file(path, image.zarr_format)
-    store = (places.label.parent,) if is_remote(places.label.parent) else ()
-    return (path, places.work, *store)
+    store = (outputs.label.parent,) if is_remote(outputs.label.parent) else ()
+    return (path, outputs.work, *store)
 
 
-def make_folders(places: Outputs) -> None:
+def make_folders(outputs: Outputs) -> None:
     """Make the directories that work needs."""
     for name in workdir.FOLDERS:
-        (Path(places.work) / name).mkdir(parents=True, exist_ok=True)
-    make_folder(parent(places.stats))
+        (Path(outputs.work) / name).mkdir(parents=True, exist_ok=True)
+    make_folder(parent(outputs.stats))
 
 
-def throw_away(places: Outputs, digest: str, fence: Fence) -> None:
+def throw_away(outputs: Outputs, digest: str, fence: Fence) -> None:
     """Delete the work directory and the hidden label of the unfinished run, whatever its options.
 
     Parameters
     ----------
-    places : Places
+    outputs : Outputs
     digest : str
         Fingerprint of the run that begins.
     fence : Fence
         Asked first: what is here may be another run's.
     """
     fence.check()
-    for old in {Ledger.fingerprint_in(Path(places.work)), digest} - {None}:
-        discard(places.label, token(str(old)))
-    remove_tree(places.work)
-    if places.pending != places.work:
-        remove_tree(places.pending)
+    for old in {Ledger.fingerprint_in(Path(outputs.work)), digest} - {None}:
+        discard(outputs.label, str(old))
+    remove_tree(outputs.work)
+    if outputs.pending != outputs.work:
+        remove_tree(outputs.pending)
 
 
-def fingerprints(places: Outputs, *, with_label: bool) -> set[str]:
+def fingerprints(outputs: Outputs, *, with_label: bool) -> set[str]:
     """Return the fingerprints of what is here: of the work directory, and of a published label.
 
     Parameters
     ----------
-    places : Places
+    outputs : Outputs
     with_label : bool
         Whether the label counts.
     """
-    found = {Ledger.fingerprint_in(Path(places.work))}
+    found = {Ledger.fingerprint_in(Path(outputs.work))}
     if with_label:
-        found.add(_ours(published_attributes(places.label)).get("fingerprint"))
+        found.add(_ours(published_attributes(outputs.label)).get("fingerprint"))
     return {str(value) for value in found if value is not None}
 
 
@@ -127,13 +122,13 @@ def _ours(attributes: JSON | None) -> JSON:
     return found if isinstance(found, dict) else {}
 
 
-def published(config: SegmentConfig, places: Outputs, digest: str) -> JSON | None:
+def published(config: SegmentConfig, outputs: Outputs, digest: str) -> JSON | None:
     """Return the provenance of this very result if it is published; None if it must be made.
 
     Parameters
     ----------
     config : SegmentConfig
-    places : Places
+    outputs : Outputs
     digest : str
         Fingerprint of the run.
 
@@ -142,115 +137,115 @@ def published(config: SegmentConfig, places: Outputs, digest: str) -> JSON | Non
     OutputExistsError
         If another result has the place and may not be overwritten.
     """
-    attributes = published_attributes(places.label)
+    attributes = published_attributes(outputs.label)
     if attributes is None:
-        if exists(places.stats) and not config.run.overwrite:
+        if exists(outputs.stats) and not config.run.overwrite:
             message = (
-                f"{places.stats} exists already and belongs to no label here; give another "
+                f"{outputs.stats} exists already and belongs to no label here; give another "
                 "--stats, or --overwrite to replace it"
             )
             raise OutputExistsError(message)
         return None
     ours = _ours(attributes)
-    of = source_of(places.label, attributes)
-    if ours and of is not None and of != absolute_place(places.label.image):
+    of = source_of(outputs.label, attributes)
+    if ours and of is not None and of != absolute_place(outputs.label.image):
         if config.run.overwrite:
             return None
         message = (
-            f"{places.label.path} exists already, made of another image of this name: {of}; give "
+            f"{outputs.label.path} exists already, made of another image of this name: {of}; give "
             "another --output, or --overwrite to replace it (if that image is this one, moved, too)"
         )
         raise OutputExistsError(message)
     is_same = ours.get("fingerprint") == digest
     if config.run.overwrite:
-        return ours if is_same and is_cut_short(places, digest) else None
+        return ours if is_same and is_cut_short(outputs, digest) else None
     if not is_same:
         what = "by another model, image or options" if ours else "by another program"
         message = (
-            f"{places.label.path} exists already, made {what}; give another --label, or "
+            f"{outputs.label.path} exists already, made {what}; give another --label, or "
             "--overwrite to replace it once the new one is complete"
         )
         raise OutputExistsError(message)
     return ours
 
 
-def put_table(config: SegmentConfig, places: Outputs) -> None:
+def put_table(config: SegmentConfig, outputs: Outputs) -> None:
     """Put the table into the image, if that is wanted and the table is there."""
-    if config.run.table and exists(places.stats):
-        write_table(config.image, config.label, places.stats, config.label)
+    if config.run.table and exists(outputs.stats):
+        write_table(config.image, config.label, outputs.stats, config.label)
 
 
-def pending_table(places: Outputs) -> Path:
+def pending_table(outputs: Outputs) -> Path:
     """Return where the finished table waits until the label is published."""
-    return Path(places.work) / f"{PENDING_TABLE}{PurePosixPath(places.stats).suffix}"
+    return Path(outputs.work) / f"{PENDING_TABLE}{PurePosixPath(outputs.stats).suffix}"
 
 
-def is_cut_short(places: Outputs, digest: str) -> bool:
+def is_cut_short(outputs: Outputs, digest: str) -> bool:
     """Return whether a finished run left its table and record waiting.
 
     Parameters
     ----------
-    places : Places
+    outputs : Outputs
     digest : str
         Fingerprint of the run whose label is published: the record of another one waits for
         another label.
     """
-    record = read_object(f"{places.pending}/{PENDING_RECORD}")
+    record = read_object(f"{outputs.pending}/{PENDING_RECORD}")
     return record is not None and record["summary"]["fingerprint"] == digest
 
 
-def hand_over(places: Outputs, fence: Fence) -> None:
+def hand_over(outputs: Outputs, fence: Fence) -> None:
     """Bring what waits for the label from the work directory to where it waits; the record last.
 
     Parameters
     ----------
-    places : Places
+    outputs : Outputs
     fence : Fence
         Asked first.
     """
     fence.check()
-    if places.pending == places.work:
+    if outputs.pending == outputs.work:
         return
-    remove_tree(places.pending)
-    found = [n for n in names(places.work) if n.startswith(f"{PENDING_TABLE}.")]
+    remove_tree(outputs.pending)
+    found = [n for n in names(outputs.work) if n.startswith(f"{PENDING_TABLE}.")]
     for name in (*found, PENDING_PROBE, PENDING_CONFIG, PENDING_RECORD):
-        if exists(f"{places.work}/{name}"):
-            copy(f"{places.work}/{name}", f"{places.pending}/{name}")
+        if exists(f"{outputs.work}/{name}"):
+            copy(f"{outputs.work}/{name}", f"{outputs.pending}/{name}")
 
 
-def is_spent(places: Outputs, digest: str) -> bool:
+def is_spent(outputs: Outputs, digest: str) -> bool:
     """Return whether the work directory is what a run left that has published this very result."""
-    ours = _ours(published_attributes(places.label))
+    ours = _ours(published_attributes(outputs.label))
     return ours.get("fingerprint") == digest == Ledger.fingerprint_in(
-        Path(places.work)
-    ) and not exists(places.label.hidden_path(token(digest)))
+        Path(outputs.work)
+    ) and not exists(outputs.label.hidden_path(digest))
 
 
-def finish(config: SegmentConfig, places: Outputs, fence: Fence) -> None:
+def finish(config: SegmentConfig, outputs: Outputs, fence: Fence) -> None:
     """Bring table and record to their places after the label is published; tidy up."""
     fence.check()
-    waiting = places.pending
+    waiting = outputs.pending
     record = read_object(f"{waiting}/{PENDING_RECORD}")
     if record is not None:
         # A page that is there shows the label that was replaced; its own is made of what is here.
-        remove(places.report)
+        remove(outputs.report)
     if record is not None and record["probe"] is None:
         # A picture that is there belongs to the label that was replaced.
-        remove(places.probe)
-    table = f"{waiting}/{pending_table(places).name}"
-    courses = courses_path(places.stats)
+        remove(outputs.probe)
+    table = f"{waiting}/{pending_table(outputs).name}"
+    courses = courses_path(outputs.stats)
     if record is not None and not exists(courses_path(table)):
         # What changes over time in a label that was replaced.
         remove(courses)
     moves = [
-        (f"{waiting}/{PENDING_PROBE}", places.probe),
-        (f"{waiting}/{PENDING_CONFIG}", places.config),
-        (table, places.stats),
+        (f"{waiting}/{PENDING_PROBE}", outputs.probe),
+        (f"{waiting}/{PENDING_CONFIG}", outputs.config),
+        (table, outputs.stats),
         (courses_path(table), courses),
     ]
     if not exists(table):
         # Cut short under another name of the table: it keeps what it is.
-        stem = places.stats.removesuffix(PurePosixPath(places.stats).suffix)
+        stem = outputs.stats.removesuffix(PurePosixPath(outputs.stats).suffix)
         others = (n for n in names(waiting) if n.startswith(f"{PENDING_TABLE}."))
         moves += [
             (f"{waiting}/{n}", f"{stem}{PurePosixPath(n).suffix}")
@@ -260,34 +255,34 @@ def finish(config: SegmentConfig, places: Outputs, fence: Fence) -> None:
     for pending, final in moves:
         if exists(pending):
             move_atomic(pending, final)
-    put_table(config, places)
+    put_table(config, outputs)
     if record is not None:
-        move_atomic(f"{waiting}/{PENDING_RECORD}", places.record)
+        move_atomic(f"{waiting}/{PENDING_RECORD}", outputs.record)
     fence.check()
-    if waiting != places.work:
+    if waiting != outputs.work:
         remove_tree(waiting)
     if not config.run.keep_work:
-        shutil.rmtree(places.work, ignore_errors=True)
+        shutil.rmtree(outputs.work, ignore_errors=True)
 
 
-def is_missing(config: SegmentConfig, places: Outputs) -> bool:
+def is_missing(config: SegmentConfig, outputs: Outputs) -> bool:
     """Return whether a published result lacks the page that it should have, and can get it."""
     return (
         config.run.report
-        and not exists(places.report)
-        and exists(places.record)
-        and exists(places.stats)
+        and not exists(outputs.report)
+        and exists(outputs.record)
+        and exists(outputs.stats)
     )
 
 
-def write_report(config: SegmentConfig, places: Outputs, fence: Fence, on_event: Listener) -> None:
+def write_report(config: SegmentConfig, outputs: Outputs, fence: Fence, on_event: Listener) -> None:
     """Judge a published result; tell of warnings, add them to the run record, write the page.
 
     Parameters
     ----------
     config : SegmentConfig
         Whether a page is wanted.
-    places : Places
+    outputs : Outputs
         Where record and table are.
     fence : Fence
         Asked before anything is written.
@@ -296,7 +291,7 @@ def write_report(config: SegmentConfig, places: Outputs, fence: Fence, on_event:
     """
     with timed_stage(on_event, StageStarted("report", 1)):
         try:
-            _write_report(config, places, fence, on_event)
+            _write_report(config, outputs, fence, on_event)
         except Exception as error:  # the result is published: nothing may fail it now
             logger.warning("report", exc_info=error)
             text = (
@@ -306,9 +301,11 @@ def write_report(config: SegmentConfig, places: Outputs, fence: Fence, on_event:
             on_event(Note(text, is_warning=True))
 
 
-def _write_report(config: SegmentConfig, places: Outputs, fence: Fence, on_event: Listener) -> None:
-    record = json.loads(read_bytes(places.record) or b"")
-    with _at_hand(places.stats) as stats:
+def _write_report(
+    config: SegmentConfig, outputs: Outputs, fence: Fence, on_event: Listener
+) -> None:
+    record = json.loads(read_bytes(outputs.record) or b"")
+    with _at_hand(outputs.stats) as stats:
         found = gather(record, stats)
     for text in found.warnings:
         on_event(Note(text, is_warning=True))
@@ -318,11 +315,11 @@ def _write_report(config: SegmentConfig, places: Outputs, fence: Fence, on_event
     record["summary"]["warnings"] = [*kept, *found.warnings]
     record["checks"] = found.to_json()
     fence.check()
-    write_json_atomic(places.record, record)
+    write_json_atomic(outputs.record, record)
     if config.run.report:
         document = page(found).encode("utf-8")
         fence.check()
-        write_bytes_atomic(places.report, document)
+        write_bytes_atomic(outputs.report, document)
 
 
 @contextlib.contextmanager

@@ -60,7 +60,6 @@ from anystar_batch.pipeline.publish import (
     put_table,
     seen_by_workers,
     throw_away,
-    token,
     write_report,
 )
 from anystar_batch.pipeline.run_record import (
@@ -122,8 +121,8 @@ def segment(
     AnyStarBatchError
         With a message for the user. Nothing is published then; a rerun continues.
     """
-    wanted = request(config, model, factory)
-    places, parts, digest = wanted.places, wanted.parts, wanted.digest
+    requested = request(config, model, factory)
+    outputs, parts, digest = requested.outputs, requested.parts, requested.digest
     warnings: list[str] = []
     probed: dict[str, float] = {}
 
@@ -135,45 +134,45 @@ def segment(
         on_event(event)
 
     check_table_output(config)
-    check_outputs(places)
-    with named_errors(places), lock_outputs(places) as fence:
-        recover(places.label, fence.check)
-        before = published(config, places, digest)
+    check_outputs(outputs)
+    with named_errors(outputs), lock_outputs(outputs) as fence:
+        recover(outputs.label, fence.check)
+        before = published(config, outputs, digest)
         if before is not None:
-            status = _take_up(config, places, digest, fence, listen)
+            status = _take_up(config, outputs, digest, fence, listen)
             count = int(before["instances"])
-            if status == DONE or is_missing(config, places):
-                write_report(config, places, fence, listen)
-            empty = _summary(wanted)
+            if status == DONE or is_missing(config, outputs):
+                write_report(config, outputs, fence, listen)
+            empty = _summary(requested)
             return replace(
                 empty,
                 status=status,
-                report=_page(places),
+                report=_page(outputs),
                 instances=count,
                 warnings=tuple(warnings),
                 removed=before.get("removed", {}),
             )
-        check_network(wanted.factory)
-        if config.run.restart or is_spent(places, digest):
-            throw_away(places, digest, fence)
-        make_folders(places)
-        folder, engine = Path(places.work), engine or InlineEngine()
+        check_network(requested.factory)
+        if config.run.restart or is_spent(outputs, digest):
+            throw_away(outputs, digest, fence)
+        make_folders(outputs)
+        folder, engine = Path(outputs.work), engine or InlineEngine()
         with MemoryMeter() as meter, Ledger(folder, digest, parts, fence.check) as ledger:
             try:
-                engine.check_paths(seen_by_workers(wanted.source, places))
-                plan = decide(wanted, ledger, listen)
-                hidden = places.label.hidden_path(token(digest))
+                engine.check_paths(seen_by_workers(requested.source, outputs))
+                plan = decide(requested, ledger, listen)
+                hidden = outputs.label.hidden_path(digest)
                 threads = engine.network_threads
-                work = Work(plan, places.work, hidden, wanted.factory, threads, fence)
+                work = Work(plan, outputs.work, hidden, requested.factory, threads, fence)
                 run = _run(config, work, ledger, engine, listen)
             except Exception:
                 if not ledger.entries("predict"):
                     # Refused before work: better options must not meet what worse ones left.
-                    throw_away(places, digest, fence)
+                    throw_away(outputs, digest, fence)
                 raise
-            instances = _segment(run, places, parts)
+            instances = _segment(run, outputs, parts)
         summary = replace(
-            _summary(wanted),
+            _summary(requested),
             instances=instances,
             seconds={k: round(v, 3) for k, v in (probed | run.seconds).items()},
             peak_memory=meter.peak,
@@ -181,79 +180,79 @@ def segment(
             removed=removed_counts(run),
         )
         options = effective_toml(config, parts)
-        _leave_record(run_record(config, run, summary), options, places, fence)
-        hand_over(places, fence)
-        publish(places.label, run.spec, token(digest), provenance(run, parts), fence.check)
-        _finish(config, places, fence)
-        write_report(config, places, fence, listen)
-    return replace(summary, report=_page(places), warnings=tuple(warnings))
+        _leave_record(run_record(config, run, summary), options, outputs, fence)
+        hand_over(outputs, fence)
+        publish(outputs.label, run.spec, digest, provenance(run, parts), fence.check)
+        finish(config, outputs, fence)
+        write_report(config, outputs, fence, listen)
+    return replace(summary, report=_page(outputs), warnings=tuple(warnings))
 
 
-def _leave_record(record: dict[str, Any], options: str, places: Outputs, fence: Fence) -> None:
+def _leave_record(record: dict[str, Any], options: str, outputs: Outputs, fence: Fence) -> None:
     """Leave the run record, its options and the probe's picture, where they wait for the label."""
     fence.check()
-    write_bytes_atomic(Path(places.work) / PENDING_CONFIG, options.encode())
+    write_bytes_atomic(Path(outputs.work) / PENDING_CONFIG, options.encode())
     if record["probe"] is not None:
         picture = probe_svg(record["probe"]).encode()
-        write_bytes_atomic(Path(places.work) / PENDING_PROBE, picture)
-    write_json_atomic(Path(places.work) / PENDING_RECORD, record)
+        write_bytes_atomic(Path(outputs.work) / PENDING_PROBE, picture)
+    write_json_atomic(Path(outputs.work) / PENDING_RECORD, record)
 
 
 def _take_up(
-    config: SegmentConfig, places: Outputs, digest: str, fence: Fence, listen: Listener
+    config: SegmentConfig, outputs: Outputs, digest: str, fence: Fence, listen: Listener
 ) -> str:
     """Finish what is published already, if it was cut short; return what that makes of the run."""
-    if is_cut_short(places, digest):
+    if is_cut_short(outputs, digest):
         fence.check()
-        discard(places.label, token(digest))
-        _finish(config, places, fence)
+        discard(outputs.label, digest)
+        finish(config, outputs, fence)
         return DONE
     if config.run.table and not has_table(config.image, config.label):
         fence.check()
-        put_table(config, places)
-    if not config.run.keep_work and is_spent(places, digest):
-        throw_away(places, digest, fence)
-    if not exists(places.stats):
+        put_table(config, outputs)
+    if not config.run.keep_work and is_spent(outputs, digest):
+        throw_away(outputs, digest, fence)
+    if not exists(outputs.stats):
         text = (
-            f"the label is there, but its table {places.stats} is not; give --overwrite to make "
+            f"the label is there, but its table {outputs.stats} is not; give --overwrite to make "
             "both anew"
         )
         listen(Note(text, is_warning=True))
     return NOTHING_TO_DO
 
 
-def _page(places: Outputs) -> str | None:
+def _page(outputs: Outputs) -> str | None:
     """The page, if there is one."""
-    return places.report if Path(places.report).exists() else None
+    return outputs.report if Path(outputs.report).exists() else None
 
 
-def _summary(wanted: Request) -> Summary:
+def _summary(requested: Request) -> Summary:
     """What is known of a run before it has done anything."""
-    config, places, source = wanted.config, wanted.places, wanted.source
+    config, outputs, source = requested.config, requested.outputs, requested.source
     times = config.result.segmented_times(source.num_times)
     return Summary(
         image=config.image,
-        label=places.label.path,
-        stats=places.stats,
+        label=outputs.label.path,
+        stats=outputs.stats,
         status=DONE,
         instances=0,
         voxels=int(np.prod(source.shape_zyx(0), dtype=np.int64)) * len(times),
         seconds={},
         peak_memory=0,
-        fingerprint=wanted.digest,
+        fingerprint=requested.digest,
     )
 
 
-def _segment(run: Run, places: Outputs, parts: Mapping[str, object]) -> int:
+def _segment(run: Run, outputs: Outputs, parts: Mapping[str, object]) -> int:
     """Do every stage up to the finished table; return the number of instances."""
-    hidden = places.label.hidden_path(token(run.ledger.fingerprint))
+    hidden = outputs.label.hidden_path(run.ledger.fingerprint)
     if run.ledger.entries("paint") and not exists(hidden):
         message = (
-            f"{places.work} speaks of a half-painted label that is gone ({hidden}); give --restart"
+            f"{outputs.work} speaks of a half-painted label that is gone ({hidden}); give --restart"
         )
         raise LedgerMismatchError(message)
     run.work.fence.check()
-    create_label(places.label, run.spec, token(run.ledger.fingerprint))
+    create_label(outputs.label, run.spec, run.ledger.fingerprint)
     image_identity.check_content(run)
     predict.predict_run(run)
     suppress.suppress_run(run)
@@ -263,7 +262,7 @@ def _segment(run: Run, places: Outputs, parts: Mapping[str, object]) -> int:
     number.number_run(run)
     paint.paint_run(run)
     pyramid.pyramid_run(run)
-    count = table_run(run, pending_table(places))
+    count = table_run(run, pending_table(outputs))
     image_identity.check_content(run)
     if metadata_fingerprint(read_image(run.plan.source.path)) != parts["image"]:
         message = (
@@ -304,8 +303,3 @@ def _run(
     asked = config.run.block_shape
     shape = block_shape(work.plan, memory, engine.workers, unit, engine.threads, asked)
     return Run(work, ledger, engine, on_event, shape)
-
-
-def _finish(config: SegmentConfig, places: Outputs, fence: Fence) -> None:
-    """Bring table and record to their places; the run is over."""
-    finish(config, places, fence)

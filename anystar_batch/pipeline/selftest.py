@@ -23,7 +23,7 @@ from anystar_batch.measure.matching import scores
 from anystar_batch.measure.overlaps import match
 from anystar_batch.network.devices import natural_precision
 from anystar_batch.network.predictor import PredictorFactory
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline.demo import Phantom, phantom, write_example
 from anystar_batch.pipeline.run_record import Summary
 from anystar_batch.pipeline.segment import segment
@@ -127,7 +127,7 @@ def run_selftest(
     made = phantom()
     image = folder / "phantom.ome.zarr"
     write_example(image, made.image, made.voxel_um)
-    diameter = Diameter(made.diameter_um, "um")
+    diameter = Quantity(made.diameter_um, "um")
     result = ResultConfig(diameter=diameter, backend=backend, precision=precision)
     runs = {}
     for label, block_shape in (("whole", made.image.shape), ("blocks", MANY_BLOCKS)):

@@ -401,4 +401,4 @@ class SweepConfig:
         if self.wanted.output is None:
             return f"{self.root}/{LOCK}.lock"
         digest = hashlib.sha256(self.root.encode()).hexdigest()[:8]
-        return f"{local_path(self.wanted.output)}/{LOCK}.{digest}.lock"
+        return f"{self.wanted.output}/{LOCK}.{digest}.lock"

@@ -18,8 +18,8 @@ from anystar_batch.geometry import (
     iter_grid,
 )
 from anystar_batch.network.slabs import SLAB_BYTES
+from anystar_batch.network.window import SLAB_VOXELS
 from anystar_batch.stages.plan import Plan
-from anystar_batch.stages.preprocess import SLAB_VOXELS
 
 PROCESS_BYTES = 900_000_000
 """An interpreter with TensorFlow, the network and the compiled kernels."""

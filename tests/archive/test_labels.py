@@ -306,6 +306,12 @@ def test_tokens_that_would_clash_are_refused(make_image, token):
         place.hidden_path(token)
 
 
+def test_twelve_digits_of_a_fingerprint_name_the_hidden_label():
+    place = label_place.in_image("x", "n")
+    assert place.hidden_path("0123456789abcdef") == "x/labels/.n.0123456789ab"
+    assert place.hidden_path("0123456789ab") == place.hidden_path("0123456789abcdef")
+
+
 @pytest.mark.parametrize("name", ["", ".a", "__a", "a/b", "a\\b", "a\n"])
 def test_names_that_are_no_group_are_refused(name):
     with pytest.raises(OutputError, match="cannot name a label"):

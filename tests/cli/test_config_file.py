@@ -15,7 +15,7 @@ from anystar_batch.cli import segment, sweep
 from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.options import PANELS, SCREEN, SEGMENT, SWEEP, checked, typed_options
-from anystar_batch.parsing import Diameter, parse_volume
+from anystar_batch.parsing import Quantity, parse_volume
 from anystar_batch.pipeline.run_record import DECIDED, effective_toml
 from tests.support import tiny_volume
 from tests.support.checkout import ROOT
@@ -153,7 +153,7 @@ EVERYTHING = SegmentConfig(
     result=ResultConfig(
         channel="DAPI",
         time="0,2-3",
-        diameter=Diameter(0.1 + 0.2, "px"),
+        diameter=Quantity(0.1 + 0.2, "px"),
         voxel_size=(2.0, 0.1, 1e-5),
         prob_thresh=0.5,
         nms_thresh=0.3,

@@ -21,7 +21,7 @@ import zarr
 from scipy import ndimage
 
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stars.polyhedra import volumes
 from tests.support.blobs import RAYS, Blobs, soft_image
@@ -179,7 +179,7 @@ def run(tmp_path, case, truth, image, factory):
     model = make_model(tile=case.tile, context=case.context, grid=case.grid, diameter=12.0)
     config = SegmentConfig(
         image=path,
-        result=ResultConfig(diameter=Diameter(12.0 * case.working, "um")),
+        result=ResultConfig(diameter=Quantity(12.0 * case.working, "um")),
         run=RunConfig(block_shape=(64, 64, 64), memory=4 * 10**9),
     )
     segment(config, factory=factory, model=model)

@@ -12,7 +12,7 @@ import zarr
 
 from anystar_batch.config import Filters, RunConfig
 from anystar_batch.engine.engines import InlineEngine, open_engine
-from anystar_batch.parsing import Volume
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.task import model_rays
 from anystar_batch.stars.suppress import suppress
@@ -88,8 +88,8 @@ def test_blocks_at_once_change_no_byte(image, reference, tmp_path):
 
 def test_filters_change_no_byte_with_blocks_and_workers(image, tmp_path, three_workers):
     filters = Filters(
-        min_volume=Volume(30.0, "um3"),
-        max_volume=Volume(1200.0, "px"),
+        min_volume=Quantity(30.0, "um3"),
+        max_volume=Quantity(1200.0, "px"),
         min_prob=0.85,
         min_contrast=1.2,
         min_regularity=0.995,

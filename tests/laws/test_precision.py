@@ -9,7 +9,7 @@ from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.geometry import Box
 from anystar_batch.network.predictor import KerasFactory
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline.segment import segment
 from bench.quality import write_truth
 from trainer.score import Tally, match
@@ -25,7 +25,7 @@ def found(truth, folder, precision, factory):
     summary = segment(
         SegmentConfig(
             image=str(path),
-            result=ResultConfig(diameter=Diameter(truth.diameter(), "um"), precision=precision),
+            result=ResultConfig(diameter=Quantity(truth.diameter(), "um"), precision=precision),
             run=RunConfig(memory=8 * 10**9, overwrite=True),
         ),
         factory=factory,

@@ -14,7 +14,7 @@ from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import Box
 from anystar_batch.network.resample import resample, source_box, tile_taps
 from anystar_batch.network.tiles import coarse_view, plan_tiles
-from anystar_batch.parsing import Diameter, parse_scales
+from anystar_batch.parsing import Quantity, parse_scales
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.predict import _one_a_point
 from anystar_batch.stars.candidates import Candidates
@@ -60,7 +60,7 @@ def write_mixed(path, shape=(72, 110, 120)):
 def run_mixed(image, scales, block_shape=None):
     config = SegmentConfig(
         image=str(image),
-        result=ResultConfig(diameter=Diameter(8.0, "px"), scales=scales),
+        result=ResultConfig(diameter=Quantity(8.0, "px"), scales=scales),
         run=RunConfig(block_shape=block_shape, overwrite=True, memory=6 * 10**9),
     )
     model = make_model(diameter=8.0, tile=32, context=16, max_radius=16.0)

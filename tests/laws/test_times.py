@@ -188,6 +188,19 @@ def test_consolidated_metadata_stays_true(tmp_path, version):
     assert other.fingerprint == before.fingerprint
 
 
+def test_consolidated_metadata_above_an_image_named_from_within_stays_true(tmp_path, monkeypatch):
+    import warnings
+
+    root = container(tmp_path / "scan.zarr", 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(root)
+    monkeypatch.chdir(f"{root}/0")
+    tiny_volume.segment(".")
+    above = zarr.open_group(root, mode="r", use_consolidated=True)
+    assert "anystar-batch" in above["0/labels/anystar"].attrs
+
+
 def test_a_time_without_contrast_has_no_instances(tmp_path):
     image = tiny_volume.small_series(tmp_path / "a.zarr", "tzyx", times=3)
     zarr.open_array(f"{image}/0", mode="r+")[0] = 7

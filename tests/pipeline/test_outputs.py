@@ -57,6 +57,25 @@ def test_a_collision_is_an_error(tmp_path, with_output):
         named(images, with_output=with_output)
 
 
+@pytest.mark.parametrize("output", [None, "/d/out"])
+def test_a_config_writes_its_paths_one_way(output, monkeypatch):
+    expected = output_paths(SegmentConfig("/d/a.zarr", output=output, run=RunConfig(work_dir="/w")))
+    given = None if output is None else f"file://{output}/"
+    run = RunConfig(work_dir="file:///w/")
+    assert output_paths(SegmentConfig("file:///d/a.zarr/", output=given, run=run)) == expected
+    monkeypatch.setattr("os.getcwd", lambda: "/d")
+    given, run = None if output is None else "out/", RunConfig(work_dir="../w/")
+    assert output_paths(SegmentConfig("a.zarr/", output=given, run=run)) == expected
+
+
+def test_a_config_writes_an_address_one_way(monkeypatch):
+    monkeypatch.setattr("os.getcwd", lambda: "/d")
+    given = SegmentConfig("S3://b/a.zarr//", output="GS://c/out/")
+    assert (given.image, given.home, given.output) == ("s3://b/a.zarr", "s3://b", "gs://c/out")
+    with pytest.raises(ConfigError, match="the address holds credentials"):
+        SegmentConfig("s3://me:secret@b/a.zarr")
+
+
 def test_an_image_named_twice(tmp_path):
     image = tiny_volume.small_image(tmp_path / "a.zarr")
     with pytest.raises(ConfigError, match=r"a\.zarr is named twice; name every image once"):

@@ -15,7 +15,7 @@ from anystar_batch.archive import labels
 from anystar_batch.archive.storage import atomic_write
 from anystar_batch.errors import BlockError, LedgerMismatchError, OutputExistsError
 from anystar_batch.events import BlockDone, StageStarted
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline import outputs, prepare, segment
 from anystar_batch.pipeline.outputs import output_paths
 from anystar_batch.stages import table
@@ -24,7 +24,7 @@ from tests.support import tiny_volume
 from tests.support.checkout import ROOT
 from tests.support.fakes import TruthPredictor
 
-OTHER = Diameter(5.5, "um")
+OTHER = Quantity(5.5, "um")
 
 
 class Stop(Exception):
@@ -283,7 +283,7 @@ def cut_exchange(die, patch=setattr):
 
 @pytest.mark.parametrize(
     ("where", "size"),
-    [("exchange", 5.0), ("list_label", 5.0), ("_remove", 5.0), ("_finish", 5.0), ("_finish", 5.5)],
+    [("exchange", 5.0), ("list_label", 5.0), ("_remove", 5.0), ("finish", 5.0), ("finish", 5.5)],
 )
 def test_cut_short_while_it_replaces_a_label(image, reference, monkeypatch, where, size):
     """The label is the old one or the new one, whole; the same command makes it the new one."""
@@ -300,9 +300,9 @@ def test_cut_short_while_it_replaces_a_label(image, reference, monkeypatch, wher
         if where == "exchange":
             cut_exchange(stop, monkeypatch.setattr)
         else:
-            monkeypatch.setattr(segment if where == "_finish" else labels, where, stop)
+            monkeypatch.setattr(segment if where == "finish" else labels, where, stop)
 
-    options = {"run": {"overwrite": True}, "diameter": Diameter(size, "um")}
+    options = {"run": {"overwrite": True}, "diameter": Quantity(size, "um")}
     with pytest.raises(Stop):
         tiny_volume.segment(image, at_the_table, **options)
     monkeypatch.undo()
@@ -324,7 +324,7 @@ def test_killed_while_it_replaces_a_label(image, reference):
     assert killed.returncode == -9, killed.stderr
     assert not Path(image, "labels", "anystar").exists()
     with pytest.raises(LedgerMismatchError, match="unfinished run"):
-        tiny_volume.segment(image, diameter=Diameter(6.0, "um"), run={"overwrite": True})
+        tiny_volume.segment(image, diameter=Quantity(6.0, "um"), run={"overwrite": True})
     attributes = zarr.open_group(f"{image}/labels/anystar", mode="r").attrs["anystar-batch"]
     assert attributes["decided"]["diameter_um"] == 5.5, "the old label is back"
     tiny_volume.segment(image, run={"overwrite": True})
@@ -335,7 +335,7 @@ def test_killed_after_publishing_the_next_command_brings_the_table(image, refere
     def stop(*_):
         raise Stop
 
-    monkeypatch.setattr(segment, "_finish", stop)
+    monkeypatch.setattr(segment, "finish", stop)
     with pytest.raises(Stop):
         tiny_volume.segment(image)
     monkeypatch.undo()
@@ -539,7 +539,7 @@ def test_what_listeners_are_told_adds_up_also_over_two_runs(image):
 
 def test_voxels_are_told_of_level_0_whatever_the_working_scale(image):
     told = []
-    tiny_volume.segment(image, told.append, diameter=Diameter(10.0, "um"), output=f"{image}.out")
+    tiny_volume.segment(image, told.append, diameter=Quantity(10.0, "um"), output=f"{image}.out")
     for stage in ("predict", "suppress"):
         (started,) = [e for e in told if isinstance(e, StageStarted) and e.stage == stage]
         assert started.voxels == pytest.approx(math.prod(tiny_volume.SHAPE), rel=0.05)

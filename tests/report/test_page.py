@@ -12,7 +12,7 @@ from anystar_batch.archive.images import read_image
 from anystar_batch.archive.storage.atomic_write import write_json_atomic
 from anystar_batch.errors import LostLockError
 from anystar_batch.events import Note
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline import prepare, publish
 from anystar_batch.report import findings
 from anystar_batch.report.page import page
@@ -219,7 +219,7 @@ def test_a_lost_lock_keeps_the_report_from_writing(tmp_path, monkeypatch):
     config = tiny_volume.config(image, run={"report": True, "block_shape": None})
     places = prepare.request(
         config, tiny_volume.model(), TruthPredictor(tiny_volume.truth())
-    ).places
+    ).outputs
     publish.write_report(config, places, Lost(), notes.append)
     assert "LostLockError" in next(n.text for n in notes if isinstance(n, Note))
     assert record.stat().st_mtime_ns == before
@@ -277,7 +277,7 @@ def test_a_sweep_fails_on_warnings_too(tmp_path, command, warned):
 def test_the_record_says_where_work_was_cut(tmp_path, diameter, scale):
     image = tiny_volume.small_image(tmp_path / "a.zarr", chunks=(8, 16, 20))
     run = {"report": False, "block_shape": (8, 16, 20)}
-    tiny_volume.segment(image, run=run, diameter=Diameter(diameter, "um"))
+    tiny_volume.segment(image, run=run, diameter=Quantity(diameter, "um"))
     record = json.loads((tmp_path / "a.anystar.run.json").read_text())
     tiles = next(g for g in record["borders"]["grids"] if g["name"] == "tiles")
     # The edges of tiles are edges of level-0 voxels, from the very first.

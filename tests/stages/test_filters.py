@@ -12,7 +12,7 @@ from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.events import BlockDone, Note, ignore
 from anystar_batch.geometry import Box, grid_range
-from anystar_batch.parsing import Diameter, Volume, parse_volume
+from anystar_batch.parsing import Quantity, parse_volume
 from anystar_batch.pipeline.outputs import output_paths
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.number import removed
@@ -31,8 +31,8 @@ SHAPE = (37, 61, 66)
 MODEL = make_model(tile=32, context=8, diameter=12.0, max_radius=24.0)
 TRUTH = random_ellipsoids(SHAPE, 70, 5, radius=(3.0, 7.5))
 FILTERS = Filters(
-    min_volume=Volume(150.0, "px"),
-    max_volume=Volume(150.0, "um3"),
+    min_volume=Quantity(150.0, "px"),
+    max_volume=Quantity(150.0, "um3"),
     min_prob=0.8,
     min_contrast=0.8,
     min_regularity=0.8,
@@ -71,7 +71,7 @@ def new_image(folder, data):
 def config(image, filters, block_shape=SHAPE, **run):
     return SegmentConfig(
         image=str(image),
-        result=ResultConfig(diameter=Diameter(6.0, "um"), filters=filters),
+        result=ResultConfig(diameter=Quantity(6.0, "um"), filters=filters),
         run=RunConfig(block_shape=block_shape, memory=6 * 10**9, **run),
     )
 
@@ -128,7 +128,7 @@ def fails_by_hand(values, filters):
         if limit is None:
             continue
         level = limit
-        if isinstance(limit, Volume):
+        if isinstance(limit, Quantity):
             level = limit.value if limit.unit == "px" else limit.value / 0.5**3
         assert np.abs(value - sign * level).min() > 1e-5  # no tie of rounding decides the test
         found[name] = value < sign * level
@@ -222,7 +222,7 @@ class Three:
 def test_what_a_removed_object_suppressed_stays_away(tmp_path):
     image = tiny_volume.small_image(tmp_path / "a.zarr")
     sphere = 4 / 3 * np.pi * 5.0**3 * 0.5**3
-    filters = Filters(max_volume=Volume(sphere, "um3"))
+    filters = Filters(max_volume=Quantity(sphere, "um3"))
     summary = tiny_volume.segment(image, factory=Three(), filters=filters)
     assert (summary.instances, summary.removed) == (1, {"max_volume": 1})
     labels = zarr.open_array(f"{image}/labels/anystar/0", mode="r")[...]
@@ -273,7 +273,7 @@ def test_volumes_are_those_of_level_0_whatever_the_working_scale(image):
     sizes = stars([2.0, 3.0, 4.0])
     voxels = [8 * volume_by_hand(d.astype(np.float64)) for d in sizes.dist]
     for unit, size in (("px", 1.0), ("um3", 0.125)):
-        limit = Volume(voxels[1] * size, unit)
+        limit = Quantity(voxels[1] * size, unit)
         low = replace(plan, filters=Filters(min_volume=replace(limit, value=limit.value - 1e-6)))
         high = replace(plan, filters=Filters(max_volume=replace(limit, value=limit.value + 1e-6)))
         rays = model_rays(MODEL)
@@ -311,13 +311,13 @@ def test_without_filters_neither_fingerprint_nor_plan_mention_them(image):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("500", Volume(500.0, "um3")),
-        ("500um3", Volume(500.0, "um3")),
-        (" 1e2 µm³ ", Volume(100.0, "um3")),
-        ("0.5um^3", Volume(0.5, "um3")),
-        ("2mm3", Volume(2e9, "um3")),
-        ("8nm3", Volume(8e-9, "um3")),
-        ("123px", Volume(123.0, "px")),
+        ("500", Quantity(500.0, "um3")),
+        ("500um3", Quantity(500.0, "um3")),
+        (" 1e2 µm³ ", Quantity(100.0, "um3")),
+        ("0.5um^3", Quantity(0.5, "um3")),
+        ("2mm3", Quantity(2e9, "um3")),
+        ("8nm3", Quantity(8e-9, "um3")),
+        ("123px", Quantity(123.0, "px")),
     ],
 )
 def test_a_volume_is_read(text, expected):
@@ -335,16 +335,16 @@ def test_a_volume_that_cannot_be_read(text):
 
 
 def test_volumes_in_voxels():
-    assert Volume(12.0, "px").in_voxels((2.0, 0.5, 0.5)) == 12.0
-    assert Volume(12.0, "um3").in_voxels((2.0, 0.5, 0.5)) == 24.0
-    given = Filters(Volume(12.0, "um3"), Volume(40.0, "px"), 0.5)
+    assert Quantity(12.0, "px").in_voxels((2.0, 0.5, 0.5)) == 12.0
+    assert Quantity(12.0, "um3").in_voxels((2.0, 0.5, 0.5)) == 24.0
+    given = Filters(Quantity(12.0, "um3"), Quantity(40.0, "px"), 0.5)
     assert given.volume_range((2.0, 0.5, 0.5)) == (24.0, 40.0)
     assert str(given) == "--min-volume 12um3 --max-volume 40px --min-prob 0.5"
     assert Filters().volume_range((1.0, 1.0, 1.0)) == (0.0, np.inf)
 
 
 def test_volumes_of_two_units_are_compared_when_the_voxel_is_known(image):
-    filters = Filters(Volume(10.0, "um3"), Volume(70.0, "px"))
+    filters = Filters(Quantity(10.0, "um3"), Quantity(70.0, "px"))
     with pytest.raises(ConfigError, match="--min-volume: got 10um3, more than --max-volume 70px"):
         plan_of(image, ResultConfig(filters=filters), 6.0, MODEL)
 

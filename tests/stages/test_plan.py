@@ -16,7 +16,7 @@ from anystar_batch.archive.ngff import channel_index
 from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.network.model import Model
-from anystar_batch.parsing import Diameter, Volume
+from anystar_batch.parsing import Quantity
 from anystar_batch.stages import plan as plan_module
 from anystar_batch.stages import sampling
 from anystar_batch.stages.image_identity import limits_content
@@ -396,16 +396,16 @@ def series(tmp_path):
 OPTIONS = [
     ResultConfig(channel="1"),
     ResultConfig(time="1"),
-    ResultConfig(diameter=Diameter(9.0, "um")),
-    ResultConfig(diameter=Diameter(9.0, "px")),
-    ResultConfig(diameter=Diameter(9.5, "um")),
+    ResultConfig(diameter=Quantity(9.0, "um")),
+    ResultConfig(diameter=Quantity(9.0, "px")),
+    ResultConfig(diameter=Quantity(9.5, "um")),
     ResultConfig(voxel_size=(1.0, 1.0, 1.0)),
     ResultConfig(prob_thresh=0.6),
     ResultConfig(nms_thresh=0.4),
     ResultConfig(tile=64),
-    ResultConfig(filters=Filters(min_volume=Volume(9.0, "um3"))),
-    ResultConfig(filters=Filters(min_volume=Volume(9.0, "px"))),
-    ResultConfig(filters=Filters(max_volume=Volume(9.0, "um3"))),
+    ResultConfig(filters=Filters(min_volume=Quantity(9.0, "um3"))),
+    ResultConfig(filters=Filters(min_volume=Quantity(9.0, "px"))),
+    ResultConfig(filters=Filters(max_volume=Quantity(9.0, "um3"))),
     ResultConfig(filters=Filters(min_prob=0.6)),
     ResultConfig(filters=Filters(min_contrast=0.0)),
     ResultConfig(filters=Filters(min_contrast=0.6)),

@@ -6,9 +6,9 @@ import zarr
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.geometry import Box, iter_grid
-from anystar_batch.stages import preprocess
+from anystar_batch.network import window
 from anystar_batch.stages.image_identity import content_digest, tile_content
-from anystar_batch.stages.preprocess import Planes, tile_image, tile_source
+from anystar_batch.stages.preprocess import tile_image, tile_source
 from tests.stages.test_plan import plan_of
 from tests.stages.test_tasks import MODEL, SHAPE, make_work, truth
 from tests.support.fakes import write_image
@@ -43,10 +43,10 @@ def test_a_tile_sees_the_volume_normalised_and_mirrored(tmp_path, truth):
     low, high = plan.limits_of(0)
     scaled = np.clip((data.astype(np.float64) - low) / (high - low), 0, 1)
     for tile in iter_grid(plan.tiles.counts):
-        window = plan.tiles.window_box(tile)
+        box = plan.tiles.window_box(tile)
         seen = tile_image(plan, reader, 0, tile)
         index = []
-        for a, b, n in zip(window.start, window.stop, SHAPE, strict=True):
+        for a, b, n in zip(box.start, box.stop, SHAPE, strict=True):
             axis = np.arange(a, b) % (2 * n)
             index.append(np.where(axis < n, axis, 2 * n - 1 - axis))
         np.testing.assert_allclose(seen, scaled[np.ix_(*index)], atol=1e-6)
@@ -88,10 +88,10 @@ def test_slabs_show_what_the_whole_tile_shows(tmp_path, truth, zoom, chunk, monk
 
     tiles = list(iter_grid(plan.tiles.counts))[:: max(1, int(np.prod(plan.tiles.counts)) // 6)]
     for tile in tiles:
-        monkeypatch.setattr(preprocess, "SLAB_VOXELS", 10**9)
+        monkeypatch.setattr(window, "SLAB_VOXELS", 10**9)
         whole = tile_image(plan, reader, 0, tile)
         reads.clear()
-        monkeypatch.setattr(preprocess, "SLAB_VOXELS", 1)
+        monkeypatch.setattr(window, "SLAB_VOXELS", 1)
         monkeypatch.setattr(ImageReader, "read_box", counted)
         thin = tile_image(plan, reader, 0, tile)
         monkeypatch.setattr(ImageReader, "read_box", honest)
@@ -104,7 +104,7 @@ def test_slabs_show_what_the_whole_tile_shows(tmp_path, truth, zoom, chunk, monk
 
 @pytest.mark.parametrize("value", [7.0, np.nan])
 def test_a_tile_of_one_value_shows_nothing(tmp_path, truth, monkeypatch, value):
-    monkeypatch.setattr(preprocess, "SLAB_VOXELS", 1)
+    monkeypatch.setattr(window, "SLAB_VOXELS", 1)
     data = truth.image().astype(np.float32)
     data[:, :32] = value
     data[:, :30, 36:] = 8
@@ -114,31 +114,3 @@ def test_a_tile_of_one_value_shows_nothing(tmp_path, truth, monkeypatch, value):
     values = {t: np.unique(data[tile_source(plan, t).slices]) for t in iter_grid(plan.tiles.counts)}
     assert alone == [t for t, v in values.items() if len(v) == 1]
     assert 0 < len(alone) < len(values)
-
-
-def planes_of(length, chunk, stop=None):
-    data = np.arange(length)[:, None, None]
-    asked = []
-
-    def read(start, end):
-        asked.append((start, end))
-        return data[start:end]
-
-    return Planes(read, length if stop is None else stop, chunk), asked, data
-
-
-def test_planes_are_read_in_whole_chunks_and_once():
-    planes, asked, data = planes_of(100, 8, 50)
-    for start, stop in [(3, 5), (4, 12), (4, 6), (10, 17), (30, 33), (40, 50)]:
-        np.testing.assert_array_equal(planes.get(start, stop), data[start:stop])
-    assert asked == [(3, 8), (8, 16), (16, 24), (30, 40), (40, 50)]
-
-
-def test_planes_of_a_thick_chunk_are_not_all_read_ahead():
-    planes, asked, data = planes_of(1000, 1000)
-    for start in (0, 10, 20):
-        np.testing.assert_array_equal(planes.get(start, start + 10), data[start : start + 10])
-    assert asked == [(0, 10), (10, 20), (20, 30)]
-    # Back again: read anew.
-    np.testing.assert_array_equal(planes.get(5, 9), data[5:9])
-    assert asked[-1] == (5, 9)

@@ -12,7 +12,7 @@ from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import Filters, ResultConfig
 from anystar_batch.engine.engines import InlineEngine
 from anystar_batch.geometry import Box, iter_grid
-from anystar_batch.parsing import Volume
+from anystar_batch.parsing import Quantity
 from anystar_batch.stages import number, predict, workdir
 from anystar_batch.stages import suppress as tasks
 from anystar_batch.stages import task as stages_task
@@ -281,7 +281,7 @@ def test_a_survivor_inside_a_better_one_owns_no_voxel(tmp_path, truth):
 
 def test_who_is_removed_hides_nobody(tmp_path, truth):
     work = make_work(tmp_path, truth)
-    filters = Filters(max_volume=Volume(1000.0, "px"))
+    filters = Filters(max_volume=Quantity(1000.0, "px"))
     work = dataclasses.replace(work, plan=dataclasses.replace(work.plan, filters=filters))
     points = np.array([[20, 30, 30], [22, 30, 30]], np.int32)
     dist = quantise(np.repeat([[9.0], [2.0]], 96, axis=1).astype(np.float32), 24.0)

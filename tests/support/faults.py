@@ -30,7 +30,7 @@ import zarr.storage._local as local
 from anystar_batch import cli
 from anystar_batch.archive.storage import lock
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline import segment, sweep
 from tests.support.fakes import (
     TruthPredictor,
@@ -281,7 +281,7 @@ def warm(folder, phantom):
     image = phantom.write(Path(folder) / "phantom.ome.zarr", "0.5")
     config = SegmentConfig(
         image=image,
-        result=ResultConfig(diameter=Diameter(6.0, "um")),
+        result=ResultConfig(diameter=Quantity(6.0, "um")),
         run=RunConfig(memory=6 * 10**9, block_shape=(16, 32, 32)),
     )
     segment.segment(config, **network(phantom, Fault()))

@@ -43,7 +43,7 @@ def main(image, stage, after, network):
     if stage == "publish":
         segment.publish = lambda *_: die()
     if stage == "finish":
-        segment._finish = lambda *_: die()
+        segment.finish = lambda *_: die()
     if network == "refined":
         config = refined_config(image, (40, 48, 56))
         model = refined_model(Path(image).parent / "refiner")

@@ -12,7 +12,7 @@ import numpy as np
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.network.model import refiner_info
 from anystar_batch.network.refiner import FORMAT, from_arrays, shapes_of
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Quantity
 from tests.support.fakes import (
     TruthPredictor,
     make_model,
@@ -67,7 +67,7 @@ def law_factory():
 def law_config(image, block_shape=None, **run):
     return SegmentConfig(
         image=str(image),
-        result=ResultConfig(diameter=Diameter(6.0, "um")),
+        result=ResultConfig(diameter=Quantity(6.0, "um")),
         run=RunConfig(block_shape=block_shape, memory=6 * 10**9, **run),
     )
 

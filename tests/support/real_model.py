@@ -7,7 +7,7 @@ import stardist
 import tifffile
 
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Quantity
 from tests.support.fakes import mean_level, write_image
 
 PROB_THRESH = 0.3
@@ -28,6 +28,6 @@ def real_config(image, block_shape=None, **run):
     """Tiles of 32, the smallest that leaves several, at the network's own scale."""
     return SegmentConfig(
         image=str(image),
-        result=ResultConfig(diameter=Diameter(7.0, "px"), tile=32, prob_thresh=PROB_THRESH),
+        result=ResultConfig(diameter=Quantity(7.0, "px"), tile=32, prob_thresh=PROB_THRESH),
         run=RunConfig(block_shape=block_shape, memory=8 * 10**9, **run),
     )

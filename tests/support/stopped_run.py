@@ -52,17 +52,17 @@ def run(where, image):
     def stop_first(function):
         return lambda *arguments: (stop(), function(*arguments))[1]
 
-    publish, finish = segment.publish, segment._finish
+    publish, finish = segment.publish, segment.finish
     if where == "publish":
         segment.publish = stop_first(publish)
     if where == "finish":
-        segment._finish = stop_first(finish)
+        segment.finish = stop_first(finish)
     try:
         tiny_volume.segment(image, listen, factory=Stopping() if where == "find" else None)
     except AnyStarBatchError as error:
         return f"{type(error).__name__}: {error}"
     finally:
-        segment.publish, segment._finish = publish, finish
+        segment.publish, segment.finish = publish, finish
     return "done"
 
 

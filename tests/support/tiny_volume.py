@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.events import ignore
-from anystar_batch.parsing import Diameter
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline import segment as pipeline
 from tests.support.fakes import (
     TruthPredictor,
@@ -64,7 +64,7 @@ def config(image, *, label="anystar", output=None, stats=None, run=None, **resul
         label=label,
         output=None if output is None else str(output),
         stats=None if stats is None else str(stats),
-        result=ResultConfig(**{"diameter": Diameter(5.0, "um")} | result),
+        result=ResultConfig(**{"diameter": Quantity(5.0, "um")} | result),
         run=RunConfig(**{"memory": 6 * 10**9, "block_shape": (12, 16, 16)} | (run or {})),
     )
 

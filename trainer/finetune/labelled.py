@@ -26,10 +26,10 @@ from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.ngff import ImageSource, channel_index
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box, ZYXFloat, as_zyx
-from anystar_batch.network.intensity import normalise, raised
 from anystar_batch.network.model import Model
-from anystar_batch.network.resample import resample, source_box, tile_taps, working_shape
+from anystar_batch.network.resample import tile_taps, working_shape
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
+from anystar_batch.network.window import window_image
 from anystar_batch.stages.sampling import intensity_limits, level_position
 from trainer.finetune.config import FinetuneConfig, Labelled
 from trainer.synthesis.shapes import connected_pieces
@@ -132,12 +132,14 @@ class LabelledVolume:
 
     def read_image(self, window: Box) -> NDArray[np.float32]:
         """Return a window of working voxels as the network sees it; mirrored beyond the volume."""
-        level, low = self.working.level, self.limits[0]
-        axes = tile_taps(window, self.working.shape, self.image.shape_zyx(level), self.working.zoom)
-        box = source_box(axes)
-        crop = _reader(self.image).read_box(level, self.time, self.channel, box)
-        above, _ = raised(crop, low)
-        return normalise(resample(above, box.start, axes), 0.0, self.limits[1] - low)
+        level = self.working.level
+        image, _ = window_image(
+            lambda box: _reader(self.image).read_box(level, self.time, self.channel, box),
+            tile_taps(window, self.working.shape, self.image.shape_zyx(level), self.working.zoom),
+            self.limits,
+            self.image.chunks_zyx(level)[0],
+        )
+        return image
 
     def read_labels(self, window: Box) -> NDArray[np.int64]:
         """Return the labels at the working voxels of a window; beyond the volume the nearest."""

@@ -123,7 +123,7 @@ def write(phantom: Phantom, path: Path, chunks: int = 64, workers: int = 1) -> f
         raise OutputError(message)
     started = time.monotonic()
     files.check_writable(str(path.absolute().parent))
-    draft = path.with_name(f".{path.name}.partial")
+    draft = path.absolute().with_name(f".{path.name}.partial")
     if draft.exists():
         shutil.rmtree(draft)
     infos = levels(phantom.shape, chunks)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anystar_batch.address import absolute, absolute_place, image_stem, normal, parent
+from anystar_batch.address import absolute, absolute_place, image_stem, parent
 from anystar_batch.archive import metadata
 from anystar_batch.archive.discovery import find_images, plate_fields
 from anystar_batch.archive.images import read_image
@@ -120,13 +120,12 @@ def scene(path: str, labels: Sequence[str] = (), output: str | None = None) -> S
     ConfigError
         If there is no label of a name.
     """
-    image, own, notes = _one_image(normal(path))
-    found = own or _labels_of(image, output)
-    chosen = _chosen(found, labels, image, output)
+    image, own, notes = _one_image(path)
+    chosen = _chosen(own or _labels_of(image, output), labels, image, output)
     volumes = []
-    for name, place in chosen.items():
+    for name, label_path in chosen.items():
         try:
-            volumes.append((name, read_label_source(place).source))
+            volumes.append((name, read_label_source(label_path).source))
         except ImageError as error:
             if labels or own:
                 raise
@@ -194,24 +193,21 @@ def _labels_of(image: str, output: str | None) -> dict[str, str]:
     except OSError as error:
         message = f"--output: {folder} cannot be listed ({error.strerror or error})"
         raise ConfigError(message) from error
-    found: dict[str, str] = {}
+    shown = absolute_place(image)
+    labels: dict[str, str] = {}
     for file in names:
         if file.startswith(".") or not file.endswith(".ome.zarr"):
             continue
-        place = f"{folder}/{file}"
-        node = read_node(place)
-        source = None if node is None else image_of(place, node.attributes)
-        if node is not None and source is not None and _place(source) == _place(image):
-            name = _label_name(place, node.attributes, node.zarr_format)
-            found[file if name in found else name] = place
-    if not found:
+        path = f"{folder}/{file}"
+        node = read_node(path)
+        source = None if node is None else image_of(path, node.attributes)
+        if node is not None and source is not None and absolute_place(source) == shown:
+            name = _label_name(path, node.attributes, node.zarr_format)
+            labels[file if name in labels else name] = path
+    if not labels:
         message = f"--output: {folder} holds no label of {image}; expected NAME.LABEL.ome.zarr"
         raise ConfigError(message)
-    return found
-
-
-def _place(path: str) -> str:
-    return absolute_place(absolute(path))
+    return labels
 
 
 def _chosen(

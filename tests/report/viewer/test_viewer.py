@@ -96,7 +96,7 @@ def test_time_has_its_own_step_and_unit(tmp_path):
     assert scene(image).layers[0].units[0] == "pixel"
 
 
-def test_labels_of_an_output_directory_are_found_by_what_they_say(tmp_path, command):
+def test_labels_of_an_output_directory_are_found_by_what_they_say(tmp_path, command, monkeypatch):
     image = tiny_volume.small_image(tmp_path / "in/a.ome.zarr")
     other = tiny_volume.small_image(tmp_path / "in/b.ome.zarr")
     out = tmp_path / "out"
@@ -108,6 +108,9 @@ def test_labels_of_an_output_directory_are_found_by_what_they_say(tmp_path, comm
     assert [layer.is_visible for layer in found.layers] == [True, True, False]
     assert np.asarray(found.layers[2].levels[0]).max() == 5
     assert list(by_name(scene(image, ["big.ones"], str(out)))) == ["a", "big.ones"]
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert list(by_name(scene("in/a.ome.zarr/", output="out/"))) == list(by_name(found))
     (note,) = scene(image).notes
     assert note == "the image has no labels; give --output DIR if segment was given one"
     with pytest.raises(

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anystar_batch.archive.images import read_image
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.errors import ConfigError, ImageError, ModelError, OutputExistsError
-from anystar_batch.geometry import Box
+from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.network.model import load_model
 from anystar_batch.network.unet import build
 from anystar_batch.network.weights import save_weights
+from anystar_batch.stages.preprocess import tile_image
+from tests.stages.test_plan import plan_of
 from tests.support.fakes import make_model
 from trainer.__main__ import main
 from trainer.commands import add_commands
@@ -79,6 +81,19 @@ def test_at_the_images_own_size_windows_are_what_is_stored(phantom, volume):
     np.testing.assert_allclose(
         volume.read_image(box), np.clip((image[box.slices] - low) / (high - low), 0, 1), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("diameter", [8.0, 5.3, 17.0])
+def test_the_trainer_sees_the_bits_that_the_command_sees(phantom, diameter):
+    path, _ = phantom
+    plan = plan_of(path, diameter_um=diameter, model=MODEL)
+    config = FinetuneConfig((Labelled(str(path), None),), diameter=diameter)
+    (volume,) = open_volumes(config.images[0], config, MODEL)
+    assert volume.working == plan.working
+    reader = ImageReader(plan.source)
+    for tile in iter_grid(plan.tiles.counts):
+        seen = volume.read_image(plan.tiles.window_box(tile))
+        assert seen.tobytes() == tile_image(plan, reader, 0, tile).tobytes()
 
 
 def test_image_and_labels_stay_together_when_resampled(phantom, volume, monkeypatch):
