@@ -60,12 +60,12 @@ def find_zarrs(root: str, pattern: str) -> tuple[list[str], list[tuple[str, OSEr
 
     Returns
     -------
-    found : list of str
+    matches : list of str
         Sorted. Neither they nor other Zarr groups are entered. What is in them is not known yet.
     unreadable : list of (path, error)
         Directories that could not be listed.
     """
-    found: list[str] = []
+    matches: list[str] = []
     unreadable: list[tuple[str, OSError]] = []
     waiting = [root]
     while waiting:
@@ -83,8 +83,8 @@ def find_zarrs(root: str, pattern: str) -> tuple[list[str], list[tuple[str, OSEr
         for entry in listed:
             if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
                 continue
-            (found if fnmatchcase(entry.name, pattern) else waiting).append(entry.path)
-    return sorted(found), sorted(unreadable, key=lambda one: one[0])
+            (matches if fnmatchcase(entry.name, pattern) else waiting).append(entry.path)
+    return sorted(matches), sorted(unreadable, key=lambda one: one[0])
 
 
 def images_in(path: str) -> list[str]:
@@ -156,13 +156,13 @@ def plate_fields(path: str) -> list[Field] | None:
 def _paths(path: str, holder: JSON | None, key: str) -> list[str]:
     """Paths that a plate or a well lists, relative to it."""
     listed = holder.get(key) if isinstance(holder, dict) else None
-    found = [one.get("path") if isinstance(one, dict) else None for one in listed or []]
-    for relative in found:
+    paths = [one.get("path") if isinstance(one, dict) else None for one in listed or []]
+    for relative in paths:
         parts = relative.split("/") if isinstance(relative, str) else [""]
         if not {"", ".", ".."}.isdisjoint(parts):
             message = f"{path}: `{key}` names {shorten(repr(relative))}; expected a path below it"
             raise ImageError(message)
-    return [str(relative) for relative in found]
+    return [str(relative) for relative in paths]
 
 
 def find_images(path: str) -> list[str]:

@@ -142,14 +142,14 @@ class ImageReader:
         source = self.source
         shape, step = source.shape_zyx(level), source.storage_zyx(level)
         counts = grid_shape(shape, step)
-        wanted = self._coordinates(level, t, c, (0, 0, 0))
-        fixed = {i: wanted[i] for i in range(len(source.axes)) if i not in set(source.space_axes)}
+        origin = self._coordinates(level, t, c, (0, 0, 0))
+        fixed = {i: origin[i] for i in range(len(source.axes)) if i not in set(source.space_axes)}
         if is_read_only(source.path):
             yield from self._asked_chunks(level, t, c)
             return
         folder, separator, prefix = self._key_parts(level)
         with _named(source.path):
-            for coordinates in _stored_coordinates(folder, prefix, separator, len(wanted), fixed):
+            for coordinates in _stored_coordinates(folder, prefix, separator, len(origin), fixed):
                 z, y, x = (coordinates[i] for i in source.space_axes)
                 if z < counts[0] and y < counts[1] and x < counts[2]:
                     yield (z, y, x), grid_box((z, y, x), step, shape)
@@ -237,14 +237,14 @@ def _stored_coordinates(
     if separator == "/":
         yield from _walk_chunks(folder, (), ndim, fixed)
         return
-    found = []
+    indices = []
     for name in files.names(folder):
         parts = name.removeprefix(prefix).split(".") if name.startswith(prefix) else []
         if len(parts) == ndim and all(p.isdecimal() for p in parts):
             index = tuple(map(int, parts))
             if all(index[axis] == i for axis, i in fixed.items()):
-                found.append(index)
-    yield from sorted(found)
+                indices.append(index)
+    yield from sorted(indices)
 
 
 def _walk_chunks(
@@ -256,10 +256,10 @@ def _walk_chunks(
         yield above
         return
     if axis in fixed:
-        found = [fixed[axis]] if files.exists(f"{folder}/{fixed[axis]}") else []
+        indices = [fixed[axis]] if files.exists(f"{folder}/{fixed[axis]}") else []
     else:
-        found = sorted(int(name) for name in files.names(folder) if name.isdecimal())
-    for i in found:
+        indices = sorted(int(name) for name in files.names(folder) if name.isdecimal())
+    for i in indices:
         yield from _walk_chunks(f"{folder}/{i}", (*above, i), ndim, fixed)
 
 

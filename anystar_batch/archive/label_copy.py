@@ -32,18 +32,18 @@ OWN = (".zattrs", ".zgroup", "zarr.json")
 """Metadata of the label's group itself: deleted first, copied last in the reverse order."""
 
 
-def begun(place: LabelPlace) -> JSON | None:
+def begun(label: LabelPlace) -> JSON | None:
     """Return what is known of a copy that was begun and is not over; None if there is none."""
-    return read_object(_mark(place))
+    return read_object(_mark(label))
 
 
-def begin(place: LabelPlace, zarr_format: Literal[2, 3], digest: str) -> None:
+def begin(label: LabelPlace, zarr_format: Literal[2, 3], digest: str) -> None:
     """Note that a finished hidden label shall take the name.
 
     Parameters
     ----------
-    place : LabelPlace
-        Its name.
+    label : LabelPlace
+        Where the label goes.
     zarr_format : {2, 3}
         Its format.
     digest : str
@@ -55,15 +55,15 @@ def begin(place: LabelPlace, zarr_format: Literal[2, 3], digest: str) -> None:
         If the place cannot be written.
     """
     note = {"token": digest, "zarr_format": zarr_format, "is_copied": False}
-    atomic_write.write_json_atomic(_mark(place), note)
+    atomic_write.write_json_atomic(_mark(label), note)
 
 
-def finish(place: LabelPlace, check: Callable[[], None]) -> None:
+def finish(label: LabelPlace, check: Callable[[], None]) -> None:
     """Finish a copy that was begun; without one, do nothing.
 
     Parameters
     ----------
-    place : LabelPlace
+    label : LabelPlace
         Where the label goes. Nobody else publishes there: the caller holds the run's lock.
     check : callable
         Called before anything is changed; raises if nothing may be.
@@ -73,85 +73,85 @@ def finish(place: LabelPlace, check: Callable[[], None]) -> None:
     OutputError
         If the place cannot be written, or the hidden label is gone.
     """
-    note = begun(place)
+    note = begun(label)
     if note is None:
         return
-    hidden = place.hidden_path(str(note["token"]))
+    hidden = label.hidden_path(str(note["token"]))
     try:
         if not note["is_copied"]:
             if nodes.read_node(hidden) is None:
                 message = (
-                    f"{hidden} is gone, of which {place.path} was being made; restore it, or "
-                    f"delete {_mark(place)} and give --overwrite to make the label anew"
+                    f"{hidden} is gone, of which {label.path} was being made; restore it, or "
+                    f"delete {_mark(label)} and give --overwrite to make the label anew"
                 )
                 raise OutputError(message)
-            _clear(place, note["zarr_format"], check)
-            _copy(place, hidden, check)
-            _list(place, note["zarr_format"], check)
+            _clear(label, note["zarr_format"], check)
+            _copy(label, hidden, check)
+            _list(label, note["zarr_format"], check)
             check()
-            atomic_write.write_json_atomic(_mark(place), {**note, "is_copied": True})
+            atomic_write.write_json_atomic(_mark(label), {**note, "is_copied": True})
         check()
         remote.remove_tree(hidden)
-        remote.remove(_mark(place))
+        remote.remove(_mark(label))
     except OutputError:
         raise
     except OSError as error:
-        raise files.output_error(place.path, error) from error
+        raise files.output_error(label.path, error) from error
 
 
-def _mark(place: LabelPlace) -> str:
-    return f"{place.parent}/.{place.name}.publish"
+def _mark(label: LabelPlace) -> str:
+    return f"{label.parent}/.{label.name}.publish"
 
 
-def _clear(place: LabelPlace, zarr_format: Literal[2, 3], check: Callable[[], None]) -> None:
+def _clear(label: LabelPlace, zarr_format: Literal[2, 3], check: Callable[[], None]) -> None:
     """Take the old label off the list, then delete it."""
     check()
-    if files.exists(place.path):
-        with hold_list(place.parent):
+    if files.exists(label.path):
+        with hold_list(label.parent):
             check()
-            if not place.is_standalone:
-                unlist_label(place, zarr_format)
+            if not label.is_standalone:
+                unlist_label(label, zarr_format)
             for name in OWN:
-                remote.remove(f"{place.path}/{name}")
-            refresh_consolidated(place)
+                remote.remove(f"{label.path}/{name}")
+            refresh_consolidated(label)
         check()
-        remote.remove_tree(place.path)
+        remote.remove_tree(label.path)
 
 
-def _copy(place: LabelPlace, hidden: str, check: Callable[[], None]) -> None:
+def _copy(label: LabelPlace, hidden: str, check: Callable[[], None]) -> None:
     """Copy everything, the group's own metadata last."""
     own = [f"{hidden}/{name}" for name in reversed(OWN)]
-    found = remote.keys(hidden)
-    rest = [path for path in found if path not in own]
+    paths = remote.keys(hidden)
+    rest = [path for path in paths if path not in own]
 
     def copy_one(path: str) -> None:
-        remote.copy(path, f"{place.path}/{path.removeprefix(f'{hidden}/')}")
+        remote.copy(path, f"{label.path}/{path.removeprefix(f'{hidden}/')}")
 
     for start in range(0, len(rest), AT_ONCE):
         check()
         remote.at_once(copy_one, rest[start : start + AT_ONCE])
     check()
     for path in own:
-        if path in found:
+        if path in paths:
             copy_one(path)
 
 
-def _list(place: LabelPlace, zarr_format: Literal[2, 3], check: Callable[[], None]) -> None:
+def _list(label: LabelPlace, zarr_format: Literal[2, 3], check: Callable[[], None]) -> None:
     """Put the label on the list of its image."""
-    if place.is_standalone:
+    if label.is_standalone:
         return
-    with hold_list(place.parent):
+    with hold_list(label.parent):
         check()
-        list_label(place, zarr_format)
-        refresh_consolidated(place)
+        list_label(label, zarr_format)
+        refresh_consolidated(label)
 
 
-def recover(place: LabelPlace, check: Callable[[], None]) -> None:
+def recover(label: LabelPlace, check: Callable[[], None]) -> None:
     """Finish a copy that was begun; see to it that a label of ours is listed.
 
     Parameters and errors are those of `finish`.
     """
-    finish(place, check)
-    node = nodes.read_node(place.path)
-    if node is not None and not place.is_standalone:
-        _list(place, node.zarr_format, check)
+    finish(label, check)
+    node = nodes.read_node(label.path)
+    if node is not None and not label.is_standalone:
+        _list(label, node.zarr_format, check)

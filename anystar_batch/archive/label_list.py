@@ -65,22 +65,22 @@ def listed(root: str) -> list[str]:
     node = nodes.read_node(f"{root}/labels")
     if node is None:
         return []
-    found = metadata.ome_attributes(node.attributes, node.zarr_format).get("labels")
-    return list(map(str, found)) if isinstance(found, list) else []
+    names = metadata.ome_attributes(node.attributes, node.zarr_format).get("labels")
+    return list(map(str, names)) if isinstance(names, list) else []
 
 
-def list_label(place: LabelPlace, zarr_format: Literal[2, 3]) -> None:
+def list_label(label: LabelPlace, zarr_format: Literal[2, 3]) -> None:
     """Add the label's name to those of the image, if it is not there."""
-    names = list(dict.fromkeys([*listed(place.image), place.name]))
-    _write_names(place.parent, zarr_format, names)
+    names = list(dict.fromkeys([*listed(label.image), label.name]))
+    _write_names(label.parent, zarr_format, names)
 
 
-def unlist_label(place: LabelPlace, zarr_format: Literal[2, 3]) -> None:
+def unlist_label(label: LabelPlace, zarr_format: Literal[2, 3]) -> None:
     """Take the label's name off those of the image, if it is there."""
-    names = listed(place.image)
-    if place.name in names:
-        names.remove(place.name)
-        _write_names(place.parent, zarr_format, names)
+    names = listed(label.image)
+    if label.name in names:
+        names.remove(label.name)
+        _write_names(label.parent, zarr_format, names)
 
 
 def _write_names(labels: str, zarr_format: Literal[2, 3], names: list[str]) -> None:
@@ -88,27 +88,27 @@ def _write_names(labels: str, zarr_format: Literal[2, 3], names: list[str]) -> N
     node = nodes.read_node(labels)
     attributes = {} if node is None else node.attributes
     if zarr_format == 2:
-        wanted = {**attributes, "labels": names}
+        updated = {**attributes, "labels": names}
     else:
         ome = attributes.get("ome")
         ome = ome if isinstance(ome, dict) else {}
-        wanted = {**attributes, "ome": {**ome, "version": "0.5", "labels": names}}
-    if node is None or wanted != attributes:
-        nodes.write_attributes(labels, zarr_format, wanted)
+        updated = {**attributes, "ome": {**ome, "version": "0.5", "labels": names}}
+    if node is None or updated != attributes:
+        nodes.write_attributes(labels, zarr_format, updated)
 
 
-def sweep_lists(place: LabelPlace) -> None:
+def sweep_lists(label: LabelPlace) -> None:
     """Delete what a killed `list_label` left; whoever writes a list holds the directory's lock."""
     for name in (".zgroup", ".zattrs", "zarr.json"):
-        atomic_write.remove_partials(Path(place.parent, name))
+        atomic_write.remove_partials(Path(label.parent, name))
 
 
-def refresh_consolidated(place: LabelPlace) -> None:
+def refresh_consolidated(label: LabelPlace) -> None:
     """Rewrite consolidated metadata above the label that does not describe it as it is."""
-    if place.is_standalone:
+    if label.is_standalone:
         return
-    below = place.name
-    root = place.parent
+    below = label.name
+    root = label.parent
     while (node := nodes.read_node(root)) is not None:
         if node.was_consolidated and not nodes.is_consolidated(root, below):
             consolidate(root, node.zarr_format)

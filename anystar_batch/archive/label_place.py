@@ -26,7 +26,7 @@ class LabelPlace:
         Directory that holds the label's group.
     name : str
         Name of that group once published.
-    label : str
+    label_name : str
         Name of the label.
     image : str
         The image it belongs to.
@@ -36,7 +36,7 @@ class LabelPlace:
 
     parent: str
     name: str
-    label: str
+    label_name: str
     image: str
     is_standalone: bool
 

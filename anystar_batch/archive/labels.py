@@ -41,12 +41,12 @@ GOLDEN = 0.618033988749895
 """Step of the hue: no two of many are alike."""
 
 
-def create_label(place: LabelPlace, spec: LabelSpec, digest: str) -> str:
+def create_label(label: LabelPlace, spec: LabelSpec, digest: str) -> str:
     """Make an empty label under its hidden name; go on with one that an earlier run made.
 
     Parameters
     ----------
-    place : LabelPlace
+    label : LabelPlace
         Where the label will go.
     spec : LabelSpec
         Its arrays.
@@ -63,7 +63,7 @@ def create_label(place: LabelPlace, spec: LabelSpec, digest: str) -> str:
     OutputError
         If the place cannot be written, or the hidden group has other arrays.
     """
-    path = place.hidden_path(digest)
+    path = label.hidden_path(digest)
     names = tuple(axis.name for axis in spec.axes)
     if nodes.read_node(path) is None:
         nodes.write_attributes(path, spec.zarr_format, {})
@@ -75,8 +75,8 @@ def create_label(place: LabelPlace, spec: LabelSpec, digest: str) -> str:
         # zarr writes an array's two files of format 2 in any order: a kill may leave either alone.
         if node is None or node.kind != "array":
             arrays.create_array(f"{path}/{relative}", spec.zarr_format, info, names)
-        elif (found := arrays.array_info(path, relative, spec.zarr_format)) != info:
-            message = f"{path}/{relative}: found {found}, expected {info}; delete the hidden label"
+        elif (stored := arrays.array_info(path, relative, spec.zarr_format)) != info:
+            message = f"{path}/{relative}: found {stored}, expected {info}; delete the hidden label"
             raise OutputError(message)
         attributes = f"{path}/{relative}/.zattrs"
         if spec.zarr_format == 2 and not files.exists(attributes):
@@ -85,36 +85,36 @@ def create_label(place: LabelPlace, spec: LabelSpec, digest: str) -> str:
     return path
 
 
-def published_attributes(place: LabelPlace) -> JSON | None:
+def published_attributes(label: LabelPlace) -> JSON | None:
     """Return the attributes of whatever has the label's final name, None if the name is free.
 
     A label that is on its way to the name, as `recover` will bring it there, has it.
     """
-    begun = label_copy.begun(place) if is_remote(place.parent) else None
+    begun = label_copy.begun(label) if is_remote(label.parent) else None
     if begun is not None and not begun["is_copied"]:
-        node = nodes.read_node(place.hidden_path(str(begun["token"])))
+        node = nodes.read_node(label.hidden_path(str(begun["token"])))
         return {} if node is None else node.attributes
-    if not files.exists(place.path) and (
-        place.is_standalone or place.name not in listed(place.image)
+    if not files.exists(label.path) and (
+        label.is_standalone or label.name not in listed(label.image)
     ):
         return None
-    node = nodes.read_node(place.path)
+    node = nodes.read_node(label.path)
     return {} if node is None else node.attributes
 
 
-def source_of(place: LabelPlace, attributes: JSON | None) -> str | None:
+def source_of(label: LabelPlace, attributes: JSON | None) -> str | None:
     """Return the image that a label of a directory of results was made of, None if it is unknown.
 
     Parameters
     ----------
-    place : LabelPlace
+    label : LabelPlace
         Where the label is.
     attributes : dict or None
         Its attributes. A label inside an image belongs to that image, whatever it says.
     """
-    if not place.is_standalone or attributes is None:
+    if not label.is_standalone or attributes is None:
         return None
-    return image_of(place.path, attributes)
+    return image_of(label.path, attributes)
 
 
 def image_of(path: str, attributes: JSON) -> str | None:
@@ -135,7 +135,7 @@ def image_of(path: str, attributes: JSON) -> str | None:
 
 
 def publish(
-    place: LabelPlace,
+    label: LabelPlace,
     spec: LabelSpec,
     digest: str,
     provenance: JSON,
@@ -145,7 +145,7 @@ def publish(
 
     Parameters
     ----------
-    place : LabelPlace
+    label : LabelPlace
         Where the label goes.
     spec : LabelSpec
         Its arrays.
@@ -167,84 +167,84 @@ def publish(
         If a level is missing, or the place cannot be written; an older label is then still there
         or `recover` restores it.
     """
-    hidden = place.hidden_path(digest)
+    hidden = label.hidden_path(digest)
     for relative in spec.paths:
         if nodes.read_node(f"{hidden}/{relative}") is None:
             message = f"{hidden}: level {relative} is missing; nothing is published, run again"
             raise OutputError(message)
     check()
     sweep_partials(hidden)
-    attributes = _attributes(place, spec, provenance)
+    attributes = _attributes(label, spec, provenance)
     nodes.write_attributes(hidden, spec.zarr_format, attributes)
-    if is_remote(place.parent):
+    if is_remote(label.parent):
         check()
-        label_copy.begin(place, spec.zarr_format, digest)
-        label_copy.finish(place, check)
-        return place.path
-    with hold_list(place.parent):
+        label_copy.begin(label, spec.zarr_format, digest)
+        label_copy.finish(label, check)
+        return label.path
+    with hold_list(label.parent):
         check()
-        _exchange(place, hidden)
-        if not place.is_standalone:
-            list_label(place, spec.zarr_format)
-        _remove(place, "old")
-        refresh_consolidated(place)
-    return place.path
+        _exchange(label, hidden)
+        if not label.is_standalone:
+            list_label(label, spec.zarr_format)
+        _remove(label, "old")
+        refresh_consolidated(label)
+    return label.path
 
 
-def _attributes(place: LabelPlace, spec: LabelSpec, provenance: JSON) -> JSON:
+def _attributes(label: LabelPlace, spec: LabelSpec, provenance: JSON) -> JSON:
     """Return the attributes of the label's group."""
-    image = relative_path(place.image, place.path) if place.is_standalone else "../../"
-    entry = {"name": place.label, **copy.deepcopy(spec.multiscales)}
-    label: JSON = {"source": {"image": image}}
+    image = relative_path(label.image, label.path) if label.is_standalone else "../../"
+    entry = {"name": label.label_name, **copy.deepcopy(spec.multiscales)}
+    image_label: JSON = {"source": {"image": image}}
     shown = colours(int(provenance.get("instances", 0)))
     if shown:  # an empty list is against the specification
-        label["colors"] = shown
+        image_label["colors"] = shown
     if spec.version == "0.4":
         return {
             "multiscales": [{"version": "0.4", **entry}],
-            "image-label": {"version": "0.4", **label},
+            "image-label": {"version": "0.4", **image_label},
             KEY: provenance,
         }
     return {
-        "ome": {"version": "0.5", "multiscales": [entry], "image-label": label},
+        "ome": {"version": "0.5", "multiscales": [entry], "image-label": image_label},
         KEY: provenance,
     }
 
 
-def _exchange(place: LabelPlace, hidden: str) -> None:
+def _exchange(label: LabelPlace, hidden: str) -> None:
     """Put the new label in the place of the old one, which stays beside it under a hidden name."""
     if not Path(hidden).exists():
         # Before the old one moves: another run may have published this very label meanwhile.
         message = f"{hidden} is gone; nothing is published, run again"
         raise OutputError(message)
-    final, old = Path(place.path), _aside(place, "old")
+    final, old = Path(label.path), _aside(label, "old")
     try:
         atomic_write.replace_directory(Path(hidden), final, old)
     except OSError as error:
-        raise files.output_error(place.path, error) from error
+        raise files.output_error(label.path, error) from error
 
 
-def _aside(place: LabelPlace, what: str) -> Path:
-    return Path(place.parent, f".{place.name}.{what}")
+def _aside(label: LabelPlace, what: str) -> Path:
+    return Path(label.parent, f".{label.name}.{what}")
 
 
-def _remove(place: LabelPlace, what: str) -> None:
+def _remove(label: LabelPlace, what: str) -> None:
     """Delete a group that was set aside; renamed first, so that half of one is never restored."""
-    aside, trash = _aside(place, what), _aside(place, "trash")
+    aside, trash = _aside(label, what), _aside(label, "trash")
     if trash.exists():
         shutil.rmtree(trash)
     if aside.exists() and what != "trash":
         aside.rename(trash)
-        atomic_write.sync_directory(place.parent)
+        atomic_write.sync_directory(label.parent)
         shutil.rmtree(trash)
 
 
-def recover(place: LabelPlace, check: Callable[[], None] = lambda: None) -> None:
+def recover(label: LabelPlace, check: Callable[[], None] = lambda: None) -> None:
     """Finish or undo what a killed `publish` left; without one, change nothing.
 
     Parameters
     ----------
-    place : LabelPlace
+    label : LabelPlace
         Where a label goes. Nobody else publishes there: the caller holds the run's lock.
     check : callable, optional
         Called before a copy goes on; raises if it may not.
@@ -254,48 +254,48 @@ def recover(place: LabelPlace, check: Callable[[], None] = lambda: None) -> None
     OutputError
         If the place cannot be written.
     """
-    if is_remote(place.parent):
-        label_copy.recover(place, check)
+    if is_remote(label.parent):
+        label_copy.recover(label, check)
         return
-    if not Path(place.parent).is_dir():
+    if not Path(label.parent).is_dir():
         return
-    with hold_list(place.parent):
-        final, old = Path(place.path), _aside(place, "old")
-        if not place.is_standalone:
-            sweep_lists(place)
+    with hold_list(label.parent):
+        final, old = Path(label.path), _aside(label, "old")
+        if not label.is_standalone:
+            sweep_lists(label)
         try:
             if old.exists() and not final.exists():
                 old.rename(final)
-                atomic_write.sync_directory(place.parent)
-            node = nodes.read_node(place.path)
+                atomic_write.sync_directory(label.parent)
+            node = nodes.read_node(label.path)
             if node is not None and KEY in node.attributes:
-                sweep_partials(place.path)
-                if not place.is_standalone:
-                    list_label(place, node.zarr_format)
-            _remove(place, "old")
+                sweep_partials(label.path)
+                if not label.is_standalone:
+                    list_label(label, node.zarr_format)
+            _remove(label, "old")
         except OSError as error:
-            raise files.output_error(place.path, error) from error
+            raise files.output_error(label.path, error) from error
         if node is not None:
-            refresh_consolidated(place)
+            refresh_consolidated(label)
 
 
-def discard(place: LabelPlace, digest: str) -> None:
+def discard(label: LabelPlace, digest: str) -> None:
     """Delete an unfinished hidden label, and the image's `labels` if nothing else is in there.
 
     Parameters
     ----------
-    place : LabelPlace
+    label : LabelPlace
         Where the label would have gone.
     digest : str
         That of `create_label`.
     """
-    if is_remote(place.parent):
-        remote.remove_tree(place.hidden_path(digest))
+    if is_remote(label.parent):
+        remote.remove_tree(label.hidden_path(digest))
         return
-    shutil.rmtree(place.hidden_path(digest), ignore_errors=True)
-    if not place.is_standalone:
+    shutil.rmtree(label.hidden_path(digest), ignore_errors=True)
+    if not label.is_standalone:
         with suppress(OSError):  # not empty, or never made
-            Path(place.parent).rmdir()
+            Path(label.parent).rmdir()
 
 
 def sweep_partials(path: str) -> None:
@@ -331,10 +331,10 @@ def colours(count: int) -> list[JSON]:
     """
     if count > MOST:
         return []
-    found: list[JSON] = []
+    entries: list[JSON] = []
     for label in range(1, count + 1):
         saturation = 0.66 + 0.09 * (1 - label % 2)
         value = 0.95 - 0.05 * (1 - label % 2)
         rgb = colorsys.hsv_to_rgb(label * GOLDEN % 1.0, saturation, value)
-        found.append({"label-value": label, "rgba": [*(round(255 * c) for c in rgb), 255]})
-    return found
+        entries.append({"label-value": label, "rgba": [*(round(255 * c) for c in rgb), 255]})
+    return entries

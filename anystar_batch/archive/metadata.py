@@ -121,7 +121,7 @@ def dataset_paths(path: str, multiscales: JSON) -> tuple[str, ...]:
     if not (isinstance(datasets, list) and datasets and all(isinstance(d, dict) for d in datasets)):
         message = f"{path}: `multiscales` lists no datasets; the image is incomplete"
         raise ImageError(message)
-    found: list[str] = []
+    paths: list[str] = []
     for dataset in datasets:
         relative = dataset.get("path")
         parts = relative.split("/") if isinstance(relative, str) else [""]
@@ -130,11 +130,11 @@ def dataset_paths(path: str, multiscales: JSON) -> tuple[str, ...]:
             name = shorten(repr(relative))
             message = f"{path}: dataset path {name} does not name an array inside the image"
             raise ImageError(message)
-        found.append(str(relative))
-    if len(set(found)) != len(found):
-        message = f"{path}: two datasets have the same path: {', '.join(found)}"
+        paths.append(str(relative))
+    if len(set(paths)) != len(paths):
+        message = f"{path}: two datasets have the same path: {', '.join(paths)}"
         raise ImageError(message)
-    return tuple(found)
+    return tuple(paths)
 
 
 def image_source(
@@ -370,13 +370,13 @@ def _channel_names(ome: Mapping[str, Any], count: int) -> tuple[str, ...]:
     """Return unique names: `omero` labels, doubles and gaps told apart by their index."""
     omero = ome.get("omero")
     channels = omero.get("channels") if isinstance(omero, dict) else None
-    found = [
+    given = [
         str(c["label"]).strip() if isinstance(c, dict) and c.get("label") is not None else ""
         for c in (channels if isinstance(channels, list) else [])
     ]
-    if len(found) != count:
+    if len(given) != count:
         return tuple(map(str, range(count)))
     names = [
-        (n if found.count(n) == 1 else f"{n}_{i}") if n else str(i) for i, n in enumerate(found)
+        (n if given.count(n) == 1 else f"{n}_{i}") if n else str(i) for i, n in enumerate(given)
     ]
     return tuple(names) if len(set(names)) == count else tuple(map(str, range(count)))

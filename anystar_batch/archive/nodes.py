@@ -247,10 +247,10 @@ def _read_remote_root(path: str) -> Node:
     raise ImageError(message)
 
 
-def _beside(place: Path) -> list[str]:
+def _beside(path: Path) -> list[str]:
     """The names that lie where a path leads, a thousand at most; so of labels those of an image."""
     try:
-        names = (path.name for path in place.parent.iterdir())
+        names = (entry.name for entry in path.parent.iterdir())
         return [name for name in itertools.islice(names, 1000) if not name.startswith(".")]
     except OSError:
         return []
@@ -296,15 +296,17 @@ def is_consolidated(path: str, below: str) -> bool:
     document = read_object(f"{path}/zarr.json")
     if document is None:
         document = read_object(f"{path}/.zmetadata") or {}
-        known = {k.removesuffix("/.zattrs"): v for k, v in (document.get("metadata") or {}).items()}
+        described = {
+            k.removesuffix("/.zattrs"): v for k, v in (document.get("metadata") or {}).items()
+        }
     else:
         metadata = (document.get("consolidated_metadata") or {}).get("metadata") or {}
-        known = {key: value.get("attributes") for key, value in metadata.items()}
+        described = {key: value.get("attributes") for key, value in metadata.items()}
     parts = below.split("/")
     for count in range(1, len(parts) + 1):
         name = "/".join(parts[:count])
         node = read_node(f"{path}/{name}")
-        if node is not None and known.get(name) != node.attributes:
+        if node is not None and described.get(name) != node.attributes:
             return False
     return True
 

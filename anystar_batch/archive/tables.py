@@ -62,8 +62,8 @@ def write_table(image: str, name: str, file: str | Path, label: str) -> None:
                 _exchange(Path(parent), name, file, zarr_format, attributes)
             names = list(dict.fromkeys([*_listed(image), name]))
             node = nodes.read_node(parent)
-            known = {} if node is None else node.attributes
-            nodes.write_attributes(parent, zarr_format, {**known, "tables": names})
+            group_attributes = {} if node is None else node.attributes
+            nodes.write_attributes(parent, zarr_format, {**group_attributes, "tables": names})
             if above is not None and above.was_consolidated:
                 label_list.consolidate(image, zarr_format)
     except OSError as error:

@@ -109,10 +109,10 @@ def models(
     from anystar_batch.network.model import bundled_models, load_model
 
     try:
-        found = [load_model(name) for name in bundled_models()]
+        loaded = [load_model(name) for name in bundled_models()]
     except AnyStarBatchError as error:
         raise typer.Exit(report(error)) from None
-    for model in found:
+    for model in loaded:
         if as_json:
             document = {
                 "name": model.name,
@@ -175,31 +175,29 @@ def selftest(
     try:
         with interruptible(progress.close, "interrupted"), ExitStack() as stack:
             folder = keep or Path(stack.enter_context(TemporaryDirectory(prefix="anystar-batch-")))
-            found = run_selftest(
-                folder, progress, model=model, backend=backend, precision=precision
-            )
+            test = run_selftest(folder, progress, model=model, backend=backend, precision=precision)
     except AnyStarBatchError as error:
         raise typer.Exit(report(error)) from None
     finally:
         progress.close()
-    typer.echo(json.dumps(found.to_json()) if as_json else selftest_text(found))
-    if not found.is_passed:
+    typer.echo(json.dumps(test.to_json()) if as_json else selftest_text(test))
+    if not test.is_passed:
         raise typer.Exit(FAILED)
 
 
-def selftest_text(found: Selftest) -> str:
+def selftest_text(test: Selftest) -> str:
     """What a self-test found, for reading."""
     lines = [
         f"{'ok    ' if check.is_passed else 'FAILED'}  {check.name}: {check.found}"
-        for check in found.checks
+        for check in test.checks
     ]
-    versions = ", ".join(f"{name} {text}" for name, text in found.versions.items())
+    versions = ", ".join(f"{name} {text}" for name, text in test.versions.items())
     return "\n".join(
         [
             *lines,
-            f"device    {', '.join(found.devices)}; {found.backend}, {found.precision}",
-            f"speed     {found.voxels_per_second / 1e6:.2f} million voxels a second in the network",
-            f"memory    {found.peak_memory / 1e9:.1f} GB at most",
+            f"device    {', '.join(test.devices)}; {test.backend}, {test.precision}",
+            f"speed     {test.voxels_per_second / 1e6:.2f} million voxels a second in the network",
+            f"memory    {test.peak_memory / 1e9:.1f} GB at most",
             f"versions  {versions}",
         ]
     )

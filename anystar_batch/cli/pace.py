@@ -96,7 +96,7 @@ class Pace:
         self.unit = UNITS.get(event.stage, "blocks")
         self.total, self.done = event.blocks + event.done, event.done
         self.before = event.done
-        self.found = event.instances
+        self.instances = event.instances
         self._voxels = event.voxels
         self._memory, self._held, self._looked = memory, 0, float("-inf")
         self._start = self._last = _Mark(time.monotonic())
@@ -105,7 +105,7 @@ class Pace:
     def note(self, event: BlockDone) -> None:
         """Count a block."""
         self.done += 1
-        self.found += event.instances
+        self.instances += event.instances
         last = self._last
         self._last = _Mark(
             time.monotonic(),
@@ -156,7 +156,7 @@ class Pace:
     @property
     def found_text(self) -> str:
         """How many objects there are so far, as the stage calls them; empty without any."""
-        return f"{self.found:,} {self._counted}" if self._counted and self.found else ""
+        return f"{self.instances:,} {self._counted}" if self._counted and self.instances else ""
 
     def facts(self) -> list[str]:
         """Return what is known beside the number of blocks, a phrase each; the best first."""

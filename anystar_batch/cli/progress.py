@@ -133,8 +133,8 @@ class LogProgress:
                 facts = ", ".join([f"{pace.done} of {pace.total} {pace.unit}", *pace.facts()])
                 self._emit(f"{pace.words}: {facts}")
         elif isinstance(event, StageDone):
-            found = f", {self._pace.found_text}" if self._pace.found_text else ""
-            self._emit(f"{self._pace.words}: took {duration(event.seconds)}{found}")
+            objects = f", {self._pace.found_text}" if self._pace.found_text else ""
+            self._emit(f"{self._pace.words}: took {duration(event.seconds)}{objects}")
         elif isinstance(event, BlockFailed):
             self._emit(failed_line(event))
         else:
@@ -177,8 +177,8 @@ def failed_line(event: BlockFailed) -> str:
 
 def resumed_line(pace: Pace) -> str:
     """Return the line of a stage of which an earlier run has done a part."""
-    found = f", {pace.found_text}" if pace.found_text else ""
-    return f"{pace.words}: {pace.before} of {pace.total} {pace.unit} were done before{found}"
+    objects = f", {pace.found_text}" if pace.found_text else ""
+    return f"{pace.words}: {pace.before} of {pace.total} {pace.unit} were done before{objects}"
 
 
 def note_line(event: Note) -> str:

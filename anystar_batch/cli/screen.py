@@ -76,16 +76,16 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
         typer.echo(f"report {summary.report}")
 
 
-def print_gathered(found: Gathered, *, as_json: bool) -> None:
+def print_gathered(table: Gathered, *, as_json: bool) -> None:
     """Print what has become of a plate's table; fields that are not in it are a warning."""
     if as_json:
-        typer.echo(json.dumps(found.to_json()))
-    elif found.fields:
-        held = f"{found.rows} instances of {found.fields} fields"
-        typer.echo(f"plate  {found.stats}: {held}")
-    if found.missing:
-        names = ", ".join(found.missing[:5]) + (", ..." if len(found.missing) > 5 else "")
-        text = f"warning: {found.stats} lacks {len(found.missing)} fields without a result: {names}"
+        typer.echo(json.dumps(table.to_json()))
+    elif table.fields:
+        held = f"{table.rows} instances of {table.fields} fields"
+        typer.echo(f"plate  {table.stats}: {held}")
+    if table.missing:
+        names = ", ".join(table.missing[:5]) + (", ..." if len(table.missing) > 5 else "")
+        text = f"warning: {table.stats} lacks {len(table.missing)} fields without a result: {names}"
         typer.echo(text, err=True)
 
 
@@ -192,9 +192,9 @@ def preview(config: SegmentConfig, *, as_json: bool) -> int:
     """Print what a run would do; return the exit code."""
     from anystar_batch.pipeline import dry_run
 
-    found = dry_run.preview(config)
+    preview = dry_run.preview(config)
     is_here = config.run.scheduler is None
-    typer.echo(json.dumps(found.to_json()) if as_json else _text(found, is_here=is_here))
+    typer.echo(json.dumps(preview.to_json()) if as_json else _text(preview, is_here=is_here))
     return DONE
 
 
@@ -205,8 +205,8 @@ def _text(preview: Preview, *, is_here: bool) -> str:
     zoom = " x ".join(f"{z:.3g}" for z in plan.working.zoom)
     filters = [f"  filters     {plan.filters}"] if plan.filters.to_json() else []
     done = f", {preview.tiles_done} done by an unfinished run" if preview.tiles_done else ""
-    known = preview.estimate
-    work = "" if known is None else f", about {_size(known.work_bytes)} of work files"
+    estimate = preview.estimate
+    work = "" if estimate is None else f", about {_size(estimate.work_bytes)} of work files"
     return "\n".join(
         [
             f"image         {plan.source.path}",
@@ -233,17 +233,17 @@ def _time_text(preview: Preview, *, is_here: bool) -> str:
     """How long the run will take, and by what that is told."""
     from anystar_batch.cli.pace import duration
 
-    known = preview.estimate
+    estimate = preview.estimate
     if preview.status == "nothing to do":
         return "none: the very result is there"
-    if known is None:
+    if estimate is None:
         return "unknown: nothing is stored in the tiles that were looked at"
-    workers = f"{known.workers} worker" + ("" if known.workers == 1 else "s")
-    tiles = f"{known.tiles} tile" + ("" if known.tiles == 1 else "s")
+    workers = f"{estimate.workers} worker" + ("" if estimate.workers == 1 else "s")
+    tiles = f"{estimate.tiles} tile" + ("" if estimate.tiles == 1 else "s")
     where = "" if is_here else " of this machine; the cluster was not asked"
     return (
-        f"about {duration(known.seconds)} for the network, an estimate: {tiles} of "
-        f"{known.tile_seconds:.2g} s on {workers}{where}; other stages come on top"
+        f"about {duration(estimate.seconds)} for the network, an estimate: {tiles} of "
+        f"{estimate.tile_seconds:.2g} s on {workers}{where}; other stages come on top"
     )
 
 

@@ -55,12 +55,12 @@ def sweep(
         is_here=options["scheduler"] is None,
     )
     try:
-        wanted = _config(options, root)
+        sweep_config = _config(options, root)
         with interruptible(progress.close):
             swept = (
-                _preview(wanted, as_json=as_json)
+                _preview(sweep_config, as_json=as_json)
                 if options["dry_run"]
-                else _sweep(wanted, _stop(options["max_hours"]), progress, as_json=as_json)
+                else _sweep(sweep_config, _stop(options["max_hours"]), progress, as_json=as_json)
             )
     except AnyStarBatchError as error:
         progress.close()
@@ -114,7 +114,7 @@ def _sweep(config: SweepConfig, stop: Stop, progress: Listener, *, as_json: bool
         _print_outcome(outcome, as_json=as_json)
 
     try:
-        with _asked_to_stop(stop), engine_for(config.wanted, stop) as engine:
+        with _asked_to_stop(stop), engine_for(config.template, stop) as engine:
             return s.sweep(config, tell, listen, engine=engine)
     finally:
         progress.close()
@@ -150,7 +150,6 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
 def _swept_text(swept: Swept) -> str:
     from anystar_batch.cli.pace import duration
 
-    counts = ", ".join(f"{count} {status}" for status, count in swept.counts.items())
+    counts = ", ".join(f"{count} {status}" for status, count in swept.counts.items()) or "no images"
     ended = "" if swept.stopped is None else f"; {swept.stopped}"
-    found = counts or "no images"
-    return f"sweep of {swept.root}: {found}; {duration(swept.seconds)}{ended}"
+    return f"sweep of {swept.root}: {counts}; {duration(swept.seconds)}{ended}"

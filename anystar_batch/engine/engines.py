@@ -133,11 +133,11 @@ class InlineEngine:
                         return
                     task, future = running.popleft()
                     try:
-                        found: Result | Failure | Left = future.result()
+                        answer: Result | Failure | Left = future.result()
                     except Exception as error:  # noqa: BLE001
-                        found = failure_of(error)
-                    if not isinstance(found, Left):
-                        yield task, found
+                        answer = failure_of(error)
+                    if not isinstance(answer, Left):
+                        yield task, answer
             finally:
                 pool.shutdown(cancel_futures=True)
 

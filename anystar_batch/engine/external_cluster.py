@@ -108,21 +108,21 @@ def survey(client: Any, scheduler: str) -> Pool:  # noqa: ANN401
     _check_versions(client.run(version, on_error="return"))
     cores: Mapping[str, int] = client.run(core_count, on_error="ignore")
     workers: Mapping[str, Mapping[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
-    known = {address: w for address, w in workers.items() if address in cores}
-    if not known:
+    reachable = {address: w for address, w in workers.items() if address in cores}
+    if not reachable:
         message = f"--scheduler: {scheduler} lost its workers while they were asked; run again"
         raise ConfigError(message)
-    slots = sum(int(w["nthreads"]) for w in known.values())
-    shares = [w["memory_limit"] // w["nthreads"] for w in known.values() if w["memory_limit"]]
+    slots = sum(int(w["nthreads"]) for w in reachable.values())
+    shares = [w["memory_limit"] // w["nthreads"] for w in reachable.values() if w["memory_limit"]]
     hosts: dict[str, int] = {}
-    for worker in known.values():
+    for worker in reachable.values():
         hosts[worker["host"]] = hosts.get(worker["host"], 0) + int(worker["nthreads"])
-    threads = min(cores[address] // hosts[w["host"]] for address, w in known.items())
+    threads = min(cores[address] // hosts[w["host"]] for address, w in reachable.items())
     return Pool(
         slots=slots,
         memory=min(shares) * slots if shares else None,
         network_threads=max(1, threads),
-        gpus=sum(1 for w in known.values() if w.get("resources", {}).get(GPU)),
+        gpus=sum(1 for w in reachable.values() if w.get("resources", {}).get(GPU)),
     )
 
 
@@ -181,8 +181,8 @@ def _address_in(file: Path) -> str:
         raise ConfigError(message) from error
 
 
-def _check_versions(found: Mapping[str, object]) -> None:
-    for address, answer in sorted(found.items()):
+def _check_versions(versions: Mapping[str, object]) -> None:
+    for address, answer in sorted(versions.items()):
         if answer == __version__ or isinstance(answer, OSError):  # it died meanwhile
             continue
         has = (

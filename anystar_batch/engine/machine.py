@@ -87,8 +87,8 @@ def _folders(root: Path, controller: str) -> Iterator[Path]:
 def _inactive(folder: Path) -> int:
     """Bytes of files that were read and are not used now."""
     lines = (_text(folder / "memory.stat") or "").splitlines()
-    found = dict(line.split(maxsplit=1) for line in lines if " " in line)
-    text = found.get("total_inactive_file", found.get("inactive_file", "0")).strip()
+    counters = dict(line.split(maxsplit=1) for line in lines if " " in line)
+    text = counters.get("total_inactive_file", counters.get("inactive_file", "0")).strip()
     return int(text) if text.isdecimal() else 0
 
 

@@ -80,11 +80,11 @@ def preview(
     AnyStarBatchError
         Whatever would stop the run before work starts.
     """
-    wanted = request(config, model, factory)
-    outputs = wanted.outputs
+    requested = request(config, model, factory)
+    outputs = requested.outputs
     check_permissions(outputs)
-    before = publish.published(config, outputs, wanted.digest)
-    check_network(wanted.factory)
+    before = publish.published(config, outputs, requested.digest)
+    check_network(requested.factory)
     probing = 0.0
 
     def listen(event: Event) -> None:
@@ -92,8 +92,8 @@ def preview(
         if isinstance(event, StageDone):
             probing += event.seconds
 
-    plan = decide(wanted, None, listen)
-    spec = spec_of(wanted.source)
+    plan = decide(requested, None, listen)
+    spec = spec_of(requested.source)
     memory, gpus = resources(config)
     workers = config.run.workers or natural_workers(memory, len(gpus))
     unit = spec.write_unit_zyx(0)
@@ -104,12 +104,12 @@ def preview(
     sizes = [int(np.prod(info.shape, dtype=np.int64)) * 4 for info in spec.arrays]
     exists = files.exists(outputs.label.path)
     tiles = int(np.prod(counts)) * len(plan.times)
-    done = Ledger.count_in(Path(outputs.work), wanted.digest, "predict")
+    done = Ledger.count_in(Path(outputs.work), requested.digest, "predict")
     done = 0 if config.run.restart else min(done, tiles)
-    known = None
+    estimated = None
     if before is None:
-        work = Work(plan, "", "", wanted.factory, threads_per_worker(workers))
-        known = estimate(work, workers, tiles - done, probing)
+        work = Work(plan, "", "", requested.factory, threads_per_worker(workers))
+        estimated = estimate(work, workers, tiles - done, probing)
     return Preview(
         plan=plan,
         status=NOTHING_TO_DO if before is not None else "replace" if exists else "new",
@@ -121,7 +121,7 @@ def preview(
         tile_bytes=network_bytes(plan),
         block_bytes=block_bytes(plan, shape),
         tiles_done=done,
-        estimate=known,
+        estimate=estimated,
         free_bytes=min(
             _free(path) for path in (outputs.folder, outputs.label.parent, outputs.work)
         ),
@@ -165,8 +165,8 @@ def standing(config: SegmentConfig, model: Model | None = None) -> tuple[Standin
         If it is no image that can be segmented.
     """
     config = replace(config, run=replace(config.run, overwrite=False))
-    wanted = request(config, model)
-    outputs, digest = wanted.outputs, wanted.digest
+    requested = request(config, model)
+    outputs, digest = requested.outputs, requested.digest
     is_there = published_attributes(outputs.label) is not None
     if is_there and not files.exists(outputs.label.path):
         return Standing.WANTED, ""  # cut short while it was replaced: a run recovers it
@@ -270,10 +270,10 @@ def _timed(work: Work, reader: ImageReader, time: int, tile: ZYX) -> tuple[float
     """Seconds of a tile; how many candidates are stored of it, and how many survive for certain."""
     began = clock.perf_counter()
     plan = work.plan
-    found, _ = predict.tile_candidates(work, reader, time, tile)
+    candidates, _ = predict.tile_candidates(work, reader, time, tile)
     block = Block("", (tile,), plan.tiles.core_box(tile))
     task = predict.PredictTask(work, time, block, (tile,))
-    kept, status = predict.judged(plan, task, {tile: found})[tile]
+    kept, status = predict.judged(plan, task, {tile: candidates})[tile]
     if plan.filters.min_contrast is not None:
         kept = predict.with_contrasts(plan, reader, time, tile, kept)
     return clock.perf_counter() - began, len(kept), int(np.sum(status == Status.KEPT))
@@ -324,7 +324,7 @@ class Preview:
 
     def to_json(self) -> dict[str, Any]:
         """Return the preview as plain JSON values."""
-        known = self.estimate
+        estimate = self.estimate
         return {
             "image": self.plan.source.path,
             "label": self.outputs.label.path,
@@ -337,9 +337,9 @@ class Preview:
             "label_bytes_uncompressed": self.label_bytes,
             "memory_per_worker": self.tile_bytes + self.block_bytes + PROCESS_BYTES,
             "tiles_done": self.tiles_done,
-            "seconds": None if known is None else round(known.seconds, 1),
-            "tile_seconds": None if known is None else round(known.tile_seconds, 4),
-            "workers": None if known is None else known.workers,
-            "work_bytes": None if known is None else known.work_bytes,
+            "seconds": None if estimate is None else round(estimate.seconds, 1),
+            "tile_seconds": None if estimate is None else round(estimate.tile_seconds, 4),
+            "workers": None if estimate is None else estimate.workers,
+            "work_bytes": None if estimate is None else estimate.work_bytes,
             "free_bytes": self.free_bytes,
         }

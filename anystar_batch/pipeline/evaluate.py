@@ -107,7 +107,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values; what does not exist is None."""
-        true, found = self.scores[0].n_true, self.scores[0].n_found
+        n_true, n_found = self.scores[0].n_true, self.scores[0].n_found
         unit = None if self.voxel_um is None else math.prod(self.voxel_um)
         sizes = {
             "true": self.overlaps.true_objects().voxels,
@@ -120,10 +120,10 @@ class Evaluation:
             "shape": list(self.shape),
             "times": list(self.times),
             "voxel_um": None if self.voxel_um is None else list(self.voxel_um),
-            "true": true,
-            "found": found,
-            "count_error": found - true,
-            "count_error_relative": (found - true) / true if true else None,
+            "true": n_true,
+            "found": n_found,
+            "count_error": n_found - n_true,
+            "count_error_relative": (n_found - n_true) / n_true if n_true else None,
             "median_diameter_voxels": {k: _diameter(v, 1.0) for k, v in sizes.items()},
             "median_diameter_um": {k: _diameter(v, unit) for k, v in sizes.items()},
             "splits": matching.splits(self.overlaps),
@@ -185,12 +185,12 @@ def evaluate(config: EvaluateConfig, listen: Listener = ignore) -> Evaluation:
     for warning in warnings:
         listen(Note(warning, is_warning=True))
     unit = labels.source.chunks_zyx(config.level)
-    wanted = config.block_shape or BLOCK_SHAPE
-    blocks = plan_blocks(shape, unit, units_per_block(wanted, unit))
+    block_shape = config.block_shape or BLOCK_SHAPE
+    blocks = plan_blocks(shape, unit, units_per_block(block_shape, unit))
     pairs = _Pairs(labels, truth, config.level, channels)
     with timed_stage(listen, StageStarted("compare", len(blocks) * len(times))):
         overlaps = matching.pool(matching.merge(_tables(pairs, blocks, at, listen)) for at in times)
-        found = matching.scores(overlaps)
+        scores = matching.scores(overlaps)
     return Evaluation(
         labels=labels.path,
         truth=truth.path,
@@ -199,7 +199,7 @@ def evaluate(config: EvaluateConfig, listen: Listener = ignore) -> Evaluation:
         times=times,
         voxel_um=voxel_um,
         overlaps=overlaps,
-        scores=found,
+        scores=scores,
         warnings=warnings,
     )
 
@@ -272,20 +272,20 @@ def _voxel_um(
     level: int, labels: LabelSource, truth: LabelSource
 ) -> tuple[ZYXFloat | None, tuple[str, ...]]:
     """Return the voxel size, TRUTH's if it has one, and a warning where the two differ."""
-    known = [v.source.scale_um(level) for v in (truth, labels) if v.has_scale]
-    if not known:
+    scales = [v.source.scale_um(level) for v in (truth, labels) if v.has_scale]
+    if not scales:
         return None, ()
     if all(
-        math.isclose(a, b, rel_tol=SAME_SCALE) for a, b in zip(known[0], known[-1], strict=True)
+        math.isclose(a, b, rel_tol=SAME_SCALE) for a, b in zip(scales[0], scales[-1], strict=True)
     ):
-        return known[0], ()
-    mine, theirs = (" x ".join(f"{v:.4g}" for v in scale) for scale in known[::-1])
+        return scales[0], ()
+    mine, theirs = (" x ".join(f"{v:.4g}" for v in scale) for scale in scales[::-1])
     warning = (
         f"voxel sizes differ: {labels.path} has {mine} um (z, y, x), {truth.path} {theirs} um; "
         "voxels are compared one to one, and diameters are in voxels of the truth: check that "
         "both show the same volume"
     )
-    return known[0], (warning,)
+    return scales[0], (warning,)
 
 
 def _diameter(voxels: NDArray[np.int64], unit: float | None) -> float | None:

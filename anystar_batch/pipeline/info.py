@@ -289,15 +289,15 @@ def _why_not_current(ours: JSON, source: ImageSource) -> str | None:
 def _record(path: str, digest: object) -> JSON:
     """The run record that belongs to a label; empty if there is none, or it is another one's."""
     try:
-        found = read_object(path) or {}
+        record = read_object(path) or {}
     except ImageError:
         return {}
-    return found if _object(found, "summary").get("fingerprint") == digest else {}
+    return record if _object(record, "summary").get("fingerprint") == digest else {}
 
 
 def _object(document: JSON, key: str) -> JSON:
-    found = document.get(key)
-    return found if isinstance(found, dict) else {}
+    value = document.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _of(kind: type, value: Any) -> Any:  # noqa: ANN401  (the kind is what is returned)

@@ -139,19 +139,19 @@ def _outermost(path: str, root: str | None) -> str:
 
     Below a root, the rows of a plate need not be groups, as the specification demands.
     """
-    found = path
+    outermost = path
     if is_remote(path):
-        while (outer := parent(found)) != found and _is_group(outer):
-            found = outer
-        return found
+        while (outer := parent(outermost)) != outermost and _is_group(outer):
+            outermost = outer
+        return outermost
     for above in Path(path).parents:
         if str(above) == root:
             break
         if any((above / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
-            found = str(above)
+            outermost = str(above)
         elif root is None:
             break
-    return found
+    return outermost
 
 
 def _is_group(path: str) -> bool:
@@ -218,20 +218,20 @@ def plates_of(
     plates : list of Plate
         None without plates.
     """
-    wanted: list[SegmentConfig] = []
-    found: dict[str, tuple[str, list[tuple[PlateField, str]]]] = {}
+    own_configs: list[SegmentConfig] = []
+    plates: dict[str, tuple[str, list[tuple[PlateField, str]]]] = {}
     for one, config in zip(named, configs, strict=True):
         if one.of is None:
-            wanted.append(config)
+            own_configs.append(config)
             continue
         outputs = output_paths(config)
         table = stats or f"{outputs.folder}/{one.of.stem}.{config.label}.csv"
         own = outputs.stats
         if is_parquet(table):
             own = f"{own.removesuffix('.csv')}{Path(table).suffix}"
-        wanted.append(replace(config, stats=own) if is_parquet(table) else config)
-        found.setdefault(one.of.plate, (table, []))[1].append((one.of, own))
-    return wanted, [Plate(path, table, tuple(held)) for path, (table, held) in found.items()]
+        own_configs.append(replace(config, stats=own) if is_parquet(table) else config)
+        plates.setdefault(one.of.plate, (table, []))[1].append((one.of, own))
+    return own_configs, [Plate(path, table, tuple(held)) for path, (table, held) in plates.items()]
 
 
 def _name(field: PlateField) -> str:

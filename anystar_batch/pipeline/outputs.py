@@ -223,10 +223,10 @@ def check_permissions(outputs: Outputs) -> None:
         if is_remote(folder):
             check_store(folder)
             continue
-        place = nearest(folder)
-        if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        existing = nearest(folder)
+        if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
             message = (
-                f"{folder}: cannot be written (no permission, or {place} is no directory); give "
+                f"{folder}: cannot be written (no permission, or {existing} is no directory); give "
                 "--output DIR to keep results elsewhere"
             )
             raise OutputError(message)

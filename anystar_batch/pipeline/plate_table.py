@@ -61,10 +61,10 @@ def check_table(plate: Plate, *, overwrite: bool) -> None:
         return
     with _local(plate.stats) as path:
         try:
-            found = _columns(path)
+            columns = _columns(path)
         except (OSError, ValueError):
-            found = []
-    if tuple(found[: len(OWN)]) != OWN:
+            columns = []
+    if tuple(columns[: len(OWN)]) != OWN:
         message = (
             f"{plate.stats} exists already and is no table of a plate; move it away, or give "
             "--overwrite to replace it"

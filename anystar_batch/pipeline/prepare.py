@@ -90,7 +90,7 @@ def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
 
     Parameters
     ----------
-    result : Wanted
+    result : Request
     ledger : Ledger or None
         Of the work directory; None keeps nothing.
     on_event : callable
@@ -103,49 +103,49 @@ def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
     ConfigError
         If the options do not fit the image.
     """
-    reader, source, wanted = ImageReader(result.source), result.source, result.config.result
-    if source.unit_assumed and wanted.voxel_size is None:
+    reader, source, options = ImageReader(result.source), result.source, result.config.result
+    if source.unit_assumed and options.voxel_size is None:
         text = (
             f"{source.path}: the image states no unit of length; micrometres are assumed "
             f"(voxel {_triple_text(source.scale_um(0))}); give --voxel-size Z Y X to override"
         )
         on_event(Note(text, is_warning=True))
-    channel = channel_index(source, wanted.channel)
-    times = wanted.segmented_times(source.num_times)
+    channel = channel_index(source, options.channel)
+    times = options.segmented_times(source.num_times)
     content = limits_content(reader, times, channel)
-    known = None if ledger is None else ledger.entry("plan", "")
-    if known is None:
-        known = {**_look(reader, result, on_event), "content": content}
+    entry = None if ledger is None else ledger.entry("plan", "")
+    if entry is None:
+        entry = {**_look(reader, result, on_event), "content": content}
         if ledger is not None:
-            ledger.done("plan", {"": known})
-    elif known["content"] != content:
+            ledger.done("plan", {"": entry})
+    elif entry["content"] != content:
         message = (
             f"{source.path} has changed since an earlier, unfinished run read it; give --restart "
             "to begin again"
         )
         raise ImageChangedError(message)
-    pairs = tuple(None if p is None else (float(p[0]), float(p[1])) for p in known["limits"])
-    plan = make_plan(reader, result.model, wanted, known["diameter_um"], pairs, known["reference"])
-    _tell(plan, known["probe"], on_event)
+    pairs = tuple(None if p is None else (float(p[0]), float(p[1])) for p in entry["limits"])
+    plan = make_plan(reader, result.model, options, entry["diameter_um"], pairs, entry["reference"])
+    _tell(plan, entry["probe"], on_event)
     return plan
 
 
 def _look(reader: ImageReader, result: Request, on_event: Listener) -> dict[str, Any]:
     """Decide what takes voxels to decide: intensity limits and working scale, as JSON values."""
-    wanted, model = result.config.result, result.model
-    channel = channel_index(reader.source, wanted.channel)
-    times = wanted.segmented_times(reader.source.num_times)
-    scales, _ = level_scales(reader.source, wanted)
-    given = None if wanted.diameter is None else wanted.diameter.in_um(scales[0])
+    options, model = result.config.result, result.model
+    channel = channel_index(reader.source, options.channel)
+    times = options.segmented_times(reader.source.num_times)
+    scales, _ = level_scales(reader.source, options)
+    given = None if options.diameter is None else options.diameter.in_um(scales[0])
     limits = all_limits(reader, model, channel, times)
     reference, pair = reference_time(reader, model, channel, dict(zip(times, limits, strict=True)))
-    known: dict[str, Any] = {"limits": limits, "reference": reference}
+    entry: dict[str, Any] = {"limits": limits, "reference": reference}
     if given is not None or model.diameter is None:
-        return known | {"probe": None, "diameter_um": given}
-    alone = replace(wanted, time=str(reference))
+        return entry | {"probe": None, "diameter_um": given}
+    alone = replace(options, time=str(reference))
     threads = threads_per_worker(1)
     probe = probe_diameter(reader, model, alone, (pair,), result.factory, threads, on_event)
-    return known | {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
+    return entry | {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
 
 
 def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
@@ -157,13 +157,13 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
         )
         on_event(Note(text, is_warning=True))
     for trial in () if probe is None else probe["trials"]:
-        found = (
+        finding = (
             f"{trial['objects']} objects of {trial['diameter_um']:.3g} um, "
             f"{trial['evidence']:.2g} um2 of surface in a um3"
             if trial["objects"]
             else "nothing of a size the network knows"
         )
-        on_event(Note(f"probe: working voxel {trial['voxel_um']:.3g} um finds {found}"))
+        on_event(Note(f"probe: working voxel {trial['voxel_um']:.3g} um finds {finding}"))
     if plan.diameter_um is not None:
         how = "probed" if probe is not None else "given"
         text = (
@@ -187,12 +187,12 @@ def _settled(
     config: SegmentConfig, source: ImageSource, model: Model, outputs: Outputs
 ) -> dict[str, object]:
     """What decides the result; a precision left open is that of what was begun here, if any."""
-    wanted = config.result
-    if wanted.precision != "auto":
-        return fingerprint_parts(source, model, wanted, wanted.precision)
-    natural = natural_precision(wanted.backend)
+    options = config.result
+    if options.precision != "auto":
+        return fingerprint_parts(source, model, options, options.precision)
+    natural = natural_precision(options.backend)
     either = [
-        fingerprint_parts(source, model, wanted, precision)
+        fingerprint_parts(source, model, options, precision)
         for precision in sorted(PRECISIONS, key=lambda name: name != natural)
     ]
     begun = publish.fingerprints(outputs, with_label=not config.run.overwrite)

@@ -224,23 +224,25 @@ def _trial(work: Work, voxel_um: float) -> Trial:
     reader = ImageReader(plan.source)
     time = next(t for t, pair in zip(plan.times, plan.limits, strict=True) if pair is not None)
     rays = model_rays(plan.model)
-    found, searched = [Candidates.empty(len(rays))], 0
+    per_tile, searched = [Candidates.empty(len(rays))], 0
     for tile in _textured_tiles(plan, reader, time):
         searched += plan.tiles.core_box(tile).size
-        found.append(tile_candidates(work, reader, time, tile)[0])
-    candidates = Candidates.concatenate(found, len(rays))
+        per_tile.append(tile_candidates(work, reader, time, tile)[0])
+    candidates = Candidates.concatenate(per_tile, len(rays))
     survivors = candidates.take(suppress(candidates, rays, plan.nms_thresh))
     sizes = volumes(survivors.dist, rays)
     diameters = np.cbrt(6.0 * sizes / np.pi)
     typical = plan.model.diameter or 1.0
-    known = (diameters >= KNOWN[0] * typical) & (diameters <= KNOWN[1] * typical)
-    known &= survivors.prob > CONFIDENT
-    surface = float((survivors.prob[known] * np.cbrt(sizes[known]) ** 2).sum())
+    of_known_size = (diameters >= KNOWN[0] * typical) & (diameters <= KNOWN[1] * typical)
+    of_known_size &= survivors.prob > CONFIDENT
+    surface = float((survivors.prob[of_known_size] * np.cbrt(sizes[of_known_size]) ** 2).sum())
     unit = float(np.cbrt(np.prod(plan.working.voxel_um)))
     return Trial(
         voxel_um=voxel_um,
-        objects=int(known.sum()),
-        diameter_um=float(np.median(diameters[known]) * unit) if known.any() else 0.0,
+        objects=int(of_known_size.sum()),
+        diameter_um=float(np.median(diameters[of_known_size]) * unit)
+        if of_known_size.any()
+        else 0.0,
         evidence=surface / (max(1, searched) * unit),
     )
 

@@ -110,16 +110,16 @@ def fingerprints(outputs: Outputs, *, with_label: bool) -> set[str]:
     with_label : bool
         Whether the label counts.
     """
-    found = {Ledger.fingerprint_in(Path(outputs.work))}
+    digests = {Ledger.fingerprint_in(Path(outputs.work))}
     if with_label:
-        found.add(_ours(published_attributes(outputs.label)).get("fingerprint"))
-    return {str(value) for value in found if value is not None}
+        digests.add(_ours(published_attributes(outputs.label)).get("fingerprint"))
+    return {str(value) for value in digests if value is not None}
 
 
 def _ours(attributes: JSON | None) -> JSON:
     """What a published label says of its making, if it is one of ours; else nothing."""
-    found = (attributes or {}).get(KEY)
-    return found if isinstance(found, dict) else {}
+    provenance = (attributes or {}).get(KEY)
+    return provenance if isinstance(provenance, dict) else {}
 
 
 def published(config: SegmentConfig, outputs: Outputs, digest: str) -> JSON | None:
@@ -207,8 +207,8 @@ def hand_over(outputs: Outputs, fence: Fence) -> None:
     if outputs.pending == outputs.work:
         return
     remove_tree(outputs.pending)
-    found = [n for n in names(outputs.work) if n.startswith(f"{PENDING_TABLE}.")]
-    for name in (*found, PENDING_PROBE, PENDING_CONFIG, PENDING_RECORD):
+    tables = [n for n in names(outputs.work) if n.startswith(f"{PENDING_TABLE}.")]
+    for name in (*tables, PENDING_PROBE, PENDING_CONFIG, PENDING_RECORD):
         if exists(f"{outputs.work}/{name}"):
             copy(f"{outputs.work}/{name}", f"{outputs.pending}/{name}")
 
@@ -306,18 +306,18 @@ def _write_report(
 ) -> None:
     record = json.loads(read_bytes(outputs.record) or b"")
     with _at_hand(outputs.stats) as stats:
-        found = gather(record, stats)
-    for text in found.warnings:
+        findings = gather(record, stats)
+    for text in findings.warnings:
         on_event(Note(text, is_warning=True))
     # What an earlier report has judged is judged anew.
     before = (record.get("checks") or {}).get("warnings", [])
     kept = [text for text in record["summary"]["warnings"] if text not in before]
-    record["summary"]["warnings"] = [*kept, *found.warnings]
-    record["checks"] = found.to_json()
+    record["summary"]["warnings"] = [*kept, *findings.warnings]
+    record["checks"] = findings.to_json()
     fence.check()
     write_json_atomic(outputs.record, record)
     if config.run.report:
-        document = page(found).encode("utf-8")
+        document = page(findings).encode("utf-8")
         fence.check()
         write_bytes_atomic(outputs.report, document)
 

@@ -103,7 +103,7 @@ def provenance(run: Run, parts: Mapping[str, object]) -> dict[str, object]:
         What the fingerprint was made of.
     """
     counted = run.ledger.entries("number").values()
-    known = run.ledger.entry("plan", "") or {}
+    plan_entry = run.ledger.entry("plan", "") or {}
     times = run.plan.times
     removed = removed_counts(run)
     return {
@@ -114,7 +114,7 @@ def provenance(run: Run, parts: Mapping[str, object]) -> dict[str, object]:
         "model": {"name": run.plan.model.name, "version": run.plan.model.version},
         "options": {k: v for k, v in parts.items() if k != "image"},
         "decided": run.plan.to_json(),
-        "probe": known.get("probe"),
+        "probe": plan_entry.get("probe"),
         "times_segmented": list(times),
         "times_left_empty": sorted({*range(run.plan.source.num_times)} - {*times}),
     }
@@ -130,7 +130,7 @@ def run_record(config: SegmentConfig, run: Run, summary: Summary) -> dict[str, A
     run : Run
     summary : Summary
     """
-    known = run.ledger.entry("plan", "") or {}
+    plan_entry = run.ledger.entry("plan", "") or {}
     predicted = run.ledger.entries("predict").values()
     return {
         "anystar_batch": __version__,
@@ -148,7 +148,7 @@ def run_record(config: SegmentConfig, run: Run, summary: Summary) -> dict[str, A
         },
         "versions": versions(config.result.backend),
         "plan": run.plan.to_json(),
-        "probe": known.get("probe"),
+        "probe": plan_entry.get("probe"),
         "candidates_too_large": sum(int(e["too_large"]) for e in predicted),
         "survivors_hidden": sum(int(e["hidden"]) for e in run.ledger.entries("number").values()),
         "summary": summary.to_json(),
@@ -207,14 +207,14 @@ def versions(backend: str) -> dict[str, str]:
     backend : str
         What the network runs under.
     """
-    found = {"anystar-batch": __version__, "python": platform.python_version()}
+    by_package = {"anystar-batch": __version__, "python": platform.python_version()}
     names = ((backend, (backend, f"{backend}-cpu")), *((n, (n,)) for n in PACKAGES))
     for name, distributions in names:
         for distribution in distributions:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                found[name] = importlib.metadata.version(distribution)
+                by_package[name] = importlib.metadata.version(distribution)
                 break
-    return found
+    return by_package
 
 
 def effective_toml(config: SegmentConfig, parts: Mapping[str, object]) -> str:

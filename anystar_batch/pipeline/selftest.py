@@ -197,11 +197,11 @@ def _seams(runs: dict[str, Summary], labels: dict[str, np.ndarray]) -> Check:
     """One block and many give the same voxels and the same table."""
     differing = int(np.count_nonzero(labels["whole"] != labels["blocks"]))
     same_table = len({Path(summary.stats).read_bytes() for summary in runs.values()}) == 1
-    found = f"{differing} voxels differ between one block and blocks of 64"
+    said = f"{differing} voxels differ between one block and blocks of 64"
     return Check(
         "seams",
         differing == 0 and same_table,
-        found + ("" if same_table else "; their tables differ"),
+        said + ("" if same_table else "; their tables differ"),
     )
 
 
@@ -232,5 +232,5 @@ def _devices(backend: str) -> tuple[str, ...]:
 
 def _versions(backend: str) -> dict[str, str]:
     names = ("anystar_batch", "keras", backend, "zarr", "dask", "numba", "numpy")
-    found = {name: str(importlib.import_module(name).__version__) for name in names}
-    return {"python": platform.python_version(), **found}
+    by_package = {name: str(importlib.import_module(name).__version__) for name in names}
+    return {"python": platform.python_version(), **by_package}

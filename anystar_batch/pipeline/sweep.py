@@ -128,7 +128,7 @@ def sweep(
     OutputError
         If the lock cannot be made.
     """
-    model = load_model(config.wanted.model) if model is None else model
+    model = load_model(config.template.model) if model is None else model
     engine = engine or InlineEngine()
     started = clock.monotonic()
     told: list[Outcome] = []
@@ -173,7 +173,7 @@ def preview(
     model : Model, optional
         Instead of the one that is wanted.
     """
-    model = load_model(config.wanted.model) if model is None else model
+    model = load_model(config.template.model) if model is None else model
     started = clock.monotonic()
     told: list[Outcome] = []
 
@@ -198,7 +198,7 @@ def _hold_root(config: SweepConfig) -> Iterator[tuple[Fence, float]]:
         raise OutputError(error.errno, message) from error
     with hold(config.lock) as fence:
         # Beside the images alone is the clock theirs.
-        is_theirs = config.wanted.output is None
+        is_theirs = config.template.output is None
         yield fence, file_system_now(folder) - clock.time() if is_theirs else 0.0
 
 
@@ -218,13 +218,13 @@ def _judged(shared: _Sweeping, tell: Callable[[Outcome], None]) -> tuple[list[_T
 
     The paths returned besides hold more images than one: plates may be among them.
     """
-    found, unreadable = find_zarrs(shared.config.root, shared.config.pattern)
+    zarrs, unreadable = find_zarrs(shared.config.root, shared.config.pattern)
     for path, error in unreadable:
         tell(Outcome(path, Status.FAILED, f"{path}: cannot be listed: {error.strerror}"))
     taken: dict[tuple[str, str], str] = {}
     todo: list[_Todo] = []
     several: list[str] = []
-    for top in found:
+    for top in zarrs:
         try:
             images = images_in(top)
         except Exception as error:  # noqa: BLE001  (one broken image never stops the others)
@@ -248,18 +248,18 @@ def _judged(shared: _Sweeping, tell: Callable[[Outcome], None]) -> tuple[list[_T
 
 def _config_of(config: SweepConfig, image: str, taken: dict[tuple[str, str], str]) -> SegmentConfig:
     """What is wanted of one image; its name does not depend on what else lies below the root."""
-    wanted = config.wanted
-    named = name_images([image], with_output=wanted.output is not None, root=config.root)[0]
-    key = ("" if wanted.output is not None else named.home, named.stem)
+    template = config.template
+    named = name_images([image], with_output=template.output is not None, root=config.root)[0]
+    key = ("" if template.output is not None else named.home, named.stem)
     other = taken.setdefault(key, image)
     if other != image:
         message = f"{image}: would write files named {named.stem}.*, as {other} does; rename one"
         raise ConfigError(message)
-    run = wanted.run
+    run = template.run
     if run.work_dir is not None:
         # Images of one name in two directories must not meet each other's work.
         run = replace(run, work_dir=f"{run.work_dir}/{os.path.relpath(named.home, config.root)}")
-    return replace(wanted, image=image, home=named.home, stem=named.stem, run=run)
+    return replace(template, image=image, home=named.home, stem=named.stem, run=run)
 
 
 def _judge(shared: _Sweeping, config: SegmentConfig, top: str) -> Outcome | _Todo:
@@ -328,11 +328,11 @@ def _gather(shared: _Sweeping, top: str, done: Set[str], tell: Callable[[Outcome
 
 def _plate(config: SweepConfig, top: str) -> Plate | None:
     """The plate at a path, None if it is none."""
-    wanted = config.wanted
-    named = name_images([top], with_output=wanted.output is not None, root=config.root)
+    template = config.template
+    named = name_images([top], with_output=template.output is not None, root=config.root)
     if named[0].of is None:
         return None
-    configs = [replace(wanted, image=n.path, home=n.home, stem=n.stem) for n in named]
+    configs = [replace(template, image=n.path, home=n.home, stem=n.stem) for n in named]
     return plates_of(named, configs)[1][0]
 
 
@@ -356,7 +356,7 @@ class SweepConfig:
     ----------
     root : str
         Directory below which images lie.
-    wanted : SegmentConfig
+    template : SegmentConfig
         What is wanted of every image; its `image`, `home` and `stem` are not looked at.
     pattern : str
         Names of the directories that are images.
@@ -365,7 +365,7 @@ class SweepConfig:
     """
 
     root: str
-    wanted: SegmentConfig
+    template: SegmentConfig
     pattern: str = "*.ome.zarr"
     settle: float = 900.0
 
@@ -378,7 +378,7 @@ class SweepConfig:
         if is_zarr(root):
             message = f"{root}: a Zarr itself, not a directory of images; use `segment`"
             raise ConfigError(message)
-        output = self.wanted.output
+        output = self.template.output
         if output is not None and is_remote(output):
             message = (
                 f"--output: {output}: a sweep writes to directories of this machine only; for "
@@ -391,14 +391,14 @@ class SweepConfig:
         if not 0 <= self.settle < math.inf:
             message = f"--settle: got {self.settle:g} s; expected none or some"
             raise ConfigError(message)
-        if self.wanted.stats is not None or self.wanted.run.restart:
+        if self.template.stats is not None or self.template.run.restart:
             message = "a sweep names its tables itself, and throws no unfinished run away"
             raise ConfigError(message)
 
     @property
     def lock(self) -> str:
         """The root's lock file: beside the results, so that `--output` leaves the root alone."""
-        if self.wanted.output is None:
+        if self.template.output is None:
             return f"{self.root}/{LOCK}.lock"
         digest = hashlib.sha256(self.root.encode()).hexdigest()[:8]
-        return f"{self.wanted.output}/{LOCK}.{digest}.lock"
+        return f"{self.template.output}/{LOCK}.{digest}.lock"

@@ -69,10 +69,10 @@ def _client_options(conf: dict[str, Any]) -> dict[str, Any]:
     patience = aiohttp.ClientTimeout(
         total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS
     )
-    found: dict[str, Any] = {"trust_env": True, "timeout": patience}
+    options: dict[str, Any] = {"trust_env": True, "timeout": patience}
     for kind in ("http", "https"):
-        found |= conf.get(kind, {}).get("client_kwargs", {})
-    return found
+        options |= conf.get(kind, {}).get("client_kwargs", {})
+    return options
 
 
 def forget() -> None:

@@ -53,9 +53,9 @@ def _ask(path: str, function: Callable[[], Result]) -> Result:
         except ConfigError:
             raise
         except Exception as error:
-            found = os_error(error)
-            if pause is None or not is_passing(found):
-                raise found from error
+            failure = os_error(error)
+            if pause is None or not is_passing(failure):
+                raise failure from error
             time.sleep(pause)
     raise AssertionError  # the last pause is None
 
@@ -110,11 +110,13 @@ def read(path: str, most: int | None = None) -> bytes | None:
     """
     fs, key = filesystem(path)
     if most is not None:
-        found = status(path)
-        if found is None:
+        size_and_tag = status(path)
+        if size_and_tag is None:
             return None
-        if found[0] > most:
-            raise OSError(errno.EFBIG, f"{found[0]} bytes of metadata; expected at most {most}")
+        if size_and_tag[0] > most:
+            raise OSError(
+                errno.EFBIG, f"{size_and_tag[0]} bytes of metadata; expected at most {most}"
+            )
     try:
         data: bytes = _ask(path, lambda: fs.cat_file(key))
     except OSError as error:
@@ -145,15 +147,15 @@ def status(path: str) -> tuple[int, str] | None:
     """
     fs, key = filesystem(path)
     try:
-        found: dict[str, Any] = _ask(path, lambda: fs.info(key))
+        info: dict[str, Any] = _ask(path, lambda: fs.info(key))
     except OSError as error:
         if _absent(path, error):
             return None
         raise
-    if found.get("type") != "file":
+    if info.get("type") != "file":
         return None
-    tags = (found.get(name) for name in ("ETag", "etag", "Last-Modified", "LastModified", "mtime"))
-    return int(found.get("size") or 0), str(next((tag for tag in tags if tag), ""))
+    tags = (info.get(name) for name in ("ETag", "etag", "Last-Modified", "LastModified", "mtime"))
+    return int(info.get("size") or 0), str(next((tag for tag in tags if tag), ""))
 
 
 def statuses(paths: Sequence[str]) -> list[tuple[int, str] | None]:
@@ -193,10 +195,10 @@ def names(path: str) -> list[str] | None:
         return None
     fs, key = filesystem(path)
     try:
-        found: list[str] = _ask(path, lambda: fs.ls(key, detail=False))
+        listing: list[str] = _ask(path, lambda: fs.ls(key, detail=False))
     except FileNotFoundError:
         return []
-    below = [one.rstrip("/").removeprefix(f"{key}/") for one in found]
+    below = [one.rstrip("/").removeprefix(f"{key}/") for one in listing]
     return sorted({name for name in below if name and "/" not in name})
 
 
@@ -210,10 +212,10 @@ def keys(path: str) -> list[str]:
     """
     fs, key = filesystem(path)
     try:
-        found: list[str] = _ask(path, lambda: fs.find(key))
+        listing: list[str] = _ask(path, lambda: fs.find(key))
     except FileNotFoundError:
         return []
-    return sorted(f"{path}/{one.removeprefix(f'{key}/')}" for one in found if one != key)
+    return sorted(f"{path}/{one.removeprefix(f'{key}/')}" for one in listing if one != key)
 
 
 def bucket_error(path: str) -> str | None:
@@ -242,10 +244,10 @@ def modified(path: str) -> float | None:
     """
     fs, key = filesystem(path)
     try:
-        found: datetime = _ask(path, lambda: fs.modified(key))
+        moment: datetime = _ask(path, lambda: fs.modified(key))
     except FileNotFoundError:
         return None
-    return found.timestamp()
+    return moment.timestamp()
 
 
 def put(path: str, data: bytes, *, exclusive: bool = False, replaces: str | None = None) -> None:
@@ -319,7 +321,9 @@ def remove(path: str) -> None:
 def remove_tree(path: str) -> None:
     """Delete every object below a path."""
     fs, key = filesystem(path)
-    found = keys(path)
-    for start in range(0, len(found), 1000):
-        several = [f"{key}/{one.removeprefix(f'{path}/')}" for one in found[start : start + 1000]]
+    addresses = keys(path)
+    for start in range(0, len(addresses), 1000):
+        several = [
+            f"{key}/{one.removeprefix(f'{path}/')}" for one in addresses[start : start + 1000]
+        ]
         _ask(path, lambda several=several: fs.rm(several))  # type: ignore[misc]

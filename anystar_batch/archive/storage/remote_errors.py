@@ -69,10 +69,10 @@ def _status_of(error: BaseException) -> int | None:
     response = getattr(error, "response", None)
     answer = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
     # aiohttp warns of its own `code`, so it is looked at where there is no `status` only.
-    found = [getattr(error, "status", None), answer.get("HTTPStatusCode")]
-    if not isinstance(found[0], int):
-        found.append(getattr(error, "code", None))
-    return next((status for status in found if isinstance(status, int)), None)
+    statuses = [getattr(error, "status", None), answer.get("HTTPStatusCode")]
+    if not isinstance(statuses[0], int):
+        statuses.append(getattr(error, "code", None))
+    return next((status for status in statuses if isinstance(status, int)), None)
 
 
 def is_passing(error: OSError) -> bool:

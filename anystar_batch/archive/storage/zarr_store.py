@@ -54,20 +54,20 @@ class ObjectStore(FsspecStore):
         pauses = remote.PAUSES if is_read_only(address) else ()
         for pause in (*pauses, None):
             try:
-                found = await super().get(key, prototype, byte_range)
+                buffer = await super().get(key, prototype, byte_range)
             except Exception as error:
-                known = remote_errors.os_error(error)
-                if isinstance(known, PermissionError) and not isinstance(
-                    known, remote_errors.CredentialsError
+                failure = remote_errors.os_error(error)
+                if isinstance(failure, PermissionError) and not isinstance(
+                    failure, remote_errors.CredentialsError
                 ):
                     if await asyncio.to_thread(remote.hides_missing, address):
                         return None
-                elif pause is not None and remote_errors.is_passing(known):
+                elif pause is not None and remote_errors.is_passing(failure):
                     await asyncio.sleep(pause)
                     continue
-                raise known from error
-            _check_length(found, byte_range)
-            return found
+                raise failure from error
+            _check_length(buffer, byte_range)
+            return buffer
         raise AssertionError  # the last pause is None
 
     async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
@@ -100,18 +100,18 @@ class ObjectStore(FsspecStore):
             raise remote_errors.os_error(error) from error
 
 
-def _check_length(found: Buffer | None, byte_range: ByteRequest | None) -> None:
+def _check_length(buffer: Buffer | None, byte_range: ByteRequest | None) -> None:
     """Refuse the answer of a server that ignores `Range`: it would be taken for the part."""
-    if found is None:
+    if buffer is None:
         return
     most = None
     if isinstance(byte_range, RangeByteRequest):
         most = byte_range.end - byte_range.start
     elif isinstance(byte_range, SuffixByteRequest):
         most = byte_range.suffix
-    if most is not None and len(found) > most:
+    if most is not None and len(buffer) > most:
         message = (
-            f"the server sends {len(found)} bytes where {most} were asked for: it ignores byte "
+            f"the server sends {len(buffer)} bytes where {most} were asked for: it ignores byte "
             "ranges, which sharded arrays need"
         )
         raise OSError(errno.EPROTO, message)
