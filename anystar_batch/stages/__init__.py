@@ -2,7 +2,7 @@
 
 Data flow from the top of this list to its bottom: `plan` (what is decided before work, from
 `sampling`), `preprocess` (what the network sees of a tile), `predict` (image to candidates),
-`suppress` (candidates to survivors), `number` (survivors to instances), `paint` (instances to
+`suppress` (candidates to survivors), `refine` (a second look at each), `number` (survivors to instances), `paint` (instances to
 labels of level 0), `pyramid` (coarse levels), `table` (one row an instance).
 
 A stage is one file. In it the function on a `Run` (`suppress_run`) is the client's half: it asks

@@ -4,4 +4,7 @@
 
     scene -> finds -> data -> fit -> export
     (image, labels)  (first look)  (shards)  (network)  (refiner.npz)
+
+`config`, `scene` with `negatives`, `finds`, `data`, `network`, `fit`, `measure` and `scores`,
+`export`; `texture` (a frozen test), `commands` (`python -m trainer refine`).
 """
