@@ -108,14 +108,14 @@ class RefineConfig:
     model: str = "anystar-mix"
     seed: int = 17
     held_out_seed: int = 1_000_017
-    scenes: int = 540
+    scenes: int = 580
     held_out: int = 60
     working: Range = (5.0, 9.0)
     prob_thresh: float = 0.3
     nms_thresh: float = 0.3
     shard: int = 20
     batch: int = 128
-    steps: int = 4500
+    steps: int = 9000
     rate: float = 2e-3
     false_share: float = 0.3
     fed_back: float = 0.35
