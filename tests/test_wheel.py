@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODEL = ("config.json", "provenance.json", "thresholds.json", "weights_best.h5")
+MODEL = (
+    "config.json",
+    "provenance.json",
+    "refiner.json",
+    "refiner.npz",
+    "thresholds.json",
+    "weights_best.h5",
+)
 
 
 @pytest.fixture(scope="module")

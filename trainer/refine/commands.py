@@ -50,6 +50,7 @@ def add_refine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             step.add_argument("--json", type=Path, help="write the scores there as JSON")
         if name == "export":
             step.add_argument("--model", type=Path, default=Path("models/anystar-mix"))
+            step.add_argument("--made-with", default="", help="commit that made data and weights")
 
 
 def data(options: argparse.Namespace) -> None:
@@ -98,6 +99,7 @@ def export(options: argparse.Namespace) -> None:
     refiner, scorer = _loaded(options)
     scores = _scores(options, refiner, scorer)
     scores["texture"] = texture_scores(scorer, refiner)
+    scores["made_with"] = options.made_with
     arrays = dict(zip(NAMES, refiner.arrays, strict=True))
     write(arrays, run_config(options), refiner.quality_cut, scores, options.model)
     print(options.model / "refiner.npz")  # noqa: T201

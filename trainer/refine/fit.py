@@ -116,8 +116,10 @@ def claim(config: RefineConfig, folder: Path) -> None:
     path = folder / "refine.json"
     if path.exists() and (folder / "checkpoint.npz").exists():
         saved = RefineConfig.from_json(path.read_text())
-        budget = {"steps": config.steps, "checkpoint_steps": config.checkpoint_steps}
-        if dataclasses.replace(saved, **budget) != config:
+        saved = dataclasses.replace(
+            saved, steps=config.steps, checkpoint_steps=config.checkpoint_steps
+        )
+        if saved != config:
             message = f"refine: {folder} holds a run with another config; expected an empty folder"
             raise ConfigError(message)
     folder.mkdir(parents=True, exist_ok=True)
