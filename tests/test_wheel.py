@@ -12,7 +12,14 @@ import pytest
 
 from tests.support.checkout import ROOT
 
-MODEL = ("config.json", "provenance.json", "thresholds.json", "weights_best.h5")
+MODEL = (
+    "config.json",
+    "provenance.json",
+    "refiner.json",
+    "refiner.npz",
+    "thresholds.json",
+    "weights_best.h5",
+)
 
 
 @pytest.fixture(scope="module")

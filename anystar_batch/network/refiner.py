@@ -40,6 +40,9 @@ FORMAT = 1
 ACROSS = 20.0
 """Voxels across an object's diameter from which finer ones add nothing."""
 
+FINER = 1.25
+"""Voxels per working voxel from which the second look is worth its time."""
+
 TOGETHER = 16
 """Objects whose profiles are held at once: memory, never the result, depends on it."""
 

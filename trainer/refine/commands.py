@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anystar_batch.errors import ConfigError
 from trainer.refine.config import RefineConfig
 
 if TYPE_CHECKING:
@@ -40,14 +41,16 @@ def add_refine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             step.add_argument("--steps", type=int, help="instead of the config's")
         if name in ("score", "texture", "export"):
             step.add_argument(
-                "--refiner", type=Path, help="a folder with refiner.npz, instead of the run's"
+                "--stretch", type=float, default=1.0, help="factor on the run's refined distances"
             )
         if name in ("score", "export"):
             step.add_argument("--final", action="store_true", help="score what no choice may see")
         if name in ("score", "texture"):
+            step.add_argument("--refiner", type=Path, help="a model folder's, instead of the run's")
             step.add_argument("--json", type=Path, help="write the scores there as JSON")
         if name == "export":
             step.add_argument("--model", type=Path, default=Path("models/anystar-mix"))
+            step.add_argument("--made-with", default="", help="commit that made data and weights")
 
 
 def data(options: argparse.Namespace) -> None:
@@ -88,14 +91,16 @@ def texture(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Score a run and write it into a model's folder."""
+    from anystar_batch.network.refiner_kernel import NAMES  # noqa: PLC0415
     from trainer.refine.export import export as write  # noqa: PLC0415
-    from trainer.refine.export import read_arrays  # noqa: PLC0415
     from trainer.refine.measure import texture_scores  # noqa: PLC0415
 
+    options.refiner = None
     refiner, scorer = _loaded(options)
     scores = _scores(options, refiner, scorer)
     scores["texture"] = texture_scores(scorer, refiner)
-    arrays = read_arrays(options.run / "weights.npz")
+    scores["made_with"] = options.made_with
+    arrays = dict(zip(NAMES, refiner.arrays, strict=True))
     write(arrays, run_config(options), refiner.quality_cut, scores, options.model)
     print(options.model / "refiner.npz")  # noqa: T201
 
@@ -123,24 +128,30 @@ def _loaded(options: argparse.Namespace) -> tuple[Refiner, Scorer]:
     from anystar_batch.network.refiner import from_arrays, load_refiner  # noqa: PLC0415
     from trainer.refine.data import load  # noqa: PLC0415
     from trainer.refine.export import read_arrays  # noqa: PLC0415
-    from trainer.refine.scores import chosen_cut  # noqa: PLC0415
+    from trainer.refine.scores import chosen_cut, stretched  # noqa: PLC0415
     from trainer.testset import scorer_of  # noqa: PLC0415
 
     scorer = scorer_of(load_model(run_config(options).model))
-    refiner = load_refiner(options.refiner) if options.refiner is not None else None
-    if refiner is None:
-        refiner = from_arrays(read_arrays(options.run / "weights.npz"))
-        cut = chosen_cut(refiner, load(options.run, "held_out"))
-        refiner = dataclasses.replace(refiner, quality_cut=cut)
-    return refiner, scorer
+    if options.refiner is not None:
+        released = load_refiner(options.refiner)
+        if released is None:
+            message = f"--refiner: {options.refiner} holds no refiner.npz; expected a model folder"
+            raise ConfigError(message)
+        return released, scorer
+    refiner = from_arrays(read_arrays(options.run / "weights.npz"))
+    refiner = from_arrays(stretched(refiner, options.stretch))
+    cut = chosen_cut(refiner, load(options.run, "held_out"))
+    return dataclasses.replace(refiner, quality_cut=cut), scorer
 
 
 def _scores(options: argparse.Namespace, refiner: Refiner, scorer: Scorer) -> dict[str, object]:
     """Return all scores but those of the texture test."""
     from trainer.refine.data import load  # noqa: PLC0415
     from trainer.refine.measure import real_sets  # noqa: PLC0415
-    from trainer.refine.scores import held_out  # noqa: PLC0415
+    from trainer.refine.scores import held_out, tuned_stretch  # noqa: PLC0415
 
-    scores: dict[str, object] = {"cut": refiner.quality_cut}
-    scores["held_out"] = held_out(refiner, load(options.run, "held_out"))
+    scores: dict[str, object] = {"cut": refiner.quality_cut, "stretch": options.stretch}
+    data = load(options.run, "held_out")
+    scores["held_out"] = held_out(refiner, data)
+    scores["held_out_stretch"] = tuned_stretch(refiner, data)
     return scores | real_sets(scorer, refiner, options.final)

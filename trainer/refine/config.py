@@ -54,10 +54,10 @@ class SceneConfig:
     unequal: float = 0.25
     unequal_by: float = 6.0
     stacked: float = 0.5
-    blur: Range = (-0.08, 0.2)
+    blur: Range = (0.0, 0.0)
     axial_blur: Range = (0.0, 0.25)
     planes: Range = (1.0, 4.0)
-    seen: float = 0.3
+    seen: float = 0.35
 
     def __post_init__(self) -> None:
         _check(self.edge >= 32, f"scene: got an edge of {self.edge} voxels; expected 32 or more")
@@ -108,7 +108,7 @@ class RefineConfig:
     model: str = "anystar-mix"
     seed: int = 17
     held_out_seed: int = 1_000_017
-    scenes: int = 640
+    scenes: int = 580
     held_out: int = 60
     working: Range = (5.0, 9.0)
     prob_thresh: float = 0.3
@@ -118,7 +118,7 @@ class RefineConfig:
     steps: int = 5000
     rate: float = 2e-3
     false_share: float = 0.3
-    fed_back: float = 0.35
+    fed_back: float = 0.25
     jitter: float = 0.1
     error_weight: float = 0.5
     quality_weight: float = 0.5

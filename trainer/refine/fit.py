@@ -14,6 +14,7 @@ on the step alone. Plain Keras 3: the same code runs under KERAS_BACKEND=tensorf
 from __future__ import annotations
 
 import csv
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ def fit(config: RefineConfig, folder: Path) -> keras.Model:
     Raises
     ------
     ConfigError
-        If the folder belongs to a run with another config.
+        If the folder belongs to a run with another config, but for its budget.
     """
     claim(config, folder)
     use_two_pools()
@@ -111,10 +112,19 @@ def fit(config: RefineConfig, folder: Path) -> keras.Model:
 
 
 def claim(config: RefineConfig, folder: Path) -> None:
-    """Write the config, or raise if the folder's own says something else about the training."""
+    """Write the config, or raise if the folder's own differs, but for its budget of steps.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds a run with another config.
+    """
     path = folder / "refine.json"
     if path.exists() and (folder / "checkpoint.npz").exists():
         saved = RefineConfig.from_json(path.read_text())
+        saved = dataclasses.replace(
+            saved, steps=config.steps, checkpoint_steps=config.checkpoint_steps
+        )
         if saved != config:
             message = f"refine: {folder} holds a run with another config; expected an empty folder"
             raise ConfigError(message)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.network.refiner import Refiner
+from anystar_batch.network.refiner_kernel import NAMES
 from anystar_batch.stars.candidates import MAX_RADIUS, Candidates, quantise
 from anystar_batch.stars.polyhedra import LatticeMap
 from anystar_batch.stars.raster import paint
@@ -21,7 +22,7 @@ from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import suppress
 from trainer.refine.data import Data
 from trainer.refine.fit import star_iou
-from trainer.score import IOUS, Prediction, Tally, match, survivors
+from trainer.score import IOUS, STRETCHES, Prediction, Tally, match, survivors
 from trainer.volumes import Truth
 
 ORDERS = ("prob", "quality", "product")
@@ -285,6 +286,35 @@ def data_refined(
             image, Box.of_shape(shape), shape, data.points[here], dist[here], step, directions
         )
     return found, quality
+
+
+def tuned_stretch(refiner: Refiner, data: Data) -> float:
+    """Return the factor on refined distances with the most good outlines on held-out scenes.
+
+    A network that minimises an error of logarithms answers the median of what it thinks possible,
+    and bodies grow with the cube; one factor, folded into the last bias, takes out the mean of
+    that (`score.tune_stretch` does the same for the first look).
+
+    Parameters
+    ----------
+    refiner : Refiner
+    data : Data
+    """
+    dist, _ = data_refined(refiner, data, data.dist)
+    truth, found = data.truth[data.is_true], dist[data.is_true]
+
+    def good(factor: float) -> float:
+        iou = star_iou(truth, found * np.float32(factor))
+        return float(np.mean([(iou >= limit).mean() for limit in IOUS[1:]]))
+
+    return max(sorted(STRETCHES, key=lambda factor: abs(factor - 1.0)), key=good)
+
+
+def stretched(refiner: Refiner, factor: float) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays of a refiner whose distances are `factor` times as long."""
+    arrays = dict(zip(NAMES, refiner.arrays, strict=True))
+    arrays["factor_bias"] = arrays["factor_bias"] + np.float32(np.log(factor))
+    return arrays
 
 
 def chosen_cut(refiner: Refiner, data: Data, kept: float = 0.98) -> float:
