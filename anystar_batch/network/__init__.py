@@ -3,6 +3,6 @@
 In the order in which data flows: `scale` (which level, which working voxel), `tiles` (the lattice),
 `intensity` (limits, mapped to 0 and 1), `resample`, `window` (what the network sees); `model` (a
 model's folder, without TensorFlow), `weights`, `unet`, `devices`; `slabs` (the network in parts),
-`predictor` (a window to candidates). The second look: `profiles` (intensities along the rays), `refiner` and
-`refiner_kernel` (the network that reads them).
+`predictor` (a window to candidates). The second look: `profiles` (intensities along the rays),
+`refiner` and `refiner_kernel` (the network that reads them).
 """
