@@ -176,6 +176,28 @@ def level_to_read(diameter_um: float, scales_um: Sequence[ZYXFloat]) -> int:
     return level
 
 
+def shows_more(step: ZYXFloat) -> bool:
+    """Return whether a level shows more of an object than the first look saw.
+
+    Parameters
+    ----------
+    step : (z, y, x)
+        Voxels of the level per working voxel.
+
+    Returns
+    -------
+    bool
+        False where no axis has `FINER` voxels per working voxel: then there is nothing to refine
+        by, and the second look may be left out.
+
+    Examples
+    --------
+    >>> shows_more((1.0, 1.0, 1.0)), shows_more((0.6, 1.9, 1.9))
+    (False, True)
+    """
+    return max(step) >= FINER
+
+
 def from_arrays(arrays: Mapping[str, NDArray[Any]], quality_cut: float = 0.0) -> Refiner:
     """Return a refiner of named arrays.
 
