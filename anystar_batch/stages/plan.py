@@ -23,7 +23,7 @@ from anystar_batch.network.model import (
     bundled_models,
     refiner_info,
 )
-from anystar_batch.network.refiner import level_to_read
+from anystar_batch.network.refiner import level_to_read, shows_more
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
 from anystar_batch.stages.sampling import level_position
@@ -31,10 +31,6 @@ from anystar_batch.stars.polyhedra import LatticeMap
 
 ALGORITHM = 4
 """Number of the method; raised whenever the same input and options may give another result."""
-
-
-NATIVE = 1.1
-"""Level-0 voxels per working voxel and axis up to which the first look has seen all there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +91,8 @@ class Plan:
         Further columns of the table.
     second_look : SecondLook or None
         Where every survivor is looked at once more; None: not at all.
+    is_seen_whole : bool
+        Whether a second look was left out because the first saw all that the image shows.
     """
 
     source: ImageSource
@@ -115,6 +113,7 @@ class Plan:
     course: tuple[int, ...] = ()
     measure: tuple[str, ...] = ()
     second_look: SecondLook | None = None
+    is_seen_whole: bool = False
 
     @property
     def suppressions(self) -> int:
@@ -159,8 +158,15 @@ class Plan:
             | _more_json(
                 self.filters, tuple(view.step for view in self.views), self.course, self.measure
             )
-            | ({} if self.second_look is None else {"second_look_level": self.second_look.level})
+            | self._look_json()
         )
+
+    def _look_json(self) -> dict[str, object]:
+        """What the second look was, where there might have been one."""
+        if self.second_look is not None:
+            return {"second_look": {"level": self.second_look.level}}
+        left_out = "left out: the network saw all that the image shows"
+        return {"second_look": left_out} if self.is_seen_whole else {}
 
 
 def fingerprint_parts(
@@ -323,6 +329,7 @@ def make_plan(
         course=config.course(source.num_times),
         measure=config.measure,
         second_look=look,
+        is_seen_whole=look is None and wanted_refiner(model, config) is not None,
     )
 
 
@@ -338,7 +345,7 @@ def _second_look(  # noqa: PLR0913
     """Where to look once more; None where nobody asked, or where the image shows nothing more."""
     refiner = wanted_refiner(model, config)
     scale0, offset0 = working.to_level0(level)
-    if refiner is None or (config.refine == "auto" and max(scale0) <= NATIVE):
+    if refiner is None:
         return None
     scales, _ = level_scales(reader.source, config)
     chosen = 0 if diameter_um is None else level_to_read(diameter_um, scales)
@@ -348,6 +355,8 @@ def _second_look(  # noqa: PLR0913
     offset = _triple(
         (o - first) / step for o, first, step in zip(offset0, at.offset, at.step, strict=True)
     )
+    if config.refine == "auto" and not shows_more(scale):
+        return None
     return SecondLook(refiner, chosen, scale, offset)
 
 

@@ -1,6 +1,7 @@
 """The law with a second look: the same bytes for any blocks, workers and kills, and one by one."""
 
 import csv
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -151,6 +152,8 @@ def test_auto_leaves_out_what_was_seen_at_the_image_s_own_resolution(image, mode
     mine = copy_of(image, tmp_path)
     run(mine, model, SHAPE, refine="auto")
     assert "quality" not in rows_of(mine)[0]
+    record = json.loads((mine.parent / "phantom.anystar.run.json").read_text())
+    assert record["plan"]["second_look"].startswith("left out")
 
 
 def test_the_quality_filters_and_its_default_is_the_model_s(image, model, reference, tmp_path):
