@@ -27,10 +27,10 @@ def test(options: argparse.Namespace) -> None:
     """Score a released model on the frozen test set."""
     from trainer.testset import frozen, score_model, table  # noqa: PLC0415
 
-    found = score_model(options.model, frozen())
+    document = score_model(options.model, frozen())
     if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
-    print(table(found))  # noqa: T201
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
+    print(table(document))  # noqa: T201
 
 
 def finetune(options: argparse.Namespace) -> None:
@@ -80,8 +80,8 @@ def resize(options: argparse.Namespace) -> None:
         "unet_expansion": options.growth,
         "net_conv_after_unet": options.features,
     }
-    wanted = {name: value for name, value in changes.items() if value is not None}
-    new = build(replace(unet, **wanted))
+    given = {name: value for name, value in changes.items() if value is not None}
+    new = build(replace(unet, **given))
     fill(old, new, options.seed)
     save_weights(new, options.output)
     logger.info("%d parameters, from %d", new.count_params(), old.count_params())

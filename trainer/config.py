@@ -172,10 +172,11 @@ _NESTED: dict[tuple[type, str], type] = {
 
 def _parse(cls: type, document: Mapping[str, Any]) -> Any:  # noqa: ANN401  (any of our dataclasses)
     """Build a config dataclass from parsed JSON."""
-    known = {f.name for f in dataclasses.fields(cls)}
-    unknown = sorted(set(document) - known)
+    expected = {f.name for f in dataclasses.fields(cls)}
+    unknown = sorted(set(document) - expected)
     check(
-        not unknown, f"{cls.__name__}: got unknown keys {unknown}; expected some of {sorted(known)}"
+        not unknown,
+        f"{cls.__name__}: got unknown keys {unknown}; expected some of {sorted(expected)}",
     )
     values: dict[str, Any] = {}
     for key, value in document.items():

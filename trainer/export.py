@@ -110,10 +110,10 @@ def export(model: keras.Model, config: TrainConfig, card: Card, folder: Path) ->
         for name in ("config.json", "thresholds.json", "weights_best.h5")
     }
     _write_json(draft / "provenance.json", provenance(config, card, hashes))
-    found = phantom_count(draft)
-    if found != PHANTOM_COUNT:
+    count = phantom_count(draft)
+    if count != PHANTOM_COUNT:
         message = (
-            f"export: the model finds {found} of {PHANTOM_COUNT} spheres in a phantom (true less "
+            f"export: the model finds {count} of {PHANTOM_COUNT} spheres in a phantom (true less "
             f"false ones); expected all and no more; the draft stays in {draft}; train longer"
         )
         raise ModelError(message)
@@ -273,14 +273,14 @@ def effective_context(
     start = (image.shape[0] - core) // 2 // step * step
     whole, _ = predict(model, config, image)
     grid = config.grid[0]
-    wanted = whole[(slice(start // grid, (start + core) // grid),) * 3]
-    found = {}
+    expected = whole[(slice(start // grid, (start + core) // grid),) * 3]
+    errors = {}
     for margin in range(0, start + 1, step):
         box = (slice(start - margin, start + core + margin),) * 3
         part, _ = predict(model, config, image[box])
         inner = part[(slice(margin // grid, (margin + core) // grid),) * 3]
-        found[margin] = float(np.abs(inner - wanted).max())
-    return found
+        errors[margin] = float(np.abs(inner - expected).max())
+    return errors
 
 
 def _write_json(path: Path, document: dict[str, object]) -> None:

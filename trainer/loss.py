@@ -29,7 +29,7 @@ def compile_model(model: keras.Model, config: TrainConfig) -> None:
     def dist_loss(truth: Any, dist: Any) -> Any:  # noqa: ANN401  (a tensor of any backend)
         ops = keras.ops
         weight = truth[..., -1]
-        target = known(truth[..., :-1], dist)
+        target = dist_target(truth[..., :-1], dist)
         error = config.dist_weight * ops.mean(ops.abs(target - dist), axis=-1)
         if config.iou_weight > 0.0:
             error = error + config.iou_weight * minus_log_iou(target, dist)
@@ -61,7 +61,7 @@ def prob_loss(truth: Any, prob: Any) -> Any:  # noqa: ANN401  (tensors of any ba
     return ops.mean(ops.where(truth < 0.0, 0.0, each))
 
 
-def known(target: Any, dist: Any) -> Any:  # noqa: ANN401  (tensors of any backend)
+def dist_target(target: Any, dist: Any) -> Any:  # noqa: ANN401  (tensors of any backend)
     """Return the true distances, and where only a lower bound is known what best agrees with it.
 
     Parameters

@@ -132,11 +132,11 @@ def instances(
         1 is the most probable object.
     """
     rays = golden_spiral(dist.shape[-1])
-    found = survivors(prob, dist, grid, thresholds)
-    found = found.take(found.order())
+    kept = survivors(prob, dist, grid, thresholds)
+    kept = kept.take(kept.order())
     labels = np.zeros(out[0], np.uint32)
-    numbers = np.arange(1, len(found) + 1, dtype=np.uint32)
-    paint(labels, Box.of_shape(out[0]), found, numbers, rays, out[1])
+    numbers = np.arange(1, len(kept) + 1, dtype=np.uint32)
+    paint(labels, Box.of_shape(out[0]), kept, numbers, rays, out[1])
     return labels
 
 

@@ -154,12 +154,12 @@ def frozen(path: Path = MANIFEST) -> list[Entry]:
     return listed
 
 
-def make(wanted: Entry) -> tuple[Volume, bool]:
+def make(expected: Entry) -> tuple[Volume, bool]:
     """Make a frozen volume and compare it with the manifest.
 
     Parameters
     ----------
-    wanted : Entry
+    expected : Entry
 
     Returns
     -------
@@ -173,32 +173,32 @@ def make(wanted: Entry) -> tuple[Volume, bool]:
     FrozenError
         If labels differ, or intensities by more than that.
     """
-    made = volume(wanted.seed, wanted.edge, wanted.radius, wanted.background)
-    found = entry(wanted.index, made)
-    if found.labels_sha256 != wanted.labels_sha256:
+    made = volume(expected.seed, expected.edge, expected.radius, expected.background)
+    actual = entry(expected.index, made)
+    if actual.labels_sha256 != expected.labels_sha256:
         message = (
-            f"test set: volume {wanted.index} has {found.objects} objects of {found.voxels} "
-            f"voxels, frozen were {wanted.objects} of {wanted.voxels}; expected equal labels on "
-            "every machine: scores here cannot be compared; report the processor and the "
+            f"test set: volume {expected.index} has {actual.objects} objects of {actual.voxels} "
+            f"voxels, frozen were {expected.objects} of {expected.voxels}; expected equal labels "
+            "on every machine: scores here cannot be compared; report the processor and the "
             "versions of NumPy and Numba"
         )
         raise FrozenError(message)
-    difference = np.abs(np.subtract(found.octants, wanted.octants)).max()
+    difference = np.abs(np.subtract(actual.octants, expected.octants)).max()
     if difference > 1.0:
         message = (
-            f"test set: the octants of volume {wanted.index} differ by {difference:.3g} grey "
+            f"test set: the octants of volume {expected.index} differ by {difference:.3g} grey "
             f"levels of {GREY} from the frozen ones; expected at most 1: scores here cannot be "
             "compared; report the processor and the versions of NumPy and SciPy"
         )
         raise FrozenError(message)
-    return made, found.image_sha256 == wanted.image_sha256
+    return made, actual.image_sha256 == expected.image_sha256
 
 
 def volumes(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Truth, bool]]:
     """Yield frozen volumes as truths, and whether each is frozen to the bit."""
-    for wanted in entries:
-        made, same = make(wanted)
-        yield wanted, Truth(f"frozen {wanted.index}", made.image, made.labels), same
+    for expected in entries:
+        made, same = make(expected)
+        yield expected, Truth(f"frozen {expected.index}", made.image, made.labels), same
 
 
 def score_model(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def score(model: Model, scorer: Scorer, entries: Sequence[Entry]) -> dict[str, A
         for tallies, given, diameter in ways:
             (prediction,) = scorer.predictions([given], diameter)
             tallies.append(match(truth.labels, prediction.labels(thresholds)))
-    found: dict[str, Any] = {
+    document: dict[str, Any] = {
         "model": model.name,
         "version": model.version,
         "sha256": model.sha256,
@@ -263,9 +263,9 @@ def score(model: Model, scorer: Scorer, entries: Sequence[Entry]) -> dict[str, A
         "native": dataclasses.asdict(summary(entries, native)),
     }
     if len(working) == len(entries):
-        found["diameter"] = model.diameter
-        found["working"] = dataclasses.asdict(summary(entries, working))
-    return found
+        document["diameter"] = model.diameter
+        document["working"] = dataclasses.asdict(summary(entries, working))
+    return document
 
 
 def normalised(image: NDArray[np.number], model: Model) -> NDArray[np.float32]:
@@ -291,18 +291,18 @@ def summary(entries: Sequence[Entry], tallies: Sequence[Tally]) -> Scores:
     )
 
 
-def table(found: dict[str, Any]) -> str:
+def table(document: dict[str, Any]) -> str:
     """Return scores as text: a row per part, a column per IoU."""
     lines = [
-        f"{found['model']} {found['version']}, thresholds {found['thresholds']}, "
-        f"{found['volumes']} volumes ({found['identical']} frozen to the bit)"
+        f"{document['model']} {document['version']}, thresholds {document['thresholds']}, "
+        f"{document['volumes']} volumes ({document['identical']} frozen to the bit)"
     ]
     for way in ("native", "working"):
-        if way not in found:
+        if way not in document:
             continue
-        size = f" (median diameter to {found['diameter']:g} voxels)" if way == "working" else ""
-        lines.append(f"{way}{size}".ljust(48) + "".join(f"{t:>8g}" for t in found["iou"]))
-        scores = found[way]
+        size = f" (median diameter to {document['diameter']:g} voxels)" if way == "working" else ""
+        lines.append(f"{way}{size}".ljust(48) + "".join(f"{t:>8g}" for t in document["iou"]))
+        scores = document[way]
         rows = [("all objects", scores["overall"]), ("mean of volumes", scores["mean"])]
         rows += [(f"radius {k}", v) for k, v in scores["by_radius"].items()]
         rows += [(f"background {k}", v) for k, v in scores["by_background"].items()]

@@ -80,7 +80,7 @@ def bbbc050(embryos: Sequence[int], times: Sequence[int] = (401, 451, 501)) -> l
     list of Truth
     """
     folder = data_folder() / "bbbc050_train"
-    found = []
+    truths = []
     for embryo in embryos:
         for time in times:
             stem = f"Emb{embryo:02d}_t{time}"
@@ -89,8 +89,8 @@ def bbbc050(embryos: Sequence[int], times: Sequence[int] = (401, 451, 501)) -> l
             image, labels = (_read(folder / f"{stem}_{kind}.tif") for kind in ("image", "labels"))
             sizes = np.bincount(labels.ravel())
             labels = np.where(sizes[labels] < 50, 0, labels)
-            found.append(Truth(stem, image, labels, (1.75, 0.8, 0.8)))
-    return found
+            truths.append(Truth(stem, image, labels, (1.75, 0.8, 0.8)))
+    return truths
 
 
 def gonuclear() -> list[Truth]:

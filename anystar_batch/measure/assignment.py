@@ -101,8 +101,8 @@ def assign(graph: Graph, iou: float) -> NDArray[np.int64]:
     n = min(graph.n_true, graph.n_found)
     weights = above.astype(np.float64) + graph.scores / np.float32(2 * n)
     sure, left = _take_sure(graph, weights)
-    found = [sure, *_take_rest(graph, weights, above, left)]
-    taken = np.concatenate(found)
+    parts = [sure, *_take_rest(graph, weights, above, left)]
+    taken = np.concatenate(parts)
     return np.sort(taken[above[taken]])
 
 

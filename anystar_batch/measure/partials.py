@@ -138,19 +138,19 @@ def partials(
     ValueError
         If an image has another shape than the labels, or the images differ in type.
     """
-    found, runs = _find_runs(labels)
-    shape = np.zeros(len(found), SHAPE)
-    if len(found) == 0:
-        return Partials(shape, _intensities(labels.shape, found, runs, images))
-    shape["label"], shape["chunk"] = found, chunk
-    counts = np.zeros(len(found), np.int64)
-    sums, moments = np.zeros((len(found), 3), np.uint64), np.zeros((len(found), 6), np.uint64)
-    low, high = np.full((len(found), 3), 2**62), np.full((len(found), 3), -1)
+    present, runs = _find_runs(labels)
+    shape = np.zeros(len(present), SHAPE)
+    if len(present) == 0:
+        return Partials(shape, _intensities(labels.shape, present, runs, images))
+    shape["label"], shape["chunk"] = present, chunk
+    counts = np.zeros(len(present), np.int64)
+    sums, moments = np.zeros((len(present), 3), np.uint64), np.zeros((len(present), 6), np.uint64)
+    low, high = np.full((len(present), 3), 2**62), np.full((len(present), 3), -1)
     extent = np.array(labels.shape, np.int64)
     sum_shapes(runs, extent, np.array(origin, np.int64), counts, sums, moments, low, high)
     shape["num_voxels"], shape["sums"], shape["moments"] = counts, sums, moments
     shape["low"], shape["high"] = low, high
-    return Partials(shape, _intensities(labels.shape, found, runs, images))
+    return Partials(shape, _intensities(labels.shape, present, runs, images))
 
 
 def widened(part: Partials, labels: NDArray[np.uint32], images: Sequence[NDArray[Any]]) -> Partials:
@@ -170,8 +170,8 @@ def widened(part: Partials, labels: NDArray[np.uint32], images: Sequence[NDArray
     Partials
         The same rows, with further columns of intensities.
     """
-    found, runs = _find_runs(labels)
-    more = _intensities(labels.shape, found, runs, images)
+    present, runs = _find_runs(labels)
+    more = _intensities(labels.shape, present, runs, images)
     return Partials(part.shape, np.concatenate([part.intensity, more], axis=1))
 
 
@@ -194,7 +194,7 @@ def _find_runs(labels: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[
 
 def _intensities(
     shape: tuple[int, ...],
-    found: NDArray[np.uint32],
+    present: NDArray[np.uint32],
     runs: NDArray[np.int64],
     images: Sequence[NDArray[Any]],
 ) -> NDArray[Any]:
@@ -207,21 +207,21 @@ def _intensities(
             )
             raise ValueError(message)
     kind = intensity_dtype(images[0].dtype) if images else INTEGER
-    intensity = np.zeros((len(found), len(images)), kind)
-    if len(found) == 0:
+    intensity = np.zeros((len(present), len(images)), kind)
+    if len(present) == 0:
         return intensity
     for channel, image in enumerate(images):
         column = intensity[:, channel]
         if kind == INTEGER:
-            totals = np.zeros((len(found), 3), np.int64)
-            extremes = np.empty((len(found), 2), np.int64)
+            totals = np.zeros((len(present), 3), np.int64)
+            extremes = np.empty((len(present), 2), np.int64)
             sum_integers(runs, image.astype(np.int64, order="C").reshape(-1), totals, extremes)
             column["sum"] = totals[:, 0]
             column["squares_high"], column["squares_low"] = totals[:, 1], totals[:, 2]
             column["min"], column["max"] = extremes[:, 0], extremes[:, 1]
         else:
-            count = np.zeros(len(found), np.int64)
-            moving = np.zeros((len(found), 4))
+            count = np.zeros(len(present), np.int64)
+            moving = np.zeros((len(present), 4))
             sum_floats(runs, image.astype(np.float64, order="C").reshape(-1), count, moving)
             column["count"] = count
             for i, name in enumerate(("mean", "m2", "min", "max")):

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 
 @njit(cache=True, nogil=True)
-def _slot(label: np.uint32, table: NDArray[np.int64], found: NDArray[np.uint32]) -> int:
+def _slot(label: np.uint32, table: NDArray[np.int64], present: NDArray[np.uint32]) -> int:
     """Place of a label in a hash table of 2^k places, or the free one where it belongs."""
     mask = len(table) - 1
     # Knuth's multiplicative hash: labels of a chunk are near each other, their places are not.
     at = ((np.int64(label) * 2654435769) >> 16) & mask
-    while table[at] >= 0 and found[table[at]] != label:
+    while table[at] >= 0 and present[table[at]] != label:
         at = (at + 1) & mask
     return int(at)
 
@@ -31,36 +31,36 @@ def name_runs(
     A run costs one look into a hash table with open addresses, which is never more than half full.
     """
     table = np.full(1024, -1, np.int64)
-    found = np.empty(512, np.uint32)
+    present = np.empty(512, np.uint32)
     runs = np.empty((len(starts), 3), np.int64)
     labels = count = 0
     for at in range(len(starts) - 1):
         label = flat[starts[at]]
         if label == 0:
             continue
-        place = _slot(label, table, found)
-        if table[place] < 0:
-            if labels == len(found):
-                table, found = _roomier(table, found)
-                place = _slot(label, table, found)
-            found[labels] = label
-            table[place] = labels
+        slot = _slot(label, table, present)
+        if table[slot] < 0:
+            if labels == len(present):
+                table, present = _roomier(table, present)
+                slot = _slot(label, table, present)
+            present[labels] = label
+            table[slot] = labels
             labels += 1
-        runs[count, 0], runs[count, 1], runs[count, 2] = table[place], starts[at], starts[at + 1]
+        runs[count, 0], runs[count, 1], runs[count, 2] = table[slot], starts[at], starts[at + 1]
         count += 1
-    return found[:labels], runs[:count]
+    return present[:labels], runs[:count]
 
 
 @njit(cache=True, nogil=True)
 def _roomier(
-    table: NDArray[np.int64], found: NDArray[np.uint32]
+    table: NDArray[np.int64], present: NDArray[np.uint32]
 ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     """Return a hash table, and a list of labels, of twice the size."""
     larger = np.full(2 * len(table), -1, np.int64)
-    longer = np.empty(2 * len(found), np.uint32)
-    longer[: len(found)] = found
-    for row in range(len(found)):
-        larger[_slot(found[row], larger, longer)] = row
+    longer = np.empty(2 * len(present), np.uint32)
+    longer[: len(present)] = present
+    for row in range(len(present)):
+        larger[_slot(present[row], larger, longer)] = row
     return larger, longer
 
 

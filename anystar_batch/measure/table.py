@@ -129,28 +129,28 @@ def columns(statistics: Statistics, frame: Frame) -> dict[str, NDArray[Any]]:
     # Eigenvalues ascend; rounding may leave those of flat objects just below 0.
     eigenvalues = np.linalg.eigvalsh(covariance * scale[:, None] * scale[None, :])
     lengths = np.sqrt(20 * np.maximum(eigenvalues, 0.0))
-    found: dict[str, NDArray[Any]] = {"label": shape["label"]}
+    batch: dict[str, NDArray[Any]] = {"label": shape["label"]}
     for i, a in enumerate("zyx"):
-        found[f"centroid_{a}"] = centroid[:, i]
-        found[f"centroid_{a}_um"] = frame.translation_um[i] + scale[i] * centroid[:, i]
-        found[f"bbox_{a}_min"], found[f"bbox_{a}_max"] = low[:, i], high[:, i]
-    found["num_voxels"] = count
-    found["volume_um3"] = volume
-    found["equivalent_diameter_um"] = np.cbrt(6 / np.pi * volume)
+        batch[f"centroid_{a}"] = centroid[:, i]
+        batch[f"centroid_{a}_um"] = frame.translation_um[i] + scale[i] * centroid[:, i]
+        batch[f"bbox_{a}_min"], batch[f"bbox_{a}_max"] = low[:, i], high[:, i]
+    batch["num_voxels"] = count
+    batch["volume_um3"] = volume
+    batch["equivalent_diameter_um"] = np.cbrt(6 / np.pi * volume)
     for i, name in enumerate(("minor", "middle", "major")):
-        found[f"axis_{name}_um"] = lengths[:, i]
-    found["touches_border"] = ((low == 0) | (high == np.array(frame.shape))).any(axis=1)
-    return found | _intensities(statistics, frame.channels, 0)
+        batch[f"axis_{name}_um"] = lengths[:, i]
+    batch["touches_border"] = ((low == 0) | (high == np.array(frame.shape))).any(axis=1)
+    return batch | _intensities(statistics, frame.channels, 0)
 
 
 def _intensities(statistics: Statistics, channels: Sequence[str], first: int) -> Batch:
     """Finish the intensities of some channels, the first of which is in column `first`."""
-    found: Batch = {}
+    batch: Batch = {}
     for i, channel in enumerate(channels, start=first):
         rows, count = statistics.intensity[:, i], statistics.shape["num_voxels"]
         finished = _integers(rows, count) if rows.dtype == INTEGER else _floats(rows)
-        found |= {f"intensity_{what}_{channel}": values for what, values in finished.items()}
-    return found
+        batch |= {f"intensity_{what}_{channel}": values for what, values in finished.items()}
+    return batch
 
 
 def _central_moments(statistics: Statistics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -251,13 +251,13 @@ def batches(
     names = column_names(frame.channels, has_time=times is not None, scores=tuple(scores))
     for start in range(0, max(1, len(statistics.shape)), ROWS):
         piece = statistics.select(slice(start, start + ROWS))
-        found = columns(piece, frame)
-        index = found["label"].astype(np.intp) - 1
-        found["prob"] = prob[index]
-        found |= {name: values[index] for name, values in scores.items()}
+        batch = columns(piece, frame)
+        index = batch["label"].astype(np.intp) - 1
+        batch["prob"] = prob[index]
+        batch |= {name: values[index] for name, values in scores.items()}
         if times is not None:
-            found["t"] = times[index]
-        yield {name: found[name] for name in names}
+            batch["t"] = times[index]
+        yield {name: batch[name] for name in names}
 
 
 def courses(
@@ -284,7 +284,7 @@ def courses(
     for start in range(0, max(1, len(statistics.shape)), step):
         piece = statistics.select(slice(start, start + step))
         count = len(piece.shape)
-        found: Batch = {
+        batch: Batch = {
             "label": np.repeat(piece.shape["label"], len(times)),
             "t": np.tile(np.asarray(times, np.int64), count),
         }
@@ -292,5 +292,5 @@ def courses(
             _intensities(piece, channels, (k + 1) * len(channels)) for k in range(len(times))
         ]
         for name in _intensity_names(channels):
-            found[name] = np.stack([at[name] for at in at_times], axis=1).reshape(-1)
-        yield found
+            batch[name] = np.stack([at[name] for at in at_times], axis=1).reshape(-1)
+        yield batch

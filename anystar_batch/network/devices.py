@@ -73,10 +73,10 @@ def gpu_names(backend: str) -> tuple[str, ...]:
     """
     if not any(map(_is_installed, GPU_PACKAGES[backend])):
         return ()
-    found = _ask_driver("index")
+    indices = _ask_driver("index")
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     named = [name.strip() for name in (given or "").split(",") if name.strip()]
-    return tuple((found and named) or found)
+    return tuple((indices and named) or indices)
 
 
 def gpu_capabilities() -> list[float]:

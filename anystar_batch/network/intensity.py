@@ -111,9 +111,9 @@ def _raise(values: NDArray[Any], low: float, out: NDArray[np.float32]) -> bool:
         value = values[i]
         same &= value == first
         above = np.float64(value) - low
-        known = above == above
-        missing &= not known
-        out[i] = np.float32(above) if known else np.float32(0.0)
+        is_number = above == above
+        missing &= not is_number
+        out[i] = np.float32(above) if is_number else np.float32(0.0)
     return same or missing
 
 

@@ -21,7 +21,7 @@ from anystar_batch.network.unet import UNetConfig
 
 DEFAULT_MODEL = "anystar-mix"
 WEIGHTS = "weights_best.h5"
-_PLACES = (
+_ROOTS = (
     Path(__file__).parent.parent / "_models",  # inside the wheel
     Path(__file__).parent.parent.parent / "models",  # a checkout
 )
@@ -105,11 +105,11 @@ class Model:
 
 def bundled_models() -> dict[str, Path]:
     """Return the folder of every model that came with this installation, by name."""
-    found: dict[str, Path] = {}
-    for place in _PLACES:
-        for weights in sorted(place.glob(f"*/{WEIGHTS}")):
-            found.setdefault(weights.parent.name, weights.parent)
-    return found
+    folders: dict[str, Path] = {}
+    for root in _ROOTS:
+        for weights in sorted(root.glob(f"*/{WEIGHTS}")):
+            folders.setdefault(weights.parent.name, weights.parent)
+    return folders
 
 
 def load_model(name: str) -> Model:
@@ -133,9 +133,9 @@ def load_model(name: str) -> Model:
     bundled = bundled_models()
     folder = bundled.get(name, Path(name))
     if not folder.is_dir():
-        known = ", ".join(bundled) or "none"
+        names = ", ".join(bundled) or "none"
         message = (
-            f"model: no bundled model and no folder {name!r}; bundled here: {known}; expected one "
+            f"model: no bundled model and no folder {name!r}; bundled here: {names}; expected one "
             f"of these names or the path of a StarDist-3D model folder{did_you_mean(name, bundled)}"
         )
         raise ModelError(message)
@@ -210,10 +210,10 @@ def _check_digests(folder: Path, digests: object) -> None:
         return
     for name, expected in digests.items():
         path = folder / Path(str(name)).name
-        found = _digest(path) if path.is_file() else "missing"
-        if found != expected:
+        actual = _digest(path) if path.is_file() else "missing"
+        if actual != expected:
             message = (
-                f"model: {path} has SHA-256 {found[:12]}, provenance.json says "
+                f"model: {path} has SHA-256 {actual[:12]}, provenance.json says "
                 f"{str(expected)[:12]}; the model is damaged or was changed: install it again"
             )
             raise ModelError(message)

@@ -217,11 +217,11 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], quality_cut: float = 0.0) ->
         message = f"refiner: no array {missing[0]!r}; expected {', '.join(NAMES)}"
         raise ModelError(message)
     ready = tuple(np.require(arrays[name], np.float32, ["C", "W"]) for name in NAMES)
-    wanted = shapes_of(tuple(len(arrays[name]) for name in NAMES if name.endswith("_bias"))[:6])
+    expected = shapes_of(tuple(len(arrays[name]) for name in NAMES if name.endswith("_bias"))[:6])
     for name, array in zip(NAMES, ready, strict=True):
-        if array.shape != wanted[name]:
+        if array.shape != expected[name]:
             message = (
-                f"refiner: {name} has the shape {array.shape}; expected {wanted[name]}: the file "
+                f"refiner: {name} has the shape {array.shape}; expected {expected[name]}: the file "
                 "is damaged or of another version"
             )
             raise ModelError(message)
@@ -280,7 +280,7 @@ def load_refiner(folder: Path) -> Refiner | None:
         document = json.loads(described.read_text(encoding="utf-8"))
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             refiner = from_arrays(dict(file), float(document["quality_cut"]))
-        found, expected = refiner.sha256, document["arrays_sha256"]
+        sha256, expected = refiner.sha256, document["arrays_sha256"]
         version = document["format"]
     except ModelError:
         raise
@@ -290,9 +290,9 @@ def load_refiner(folder: Path) -> Refiner | None:
             "that `python -m trainer refine export` writes: install the model again"
         )
         raise ModelError(message) from error
-    if version != FORMAT or found != expected:
+    if version != FORMAT or sha256 != expected:
         message = (
-            f"refiner: {path} has format {version} and SHA-256 {found[:12]}; expected format "
+            f"refiner: {path} has format {version} and SHA-256 {sha256[:12]}; expected format "
             f"{FORMAT} and {str(expected)[:12]}, as refiner.json says: install the model again"
         )
         raise ModelError(message)

@@ -120,13 +120,13 @@ def _convolve(
     k1, c1, k2, c2, k3, c3 = arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], arrays[5]
     w1, w2, w3, n_rays = len(c1), len(c2), len(c3), seen.shape[1]
     sixth = np.float32(1.0 / NEAREST)
-    for place in range(FIRST):
-        _layer(seen, 2 * place * CHANNELS, k1, c1, one[(place + 1) * w1 : (place + 2) * w1])
+    for window in range(FIRST):
+        _layer(seen, 2 * window * CHANNELS, k1, c1, one[(window + 1) * w1 : (window + 2) * w1])
     _rectify(one)
-    for place in range(SECOND):
-        begin = (place + 1) * 2 * w2
+    for window in range(SECOND):
+        begin = (window + 1) * 2 * w2
         own, around = two[begin : begin + w2], two[begin + w2 : begin + 2 * w2]
-        _layer(one, 2 * place * w1, k2, c2, own)
+        _layer(one, 2 * window * w1, k2, c2, own)
         _rectify(own)
         for c in range(w2):
             row = own[c]
@@ -134,8 +134,8 @@ def _convolve(
                 total = row[near[ray, 0]] + row[near[ray, 1]] + row[near[ray, 2]]
                 total += row[near[ray, 3]] + row[near[ray, 4]] + row[near[ray, 5]]
                 around[c, ray] = total * sixth
-    for place in range(SECOND):
-        _layer(two, place * 2 * w2, k3, c3, three[place * w3 : (place + 1) * w3])
+    for window in range(SECOND):
+        _layer(two, window * 2 * w2, k3, c3, three[window * w3 : (window + 1) * w3])
     _rectify(three[: SECOND * w3])
 
 

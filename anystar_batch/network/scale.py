@@ -162,7 +162,7 @@ def choose_offset(
     """
     # One undefined voxel must not spread through the running sums.
     exact = np.where(np.isfinite(fine), fine, 0).astype(np.float64)
-    known = np.isfinite(coarse)
+    finite = np.isfinite(coarse)
     mean, windows = exact, []
     for axis in range(3):
         index = start[axis] + np.arange(coarse.shape[axis])
@@ -176,10 +176,10 @@ def choose_offset(
         width = (stop - first).reshape(shape)
         mean = (np.take(total, stop, axis=axis) - np.take(total, first, axis=axis)) / width
         windows.append((first, stop))
-    how, taken, least = "area average", (0, 0, 0), float(np.abs(mean - coarse)[known].sum())
+    how, taken, least = "area average", (0, 0, 0), float(np.abs(mean - coarse)[finite].sum())
     for phase in product(*(_phases(s) for s in step)):
         picks = [np.minimum(a + p, b - 1) for (a, b), p in zip(windows, phase, strict=True)]
-        error = float(np.abs(exact[np.ix_(*picks)] - coarse)[known].sum())
+        error = float(np.abs(exact[np.ix_(*picks)] - coarse)[finite].sum())
         if error < least:
             how, taken, least = "stride", as_zyx(phase), error
     return how, taken

@@ -147,7 +147,7 @@ class SlabNetwork:
         inside = core.relative_to(seen.start)
         channels = self._config.net_conv_after_unet or int(trunk.shape[-1])
         plane = int(np.prod(seen.shape[1:])) * (channels + int(trunk.shape[-1])) * 4
-        found: list[Chosen] = []
+        chosen: list[Chosen] = []
 
         def run(start: int, stop: int) -> None:
             start, stop = start + inside.start[0], stop + inside.start[0]
@@ -165,10 +165,10 @@ class SlabNetwork:
             dist = self._dist(rows, flat)
             first = start - inside.start[0]
             index += np.asarray((core.start[0] + first, *core.start[1:]), np.int64)
-            found.append((index, values[values > prob_thresh].astype(np.float32), dist))
+            chosen.append((index, values[values > prob_thresh].astype(np.float32), dist))
 
         in_slabs(core.shape[0], self._slab_bytes // max(1, plane), 1, run)
-        index, prob, dist = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        index, prob, dist = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
         return index, prob, dist
 
     def _dist(self, rows: Tensor, chosen: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -43,18 +43,18 @@ def load_weights(model: keras.Model, path: Path) -> None:
     try:
         with h5py.File(path, "r") as file:
             root = file.get("model_weights", file)
-            found = _ordered_arrays(root)
+            stored = _ordered_arrays(root)
     except (OSError, KeyError) as error:
         message = f"model: {path} is no Keras weights file of the legacy layout: {error}"
         raise ModelError(message) from error
     layers = [layer for layer in model.layers if layer.weights]
-    if len(found) != len(layers):
+    if len(stored) != len(layers):
         message = (
-            f"model: {path} holds {len(found)} layers with weights; config.json describes "
+            f"model: {path} holds {len(stored)} layers with weights; config.json describes "
             f"{len(layers)}; the two files do not belong together"
         )
         raise ModelError(message)
-    for layer, (name, arrays) in zip(layers, found, strict=True):
+    for layer, (name, arrays) in zip(layers, stored, strict=True):
         expected = [tuple(w.shape) for w in layer.weights]
         shapes = [a.shape for a in arrays]
         if shapes != expected:
@@ -63,7 +63,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
                 f"{expected}; the two files do not belong together"
             )
             raise ModelError(message)
-    for layer, (_, arrays) in zip(layers, found, strict=True):
+    for layer, (_, arrays) in zip(layers, stored, strict=True):
         # Trainable first: the order of the file; `layer.weights` interleaves on no layer used.
         layer.set_weights(arrays)
 
@@ -108,13 +108,13 @@ def save_weights(model: keras.Model, path: Path) -> None:
 
 def _ordered_arrays(root: Mapping[str, object]) -> list[tuple[str, list[NDArray[np.float32]]]]:
     """Arrays of every layer that has any, in the file's order of layers."""
-    found = []
+    ordered = []
     for layer_name in _names(root, "layer_names"):
         group = root[layer_name]
         arrays = [np.asarray(group[n], np.float32) for n in _names(group, "weight_names")]  # type: ignore[index]
         if arrays:
-            found.append((layer_name, arrays))
-    return found
+            ordered.append((layer_name, arrays))
+    return ordered
 
 
 def _names(group: object, attribute: str) -> list[str]:

@@ -67,8 +67,8 @@ class Axis:
             return _round_ticks(self.low, self.high)
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         for steps in ((1,), (1, 3), (1, 2, 5)):
-            found = [s * 10.0**k for k in range(first, last + 1) for s in steps]
-            inside = [v for v in found if self.low <= v <= self.high]
+            marks = [s * 10.0**k for k in range(first, last + 1) for s in steps]
+            inside = [v for v in marks if self.low <= v <= self.high]
             if len(inside) >= 3:
                 return inside[:: -(-len(inside) // (TICKS + 1))]
         return _round_ticks(self.low, self.high)

@@ -261,8 +261,8 @@ class _Sums:
         best = np.full((len(where), 2), np.inf)
         for piece in pieces:
             # Itself is among the two nearest, at distance 0.
-            found = cKDTree(self._points(piece)).query(where, k=2)[0]
-            best = np.sort(np.concatenate([best, found], axis=1), axis=1)[:, :2]
+            nearest = cKDTree(self._points(piece)).query(where, k=2)[0]
+            best = np.sort(np.concatenate([best, nearest], axis=1), axis=1)[:, :2]
         distance = best[:, 1]
         return np.asarray(distance[distance < _APART / 2])
 

@@ -176,12 +176,12 @@ def galleries(volume: Volume, digest: Digest) -> list[Gallery]:
         ("Largest", "Most voxels", digest.largest),
     )
     budget, read = [MOST_DECODED], volume.reader()
-    found = []
+    listed = []
     for name, text, rows in kinds:
         crops = [_crop(volume, row, read, budget) for row in _each(rows)]
         shown = tuple(crop for crop in crops if crop is not None)
-        found.append(Gallery(name, text, shown, len(crops) - len(shown)))
-    return found
+        listed.append(Gallery(name, text, shown, len(crops) - len(shown)))
+    return listed
 
 
 def _typical(digest: Digest) -> Columns:
@@ -239,7 +239,7 @@ def _crop(volume: Volume, row: dict[str, float], read: Read, budget: list[int]) 
 
 
 def _shown(
-    found: tuple[NDArray[Any], NDArray[np.uint32]],
+    voxels: tuple[NDArray[Any], NDArray[np.uint32]],
     inside: Box,
     box: Box,
     window: Window,
@@ -251,8 +251,8 @@ def _shown(
         for a, b, c, d in zip(inside.start, box.start, inside.stop, box.stop, strict=True)
     ]
     axis = box.shape.index(1)
-    image = np.pad(found[0], pad, constant_values=np.nan).squeeze(axis)
-    labels = np.pad(found[1], pad).squeeze(axis)
+    image = np.pad(voxels[0], pad, constant_values=np.nan).squeeze(axis)
+    labels = np.pad(voxels[1], pad).squeeze(axis)
     size = (PIXELS, PIXELS)
     grey = stretched(image, contrast(image))
     return layers(grey, labels, size, diameter=PIXELS / AROUND, only=label, window=window)

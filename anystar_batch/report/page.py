@@ -38,12 +38,12 @@ STAGES = {
 """What stages are called."""
 
 
-def page(found: Findings) -> str:
+def page(findings: Findings) -> str:
     """Return the page as one HTML document.
 
     Parameters
     ----------
-    found : Findings
+    findings : Findings
         What table and record say; label and image are read here.
 
     Raises
@@ -51,22 +51,22 @@ def page(found: Findings) -> str:
     AnyStarBatchError
         If a voxel cannot be read.
     """
-    volume = found.volume
-    views = see(volume, found.time)
-    close = close_up(volume, found.digest, found.time) if _is_small(found, views) else None
-    kinds = galleries(volume, found.digest) if found.digest.instances else []
-    record = found.record
+    volume = findings.volume
+    views = see(volume, findings.time)
+    close = close_up(volume, findings.digest, findings.time) if _is_small(findings, views) else None
+    kinds = galleries(volume, findings.digest) if findings.digest.instances else []
+    record = findings.record
     title = f"{record['config']['stem']} · {record['config']['label']}"
     body = [
-        _header(found, title),
-        _warnings(record["summary"]["warnings"], found),
-        sections.keys(found),
-        sections.looks(found, views, close),
+        _header(findings, title),
+        _warnings(record["summary"]["warnings"], findings),
+        sections.keys(findings),
+        sections.looks(findings, views, close),
         sections.gallery(kinds) if kinds else "",
-        sections.sizes(found),
-        sections.space(found),
-        sections.seams(found),
-        _run(found),
+        sections.sizes(findings),
+        sections.space(findings),
+        sections.seams(findings),
+        _run(findings),
         _times(record),
         _footer(record),
     ]
@@ -82,29 +82,30 @@ def page(found: Findings) -> str:
     )
 
 
-def _is_small(found: Findings, views: Views) -> bool:
-    known = found.digest.sample["equivalent_diameter_um"]
-    if not len(known):
+def _is_small(findings: Findings, views: Views) -> bool:
+    diameters = findings.digest.sample["equivalent_diameter_um"]
+    if not len(diameters):
         return False
     longest = max(n * s for n, s in zip(views.box.shape, views.scale_um, strict=True))
-    return float(np.median(known)) / longest * MOST_EDGE < SMALL
+    return float(np.median(diameters)) / longest * MOST_EDGE < SMALL
 
 
-def _header(found: Findings, title: str) -> str:
-    shape = " × ".join(f"{n:,}" for n in found.frame.shape)
+def _header(findings: Findings, title: str) -> str:
+    shape = " × ".join(f"{n:,}" for n in findings.frame.shape)
     extent = " × ".join(
-        number(n * s) for n, s in zip(found.frame.shape, found.frame.scale_um, strict=True)
+        number(n * s) for n, s in zip(findings.frame.shape, findings.frame.scale_um, strict=True)
     )
     return (
         f"<header><h1>{text(title)}</h1><p>{shape} voxels, {extent} µm (z, y, x) · "
-        f"{text(found.record['model']['name'])} {text(found.record['model']['version'])} · "
-        f"{_time(found.record['finished'])}</p></header>"
+        f"{text(findings.record['model']['name'])} {text(findings.record['model']['version'])} · "
+        f"{_time(findings.record['finished'])}</p></header>"
     )
 
 
-def _warnings(warnings: Sequence[str], found: Findings) -> str:
+def _warnings(warnings: Sequence[str], findings: Findings) -> str:
     if not warnings:
-        return f'<div class="verdict"><strong>✓ No warnings.</strong> {text(_checked(found))}</div>'
+        checked = text(_checked(findings))
+        return f'<div class="verdict"><strong>✓ No warnings.</strong> {checked}</div>'
     items = "".join(f"<li>{text(w[:1].upper() + w[1:])}.</li>" for w in warnings)
     count = "One warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
     return (
@@ -112,20 +113,21 @@ def _warnings(warnings: Sequence[str], found: Findings) -> str:
     )
 
 
-def _checked(found: Findings) -> str:
+def _checked(findings: Findings) -> str:
     """What was looked for, and what could not be."""
-    n = found.digest.instances
+    n = findings.digest.instances
     if n < MIN_INSTANCES:
         return f"Too few instances, {n}, to judge more than the image and the scale."
-    if any(test.p is not None for test in found.seams):
+    seams = findings.seams
+    if any(test.p is not None for test in seams):
         return "Border, sizes, scale, exposure, probabilities and seams were checked."
-    why = f"seams not: {found.seams[0].why_not}" if found.seams else "a single block has no seams"
+    why = f"seams not: {seams[0].why_not}" if seams else "a single block has no seams"
     return f"Border, sizes, scale, exposure and probabilities were checked; {why}."
 
 
-def _run(found: Findings) -> str:
+def _run(findings: Findings) -> str:
     """Where, with what, at which scale, with which options."""
-    record = found.record
+    record = findings.record
     config, plan, summary, model = (record[k] for k in ("config", "plan", "summary", "model"))
     files = table(
         [

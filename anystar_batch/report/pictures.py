@@ -224,8 +224,8 @@ def _representatives() -> NDArray[np.uint32]:
     """One label of each hue, in the middle of its range as far as small numbers go."""
     labels = np.arange(1, 2000, dtype=np.uint32)
     turn = np.mod(labels.astype(np.float64) * GOLDEN, 1.0)
-    wanted = (np.arange(HUES) + 0.5) / HUES
-    return np.asarray(labels[np.abs(turn[None] - wanted[:, None]).argmin(axis=1)])
+    middles = (np.arange(HUES) + 0.5) / HUES
+    return np.asarray(labels[np.abs(turn[None] - middles[:, None]).argmin(axis=1)])
 
 
 def draw_overlay(

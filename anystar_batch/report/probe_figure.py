@@ -102,12 +102,12 @@ def _axes(trials: Sequence[Trial]) -> list[str]:
     return lines
 
 
-def _mark(trial: Trial, place: tuple[float, float], is_chosen: bool, line: int) -> list[str]:
+def _mark(trial: Trial, centre: tuple[float, float], is_chosen: bool, line: int) -> list[str]:
     """A dot, and what was found there, in the list beside the axes."""
-    x, y = place
+    x, y = centre
     colour, size = (MARK, 6) if is_chosen else (PALE, 4)
-    found = f"{trial['objects']} of {trial['diameter_um']:.3g} um" if trial["objects"] else "none"
-    text = f"{trial['voxel_um']:.3g} um: {found}"
+    objects = f"{trial['objects']} of {trial['diameter_um']:.3g} um" if trial["objects"] else "none"
+    text = f"{trial['voxel_um']:.3g} um: {objects}"
     return [
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" fill="{colour}"/>',
         f'<text x="{WIDTH - RIGHT + 20}" y="{line}" fill="{colour}">{text}</text>',

@@ -146,7 +146,7 @@ class SeamTest:
 class _Plane:
     """One plane: contrasts where it is and where it might have been.
 
-    `contrast` is float64 [measures, places], `home` the place at which it is; `near` and `beside`
+    `contrast` is float64 [measures, positions], `home` the one at which it is; `near` and `beside`
     hold centroids, log volumes and faces in its band and in the bands beside it.
     """
 
@@ -183,12 +183,12 @@ def seam_tests(
 
 def _different(grids: Sequence[BorderGrid], shape: Sequence[int]) -> list[BorderGrid]:
     """The grids that have planes, each set of planes once."""
-    found: dict[tuple[tuple[int, ...], ...], BorderGrid] = {}
+    distinct: dict[tuple[tuple[int, ...], ...], BorderGrid] = {}
     for grid in grids:
         planes = tuple(tuple(grid.planes(a, n).tolist()) for a, n in enumerate(shape))
         if any(planes):
-            found.setdefault(planes, grid)
-    return list(found.values())
+            distinct.setdefault(planes, grid)
+    return list(distinct.values())
 
 
 def _test(
@@ -260,22 +260,22 @@ def _planes(
     most = int((step / 2 - 1e-9) // period)
     moves = np.unique(np.rint(np.arange(-most, most + 1) * period).astype(np.int64))
 
-    def at(places: NDArray[np.int64]) -> NDArray[np.float64]:
-        count, logs = (s[places + half] - s[places - half] for s in sums)
-        return np.stack([count, logs, faces[places + 2] - faces[places - 1]])
+    def at(positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        count, logs = (s[positions + half] - s[positions - half] for s in sums)
+        return np.stack([count, logs, faces[positions + 2] - faces[positions - 1]])
 
-    found = []
+    planes = []
     for edge in edges:
-        places = edge + moves
-        places = places[(places >= margin) & (places <= last)]
-        home = int(np.searchsorted(places, edge))
-        if len(places) < 2 or home == len(places) or places[home] != edge:
+        positions = edge + moves
+        positions = positions[(positions >= margin) & (positions <= last)]
+        home = int(np.searchsorted(positions, edge))
+        if len(positions) < 2 or home == len(positions) or positions[home] != edge:
             continue
-        near, beside = at(places), (at(places - 2 * half) + at(places + 2 * half)) / 2
+        near, beside = at(positions), (at(positions - 2 * half) + at(positions + 2 * half)) / 2
         contrast = near - beside
         contrast[1] -= mean * contrast[0]
-        found.append(_Plane(contrast, home, near[:, home], beside[:, home]))
-    return found
+        planes.append(_Plane(contrast, home, near[:, home], beside[:, home]))
+    return planes
 
 
 def _ratio(top: float, bottom: float) -> float:
@@ -373,9 +373,9 @@ def _sums(
 
 def _band(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """What most of the moved grids lie between, [2, parts]; NaN where none has any."""
-    found = np.full((2, values.shape[1]), np.nan)
+    band = np.full((2, values.shape[1]), np.nan)
     for k, column in enumerate(values.T):
-        known = column[np.isfinite(column)]
-        if len(known):
-            found[:, k] = np.percentile(known, INSIDE)
-    return found
+        finite = column[np.isfinite(column)]
+        if len(finite):
+            band[:, k] = np.percentile(finite, INSIDE)
+    return band

@@ -25,12 +25,12 @@ PARTS = (8, 60)
 """Fewest and most parts of an axis along which density is shown; about 8 instances in each."""
 
 
-def looks(found: Findings, views: Views, close: CloseUp | None) -> str:
+def looks(findings: Findings, views: Views, close: CloseUp | None) -> str:
     """Return the section with projections and slices."""
     kind = "Minimum" if views.is_dark else "Maximum"
     figures = [
-        _ortho(found, views, views.projection, views.projection_labels, f"{kind} projections"),
-        _ortho(found, views, views.slices, views.slice_labels, "Middle slices"),
+        _ortho(findings, views, views.projection, views.projection_labels, f"{kind} projections"),
+        _ortho(findings, views, views.slices, views.slice_labels, "Middle slices"),
     ]
     if close is not None:
         bar = _scale_bar(close.edge_um)
@@ -40,7 +40,7 @@ def looks(found: Findings, views: Views, close: CloseUp | None) -> str:
             f"instance {close.label}, level {close.level}.</figcaption></figure>"
         )
     body = f'{TOGGLE}<div class="sides">{"".join(figures)}</div>'
-    return section("Does it look right?", _shown(found, views), body, "looks")
+    return section("Does it look right?", _shown(findings, views), body, "looks")
 
 
 def gallery(kinds: Sequence[Gallery]) -> str:
@@ -69,14 +69,16 @@ def _crop(crop: Crop) -> str:
     )
 
 
-def _ortho(found: Findings, views: Views, image: Pictures, labels: Pictures, heading: str) -> str:
+def _ortho(
+    findings: Findings, views: Views, image: Pictures, labels: Pictures, heading: str
+) -> str:
     """Three sides of the volume, joined at their common edges."""
     z, y, x = (n * s for n, s in zip(views.box.shape, views.scale_um, strict=True))
     deep = max(z, THINNEST * max(y, x))
     unit = max(x + deep, y + deep) / MOST_EDGE
     wide, tall, side = (max(1, round(v / unit)) for v in (x, y, deep))
-    known = found.digest.sample["equivalent_diameter_um"]
-    diameter = (float(np.median(known)) if len(known) else 0.0) / unit
+    diameters = findings.digest.sample["equivalent_diameter_um"]
+    diameter = (float(np.median(diameters)) if len(diameters) else 0.0) / unit
     is_deepened = deep > 1.01 * z
     bar = _scale_bar(x)
     limits = contrast(image.xy, image.zy, image.xz)
@@ -87,7 +89,7 @@ def _ortho(found: Findings, views: Views, image: Pictures, labels: Pictures, hea
         ("xz", image.xz, labels.xz, (side, wide), None),
     ):
         picture = layers(stretched(flat, limits), names, size, diameter=diameter)
-        said = f"{heading}, {name}, {found.digest.instances} instances outlined"
+        said = f"{heading}, {name}, {findings.digest.instances} instances outlined"
         cells.append(view(picture, said, name=name, bar=scale))
     note = f" z is stretched {deep / z:.2g} times." if is_deepened else ""
     return (
@@ -96,19 +98,19 @@ def _ortho(found: Findings, views: Views, image: Pictures, labels: Pictures, hea
     )
 
 
-def _shown(found: Findings, views: Views) -> str:
+def _shown(findings: Findings, views: Views) -> str:
     """What of the volume is shown, in words."""
-    count = len(found.source.levels)
+    count = len(findings.source.levels)
     voxel = " × ".join(number(s) for s in views.scale_um)
     levels = f" (of 0 to {count - 1})" if count > 1 else ""
     parts = [f"Level {views.level}{levels}, {voxel} µm a voxel (z, y, x)"]
-    if found.frame.times > 1:
+    if findings.frame.times > 1:
         parts.append(f"time {views.time}, which has most instances")
-    if found.source.num_channels > 1:
-        parts.append(f"channel {found.frame.channel}")
+    if findings.source.num_channels > 1:
+        parts.append(f"channel {findings.frame.channel}")
     said = "; ".join(parts) + "."
     if not views.is_whole:
-        share = views.box.size / math.prod(found.source.shape_zyx(views.level))
+        share = views.box.size / math.prod(findings.source.shape_zyx(views.level))
         shape = " × ".join(str(n) for n in views.box.shape)
         said += (
             f" The image has no level small enough to be shown whole: these are the {shape} voxels "
@@ -128,13 +130,13 @@ def _scale_bar(extent_um: float) -> tuple[float, str]:
     return length / extent_um, f"{value:g} {unit}"
 
 
-def keys(found: Findings) -> str:
+def keys(findings: Findings) -> str:
     """Return the numbers that are asked for first."""
-    digest, frame = found.digest, found.frame
+    digest, frame = findings.digest, findings.frame
     n, rows = digest.instances, digest.sample
     whole = math.prod(a * b for a, b in zip(frame.shape, frame.scale_um, strict=True))
-    seen = whole * max(1, len(found.record["plan"]["times"]))
-    items = [key("Instances", f"{n:,}", "", _per_time(found))]
+    seen = whole * max(1, len(findings.record["plan"]["times"]))
+    items = [key("Instances", f"{n:,}", "", _per_time(findings))]
     if n:
         diameters = rows["equivalent_diameter_um"]
         low, middle, high = (float(v) for v in np.percentile(diameters, [25, 50, 75]))
@@ -160,29 +162,29 @@ def keys(found: Findings) -> str:
     return f'<dl class="keys">{"".join(items)}</dl>'
 
 
-def sizes(found: Findings) -> str:
+def sizes(findings: Findings) -> str:
     """Return the section with distributions."""
-    rows, channel = found.digest.sample, found.frame.channel
+    rows, channel = findings.digest.sample, findings.frame.channel
     charts = [
         card("Volume", histogram(rows["volume_um3"], "volume, µm³", is_log=True)),
         card("Diameter", histogram(rows["equivalent_diameter_um"], "equivalent diameter, µm")),
         card(
             "Probability",
-            histogram(rows["prob"], "object probability", span=(min(found.frame.threshold,
+            histogram(rows["prob"], "object probability", span=(min(findings.frame.threshold,
                       float(rows["prob"].min(initial=1.0))), 1.0)),
         ),
         card("Intensity", histogram(rows["intensity"], f"mean intensity, channel {channel}")),
     ]  # fmt: skip
     lead = "Every instance counts once, those that the volume's border cuts as well."
-    if found.digest.is_sampled:
+    if findings.digest.is_sampled:
         lead = f"Of a fixed sample of {len(rows['label']):,} instances. {lead}"
     body = f'<div class="charts">{"".join(charts)}</div>'
     return section("How big are they?", lead, body, "sizes")
 
 
-def space(found: Findings) -> str:
+def space(findings: Findings) -> str:
     """Return the section with density along the axes and distances."""
-    digest, scale = found.digest, found.frame.scale_um
+    digest, scale = findings.digest, findings.frame.scale_um
     charts = []
     for a, name in enumerate("zyx"):
         profile = digest.profiles.axes[a]
@@ -190,21 +192,23 @@ def space(found: Findings) -> str:
         cuts = np.rint(np.linspace(0, profile.length, count + 1)).astype(np.int64)
         sums = np.add.reduceat(profile.count, cuts[:-1])
         others = math.prod(
-            n * s for k, (n, s) in enumerate(zip(found.frame.shape, scale, strict=True)) if k != a
+            n * s
+            for k, (n, s) in enumerate(zip(findings.frame.shape, scale, strict=True))
+            if k != a
         )
-        volume = np.diff(cuts) * scale[a] * others * max(1, len(found.record["plan"]["times"]))
+        volume = np.diff(cuts) * scale[a] * others * max(1, len(findings.record["plan"]["times"]))
         chart = steps(cuts * scale[a], sums / volume * 1e9, f"{name}, µm", "instances per mm³")
         charts.append(card(f"Density along {name}", chart))
     nearest = histogram(digest.neighbour_um, "distance to the nearest centroid, µm")
     charts.append(card("Nearest neighbours", nearest))
-    if found.frame.times > 1:
-        edges = np.arange(found.frame.times + 1)
+    if findings.frame.times > 1:
+        edges = np.arange(findings.frame.times + 1)
         charts.append(card("Over time", steps(edges, digest.per_time, "time point", "instances")))
     lead = "Centroids; positions are of level 0, counted from the first voxel."
     return section("Where are they?", lead, f'<div class="charts">{"".join(charts)}</div>', "space")
 
 
-def seams(found: Findings) -> str:
+def seams(findings: Findings) -> str:
     """Return the section on traces of the block grid."""
     lead = (
         "Work was cut into blocks. Had that left a trace, instances near the borders would be "
@@ -212,15 +216,15 @@ def seams(found: Findings) -> str:
         f"compared with the same borders moved elsewhere, {DRAWS:,} times; no distribution is "
         "assumed."
     )
-    if not found.seams:
+    if not findings.seams:
         body = "<p>The volume was done in a single block and a single tile: there are no seams.</p>"
         return section("Seam check", "", body, "seams")
-    parts = [f"<p>{text(_verdict(found.seams))}</p>"]
-    if any(test.p is not None for test in found.seams):
-        parts.append(_tests(found.seams))
-    for test in found.seams:
-        grid = next(g for g in found.grids if g.name == test.name)
-        near = nearness(found.digest.profiles, grid, found.extent, found.frame.scale_um)
+    parts = [f"<p>{text(_verdict(findings.seams))}</p>"]
+    if any(test.p is not None for test in findings.seams):
+        parts.append(_tests(findings.seams))
+    for test in findings.seams:
+        grid = next(g for g in findings.grids if g.name == test.name)
+        near = nearness(findings.digest.profiles, grid, findings.extent, findings.frame.scale_um)
         if near is not None and test.p is not None:
             parts.append(_near_charts(near, grid))
             break
@@ -276,8 +280,8 @@ def _near_charts(near: Nearness, grid: BorderGrid) -> str:
     return f'<div class="charts">{"".join(charts)}</div>{note}'
 
 
-def _per_time(found: Findings) -> str:
-    times = len(found.record["plan"]["times"])
+def _per_time(findings: Findings) -> str:
+    times = len(findings.record["plan"]["times"])
     return f"in {times} time points" if times > 1 else ""
 
 

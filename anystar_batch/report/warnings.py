@@ -67,7 +67,7 @@ def warnings_of(
     dtype : str
         Type of the image.
     """
-    found = [
+    texts = [
         _border(digest),
         _sizes(digest),
         _scale(record),
@@ -76,7 +76,7 @@ def warnings_of(
         _doubtful(digest, record),
         *(_seam(one) for one in seams),
     ]
-    return [text for text in found if text]
+    return [text for text in texts if text]
 
 
 def _border(digest: Digest) -> str:
@@ -112,10 +112,10 @@ def _scale(record: Mapping[str, Any]) -> str:
     trials = sorted(probe["trials"], key=lambda t: float(t["voxel_um"]))
     best = max(trials, key=lambda t: float(t["evidence"]))
     # Objects smaller than typical ask for a scale still finer than the finest; and vice versa.
-    wanted = float(best["diameter_um"]) / float(typical)
-    if best is trials[0] and wanted <= float(best["voxel_um"]):
+    ideal_um = float(best["diameter_um"]) / float(typical)
+    if best is trials[0] and ideal_um <= float(best["voxel_um"]):
         end, beyond = "finest", "smaller"
-    elif best is trials[-1] and wanted >= float(best["voxel_um"]):
+    elif best is trials[-1] and ideal_um >= float(best["voxel_um"]):
         end, beyond = "coarsest", "larger"
     else:
         return ""

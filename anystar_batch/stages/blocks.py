@@ -197,15 +197,15 @@ def block_shape(
     left = (share - PROCESS_BYTES - network_bytes(plan) - waiting) // threads
     fitting = [edge for edge in BLOCK_EDGES if block_bytes(plan, (edge, edge, edge)) <= left]
     # Nobody shall wait for the last block alone, as far as blocks are worth their overhead.
-    wanted = 2 * workers * threads if workers * threads > 1 else 1
+    least_blocks = 2 * workers * threads if workers * threads > 1 else 1
     shape = plan.source.shape_zyx(0)
-    tiles_wanted = min(wanted, math.prod(plan.tiles.counts))
+    least_tiles = min(least_blocks, math.prod(plan.tiles.counts))
     many = [
         edge
         for edge in fitting
         if edge >= LEAST_EDGE
-        and math.prod(-(-n // edge) for n in shape) >= wanted
-        and _tile_blocks(plan, edge) >= tiles_wanted
+        and math.prod(-(-n // edge) for n in shape) >= least_blocks
+        and _tile_blocks(plan, edge) >= least_tiles
     ]
     if fitting:
         edge = (many or fitting)[0]

@@ -33,9 +33,9 @@ def check_content(run: Run) -> None:
     unit, shape = run.spec.write_unit_zyx(0), run.spec.shape_zyx(0)
     predicted, painted = run.ledger.entries("predict"), run.ledger.entries("paint")
     refined, look = run.ledger.entries("refine"), plan.second_look
-    known = run.ledger.entry("plan", "")
+    planned = run.ledger.entry("plan", "")
     with timed_stage(run.on_event if predicted else ignore, StageStarted("check", 1)):
-        if known is not None and known["content"] != limits_content(
+        if planned is not None and planned["content"] != limits_content(
             reader, plan.times, plan.channel
         ):
             raise ImageChangedError(_changed(plan, "where the intensity limits come from"))
@@ -98,11 +98,11 @@ def unit_content(plan: Plan, reader: ImageReader, time: int, box: Box) -> str:
     box : Box
         Level-0 voxels; of all channels.
     """
-    found: list[tuple[str, int, int | str]] = []
+    identities: list[tuple[str, int, int | str]] = []
     for t in (time, *plan.course):
         for channel in range(plan.source.num_channels):
-            found.extend(reader.identities(0, t, channel, box))
-    return content_digest(found)
+            identities.extend(reader.identities(0, t, channel, box))
+    return content_digest(identities)
 
 
 def content_digest(identities: Sequence[tuple[str, int, int | str]]) -> str:

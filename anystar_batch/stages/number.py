@@ -49,8 +49,8 @@ class OwnTask:
     time : int
     block : Block
     near : tuple of Slice
-        Survivors of every tile that meets `known`.
-    known : Box
+        Survivors of every tile that meets `region`.
+    region : Box
         Region of those that may reach a survivor of the block, working voxels.
     """
 
@@ -58,7 +58,7 @@ class OwnTask:
     time: int
     block: Block
     near: tuple[Slice, ...]
-    known: Box
+    region: Box
 
 
 def number_run(run: Run) -> None:
@@ -74,9 +74,9 @@ def number_run(run: Run) -> None:
     times = [t for t in run.plan.times if run.ledger.entry("number", str(t)) is None]
 
     def task(time: int, block: Block) -> OwnTask:
-        known = near_box(block.box, 2 * reach + 1).intersect(volume)
-        near = slices(run, suppression(run.plan.suppressions), time, known)
-        return OwnTask(run.work, time, block, near, known)
+        region = near_box(block.box, 2 * reach + 1).intersect(volume)
+        near = slices(run, suppression(run.plan.suppressions), time, region)
+        return OwnTask(run.work, time, block, near, region)
 
     def is_left(time: int, block: Block) -> bool:
         return time in times and bool(task(time, block).near)
@@ -111,7 +111,7 @@ def own_block(task: OwnTask) -> Owned:
     started = clock.perf_counter()
     plan = task.work.plan
     rays = model_rays(plan.model)
-    survivors = load_survivors(task.work, task.time, task.near, task.known)
+    survivors = load_survivors(task.work, task.time, task.near, task.region)
     mine = inside(survivors.points, task.block.box)
     gone = removed(plan, survivors, rays)
     counts = {name: int(np.sum(fails & mine)) for name, fails in gone.items()}
@@ -158,10 +158,10 @@ def removed(plan: Plan, survivors: Candidates, rays: Rays) -> dict[str, NDArray[
     """
     filters = plan.filters
     standing = np.ones(len(survivors), np.bool_)
-    found: dict[str, NDArray[np.bool_]] = {}
+    gone: dict[str, NDArray[np.bool_]] = {}
 
     def remove(name: str, fails: NDArray[np.bool_]) -> None:
-        found[name] = standing & fails
+        gone[name] = standing & fails
         standing[fails] = False
 
     if filters.min_volume is not None or filters.max_volume is not None:
@@ -183,7 +183,7 @@ def removed(plan: Plan, survivors: Candidates, rays: Rays) -> dict[str, NDArray[
         solid = regularity(survivors.dist[standing], rays)
         fails[standing] = solid < np.float32(filters.min_regularity)
         remove("min_regularity", fails)
-    return found
+    return gone
 
 
 def _measured(survivors: Candidates, name: str) -> NDArray[np.float32]:

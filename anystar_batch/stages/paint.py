@@ -59,8 +59,8 @@ class PaintTask:
     units : tuple of (z, y, x)
         Those of its write units that are not done.
     near : tuple of Slice
-        Survivors of every tile that meets `known`.
-    known : Box
+        Survivors of every tile that meets `region`.
+    region : Box
         Region of those that may reach the block, working voxels.
     first_label : int
         Label of the first instance of this time.
@@ -71,7 +71,7 @@ class PaintTask:
     block: Block
     units: tuple[ZYX, ...]
     near: tuple[Slice, ...]
-    known: Box
+    region: Box
     first_label: int
 
 
@@ -85,9 +85,9 @@ def paint_run(run: Run) -> None:
         return tuple(u for u in block.units if piece_key(time, u) not in done)
 
     def task(time: int, block: Block) -> PaintTask:
-        known = working_box(run.plan, block.box, reach)
-        near = slices(run, suppression(run.plan.suppressions), time, known)
-        return PaintTask(run.work, time, block, left(time, block), near, known, first[time])
+        region = working_box(run.plan, block.box, reach)
+        near = slices(run, suppression(run.plan.suppressions), time, region)
+        return PaintTask(run.work, time, block, left(time, block), near, region, first[time])
 
     run_tasks(run, "paint", paint_block, make_todo(run, unit_blocks(run, 0), left, task))
 
@@ -99,7 +99,7 @@ def paint_block(task: PaintTask) -> Done:
     reader, spec = ImageReader(plan.source), spec_of(plan.source)
     writer = LabelWriter(work.label, spec)
     rays = model_rays(plan.model)
-    survivors, labels = load_instances(work, time, task.near, task.first_label, task.known)
+    survivors, labels = load_instances(work, time, task.near, task.first_label, task.region)
     near = BoxIndex(bounding_boxes(survivors, rays, plan.lattice))
     unit_shape, shape = spec.write_unit_zyx(0), spec.shape_zyx(0)
     coarse = CoarseLevels([spec.shape_zyx(n) for n in range(spec.num_levels)], task.block.box)
@@ -117,9 +117,9 @@ def paint_block(task: PaintTask) -> Done:
         work.fence.check()
         writer.write_box(0, time, box, out)
         coarse.add(box, out)
-        found = _measure(plan, reader, time, box, out)
-        parts.extend((unit, part) for part in found)
-        shown += sum(len(part.shape) for part in found)
+        sums = _measure(plan, reader, time, box, out)
+        parts.extend((unit, part) for part in sums)
+        shown += sum(len(part.shape) for part in sums)
     name = file_name(time, task.units, "npy")
     work.fence.check()
     noted = save_sums(Path(work.folder), name, task.units, parts)
@@ -169,7 +169,7 @@ def _measure(
         return []
     region = hull(inner for _, inner in filled)
     channels = range(plan.source.num_channels)
-    found: list[Partials] = []
+    sums: list[Partials] = []
     for t in (time, *plan.course):
         images = [reader.read_box(0, t, c, region) for c in channels]
         wide: list[Partials] = []
@@ -178,9 +178,9 @@ def _measure(
             seen = [image[inner.relative_to(region.start).slices] for image in images]
             linear = ((time * counts[0] + index[0]) * counts[1] + index[1]) * counts[2] + index[2]
             wide.append(
-                widened(found[n], shown, seen)
-                if found
+                widened(sums[n], shown, seen)
+                if sums
                 else partials(shown, seen, inner.start, linear)
             )
-        found = wide
-    return found
+        sums = wide
+    return sums

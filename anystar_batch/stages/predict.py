@@ -80,12 +80,12 @@ def predict_block(task: PredictTask) -> Done:
     work, plan, time = task.work, task.work.plan, task.time
     reader = ImageReader(plan.source)
     contents = {t: tile_content(plan, reader, time, t) for t in task.tiles}
-    found = {t: (Candidates.empty(len(model_rays(plan.model))), 0) for t in task.tiles}
+    predicted = {t: (Candidates.empty(len(model_rays(plan.model))), 0) for t in task.tiles}
     if plan.limits_of(time) is not None:
         for tile in task.tiles:
             if contents[tile]:
-                found[tile] = tile_candidates(work, reader, time, tile)
-    alive = judged(plan, task, {t: c for t, (c, _) in found.items()})
+                predicted[tile] = tile_candidates(work, reader, time, tile)
+    alive = judged(plan, task, {t: c for t, (c, _) in predicted.items()})
     kept = {t: candidates for t, (candidates, _) in alive.items()}
     if plan.filters.min_contrast is not None:
         kept = {t: with_contrasts(plan, reader, time, t, c) for t, c in kept.items()}
@@ -101,7 +101,7 @@ def predict_block(task: PredictTask) -> Done:
             "start": piece.start,
             "stop": piece.stop,
             "content": contents[tile],
-            "too_large": found[tile][1],
+            "too_large": predicted[tile][1],
             "reach": float(kept[tile].dist.max(initial=0.0)),
         }
     count = sum(len(c) for c in kept.values())
@@ -128,7 +128,7 @@ def tile_candidates(
         Index of the tile.
     """
     plan = work.plan
-    found, too_large = [Candidates.empty(len(model_rays(plan.model)))], 0
+    candidates, too_large = [Candidates.empty(len(model_rays(plan.model)))], 0
     for view in plan.views:
         image = tile_image(plan, reader, time, tile, view)
         if image is None:
@@ -144,10 +144,10 @@ def tile_candidates(
         too_large += int(np.sum(~fits))
         step = np.float32(view.step)
         radii = quantise(dist[fits] * step, plan.model.max_radius * view.step)
-        found.append(Candidates(points[fits] * np.int32(view.step), prob[fits], radii))
+        candidates.append(Candidates(points[fits] * np.int32(view.step), prob[fits], radii))
     if len(plan.views) == 1:
-        return found[-1], too_large
-    together = Candidates.concatenate(found, len(model_rays(plan.model)))
+        return candidates[-1], too_large
+    together = Candidates.concatenate(candidates, len(model_rays(plan.model)))
     return together.take(_one_a_point(together)), too_large
 
 
@@ -190,7 +190,7 @@ def with_contrasts(
 
 
 def judged(
-    plan: Plan, task: PredictTask, found: Mapping[ZYX, Candidates]
+    plan: Plan, task: PredictTask, candidates: Mapping[ZYX, Candidates]
 ) -> dict[ZYX, tuple[Candidates, NDArray[np.int8]]]:
     """Return candidates with what the task knows of them, less those certainly suppressed.
 
@@ -198,7 +198,7 @@ def judged(
     ----------
     plan : Plan
     task : PredictTask
-    found : mapping
+    candidates : mapping
         Candidates of each tile of the task.
 
     Returns
@@ -212,7 +212,7 @@ def judged(
     rays = model_rays(plan.model)
     result: dict[ZYX, tuple[Candidates, NDArray[np.int8]]] = {}
     for region, tiles in zip(regions, groups, strict=True):
-        together = Candidates.concatenate([found[t] for t in tiles], len(rays))
+        together = Candidates.concatenate([candidates[t] for t in tiles], len(rays))
         status = suppress_region(
             together,
             rays,

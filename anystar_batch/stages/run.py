@@ -183,9 +183,9 @@ def make_todo(
     for time in run.plan.times:
         numbers = []
         for n, block in enumerate(blocks):
-            if found := is_left(time, block):
+            if undone := is_left(time, block):
                 numbers.append(n)
-                voxels += _voxels(block, len(found) if isinstance(found, tuple) else 0)
+                voxels += _voxels(block, len(undone) if isinstance(undone, tuple) else 0)
         left.append(np.array(numbers, np.int64))
     made = (
         task(time, blocks[int(n)])
@@ -280,11 +280,11 @@ def slices(run: Run, stage: str, time: int, box: Box) -> tuple[Slice, ...]:
         If a tile is not done.
     """
     tiles = run.plan.tiles.tiles_near(box)
-    found = []
+    pieces = []
     for tile in tiles:
         entry = run.ledger.entry(stage, piece_key(time, tile))
         if entry is None:
             message = f"tile {piece_key(time, tile)} is missing from the ledger; give --restart"
             raise LedgerMismatchError(message)
-        found.append(slice_of(entry))
-    return tuple(piece for piece in found if piece.stop > piece.start)
+        pieces.append(slice_of(entry))
+    return tuple(piece for piece in pieces if piece.stop > piece.start)

@@ -83,22 +83,22 @@ def all_limits(
         If no selected time has any contrast.
     """
     percentiles = (model.low_percentile, model.high_percentile)
-    found = tuple(intensity_limits(reader, t, channel, percentiles) for t in times)
-    if all(pair is None for pair in found):
+    limits = tuple(intensity_limits(reader, t, channel, percentiles) for t in times)
+    if all(pair is None for pair in limits):
         name = reader.source.channels[channel]
         message = (
             f"{reader.source.path}: channel {name} is constant or empty at every selected time; "
             "expected an image with contrast; check --channel and --time"
         )
         raise ImageError(message)
-    return found
+    return limits
 
 
 def reference_time(
     reader: ImageReader,
     model: Model,
     channel: int,
-    known: Mapping[int, tuple[float, float] | None],
+    limits: Mapping[int, tuple[float, float] | None],
 ) -> tuple[int, tuple[float, float]]:
     """Return the first time of the whole series with any contrast, and its intensity limits.
 
@@ -112,7 +112,7 @@ def reference_time(
     model : Model
     channel : int
         Channel that is segmented.
-    known : mapping of int to (low, high) or None
+    limits : mapping of int to (low, high) or None
         Limits of the selected times; at least one has contrast.
 
     Raises
@@ -123,7 +123,7 @@ def reference_time(
     percentiles = (model.low_percentile, model.high_percentile)
     for time in range(reader.source.num_times):
         pair = (
-            known[time] if time in known else intensity_limits(reader, time, channel, percentiles)
+            limits[time] if time in limits else intensity_limits(reader, time, channel, percentiles)
         )
         if pair is not None:
             return time, pair
@@ -192,8 +192,8 @@ def _sample_boxes(reader: ImageReader, level: int, time: int, channel: int) -> l
     if stride > 1 and len(boxes) < FEW_CHUNKS:
         # A sparse volume that the lattice misses.
         stored = [box for _, box in reader.existing_chunks(level, time, channel)]
-        wanted = min(len(stored), most)
-        boxes = [_middle(stored[k * len(stored) // wanted]) for k in range(wanted)]
+        count = min(len(stored), most)
+        boxes = [_middle(stored[k * len(stored) // count]) for k in range(count)]
     return boxes
 
 
@@ -227,9 +227,9 @@ def _textured_crop(reader: ImageReader, level: int, time: int, channel: int, ste
     )
     # Where the lattice sees nothing, as in a sparse volume, the first stored chunks.
     stored = (box.start for _, box in reader.existing_chunks(level, time, channel))
-    for places in (lattice, itertools.islice(stored, 64)):
-        for place in places:
-            start = as_zyx(min(a, n - e) for a, n, e in zip(place, shape, edge, strict=True))
+    for corners in (lattice, itertools.islice(stored, 64)):
+        for corner in corners:
+            start = as_zyx(min(a, n - e) for a, n, e in zip(corner, shape, edge, strict=True))
             box = Box(start, as_zyx(a + e for a, e in zip(start, edge, strict=True)))
             variance = _variance(reader.read_box(level, time, channel, box))
             if variance > most:

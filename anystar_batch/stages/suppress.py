@@ -64,8 +64,8 @@ class SuppressTask:
     block : Block
         Tiles whose candidates to judge.
     near : tuple of Slice
-        Candidates of every tile that meets `known`.
-    known : Box
+        Candidates of every tile that meets `region`.
+    region : Box
         Region of which all candidates are given, working voxels.
     reach : int
         Bound on every candidate's half extent, working voxels.
@@ -77,7 +77,7 @@ class SuppressTask:
     time: int
     block: Block
     near: tuple[Slice, ...]
-    known: Box
+    region: Box
     reach: int
     number: int = 1
 
@@ -101,9 +101,9 @@ def suppress_run(run: Run, number: int = 1) -> None:
 
     def task(time: int, block: Block) -> SuppressTask:
         # Twice the reach: what lies on the core's border is then mostly certain.
-        known = near_box(block.box, 2 * reach).intersect(volume)
-        near = slices(run, source, time, known)
-        return SuppressTask(run.work, time, block, near, known, reach, number)
+        region = near_box(block.box, 2 * reach).intersect(volume)
+        near = slices(run, source, time, region)
+        return SuppressTask(run.work, time, block, near, region, reach, number)
 
     run_tasks(run, stage, suppress_block, make_todo(run, tile_blocks(run), is_left, task))
     times = [t for t in run.plan.times if run.ledger.entry(resolve_stage, str(t)) is None]
@@ -162,11 +162,11 @@ def suppress_block(task: SuppressTask) -> Done:
     rays = model_rays(plan.model)
     folder = Path(task.work.folder)
     read = folder / (CANDIDATES if task.number == 1 else REFINED)
-    candidates, status = load_candidates(read, task.near, len(rays), task.known)
+    candidates, status = load_candidates(read, task.near, len(rays), task.region)
     kept = status == Status.KEPT
     volume = Box.of_shape(plan.working.shape)
     status = suppress_region(
-        candidates, rays, plan.nms_thresh, task.known, volume, task.reach, kept
+        candidates, rays, plan.nms_thresh, task.region, volume, task.reach, kept
     )
     alive = (status != Status.SUPPRESSED) & inside(candidates.points, task.block.box)
     candidates, status = candidates.take(alive), status[alive]

@@ -63,8 +63,8 @@ def table_run(run: Run, path: Path) -> int:
             counts = [int(numbered[str(t)]["count"]) for t in plan.times]
             times = np.repeat(np.asarray(plan.times, np.int64), counts)
         frame = Frame(source.shape_zyx(0), plan.scale_um, plan.translation_um, source.channels)
-        known = instance_scores(run)
-        prob = known.pop("prob")
+        scores = instance_scores(run)
+        prob = scores.pop("prob")
         run.work.fence.check()
         with ExitStack() as files:
             rows = files.enter_context(open_table(path))
@@ -72,7 +72,7 @@ def table_run(run: Run, path: Path) -> int:
                 files.enter_context(open_table(courses_path(str(path)))) if plan.course else None
             )
             for piece in statistics(run, measured, count):
-                for batch in batches(piece, frame, prob, times, known):
+                for batch in batches(piece, frame, prob, times, scores):
                     rows.write(batch)
                 if over_time is not None:
                     for batch in courses(piece, source.channels, plan.course):
@@ -129,7 +129,7 @@ def instance_scores(run: Run) -> dict[str, NDArray[np.float32]]:
     names += ["contrast"] if filters.min_contrast is not None else []
     names += ["regularity"] if filters.min_regularity is not None else []
     names += [COLUMNS[name] for name in run.plan.measure]
-    found = {name: np.zeros(instance_count(run), np.float32) for name in names}
+    scores = {name: np.zeros(instance_count(run), np.float32) for name in names}
     step_um = run.plan.working.voxel_um
     for time in run.plan.times:
         first = first_label(run, time)
@@ -137,16 +137,16 @@ def instance_scores(run: Run) -> dict[str, NDArray[np.float32]]:
             near = slices(run, suppression(run.plan.suppressions), time, block.box)
             survivors, labels = load_instances(run.work, time, near, first)
             at = labels.astype(np.int64) - 1
-            found["prob"][at] = survivors.prob
-            if survivors.quality is not None and "quality" in found:
-                found["quality"][at] = survivors.quality
-            if survivors.contrast is not None and "contrast" in found:
-                found["contrast"][at] = survivors.contrast
-            if "regularity" in found:
-                found["regularity"][at] = regularity(survivors.dist, rays)
+            scores["prob"][at] = survivors.prob
+            if survivors.quality is not None and "quality" in scores:
+                scores["quality"][at] = survivors.quality
+            if survivors.contrast is not None and "contrast" in scores:
+                scores["contrast"][at] = survivors.contrast
+            if "regularity" in scores:
+                scores["regularity"][at] = regularity(survivors.dist, rays)
             for name, values in shapes(survivors.dist, rays, step_um, run.plan.measure).items():
-                found[name][at] = values
-    return found
+                scores[name][at] = values
+    return scores
 
 
 def _damaged(run: Run) -> str:

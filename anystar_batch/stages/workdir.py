@@ -142,7 +142,7 @@ def save_candidates(
     dict
         Where each tile's records lie, by key; tiles without any have an empty slice.
     """
-    found: dict[str, Slice] = {}
+    slices: dict[str, Slice] = {}
     arrays, position = [], 0
     for key, candidates, status in parts:
         fields = encode(candidates)
@@ -154,13 +154,13 @@ def save_candidates(
         records["status"] = status
         if len(records):  # of no candidates nobody knows what was measured
             arrays.append(records)
-        found[key] = Slice(name, position, position + len(records))
+        slices[key] = Slice(name, position, position + len(records))
         position += len(records)
     if position:
         stream = BytesIO()
         np.save(stream, np.concatenate(arrays), allow_pickle=False)
         write_bytes_atomic(folder / name, stream.getvalue())
-    return found
+    return slices
 
 
 def load_candidates(
@@ -249,10 +249,10 @@ def load_instances(
     numbered = np.load(label_keys_path(work.folder, time), mmap_mode="r", allow_pickle=False)
     keys = position_keys(survivors.points, work.plan.working.shape)
     rank = np.searchsorted(numbered, keys)
-    found = rank < len(numbered)
-    found[found] = numbered[rank[found]] == keys[found]
-    labels = (rank[found] + first_label).astype(np.uint32)
-    return survivors.take(found), labels
+    is_numbered = rank < len(numbered)
+    is_numbered[is_numbered] = numbered[rank[is_numbered]] == keys[is_numbered]
+    labels = (rank[is_numbered] + first_label).astype(np.uint32)
+    return survivors.take(is_numbered), labels
 
 
 def sums_type(intensity: np.dtype[Any], num_channels: int) -> np.dtype[Any]:
@@ -302,11 +302,11 @@ def save_sums(
     rows["shape"] = np.concatenate([part.shape for _, part in parts])
     rows["intensity"] = np.concatenate([part.intensity for _, part in parts])
     for unit, part in parts:
-        labels, known = part.shape["label"], noted[unit]
+        labels, entry = part.shape["label"], noted[unit]
         first, last = int(labels.min()), int(labels.max())
-        if known["file"]:
-            first, last = min(first, int(str(known["first"]))), max(last, int(str(known["last"])))
-        known |= {"file": name, "first": first, "last": last}
+        if entry["file"]:
+            first, last = min(first, int(str(entry["first"]))), max(last, int(str(entry["last"])))
+        entry |= {"file": name, "first": first, "last": last}
     rows = rows[np.argsort(rows["shape"]["label"], kind="stable")]
     stream = BytesIO()
     np.save(stream, rows, allow_pickle=False)

@@ -184,7 +184,7 @@ def shapes(
         polyhedron of 96 rays). `surface_area_um2`. `feret_diameter_max_um`: the largest distance
         of two corners.
     """
-    found: dict[str, NDArray[np.float32]] = {}
+    columns: dict[str, NDArray[np.float32]] = {}
     step = np.asarray(step_um, np.float64)
     corners = ready(rays.vertices * step, np.float64)
     dist = ready(dist, np.float32)
@@ -199,8 +199,8 @@ def shapes(
             if name == "sphericity":
                 volume = volumes(dist, rays) * step.prod()
                 values = np.cbrt(np.pi) * np.cbrt(6 * volume) ** 2 / np.where(values > 0, values, 1)
-        found[COLUMNS[name]] = np.asarray(values, np.float32)
-    return found
+        columns[COLUMNS[name]] = np.asarray(values, np.float32)
+    return columns
 
 
 @kernel
@@ -226,7 +226,7 @@ def _areas(
 @kernel
 def _feret(dist: NDArray[np.float32], corners: NDArray[np.float64]) -> NDArray[np.float64]:
     """Largest distance of two corners of every star."""
-    found = np.zeros(len(dist), np.float64)
+    diameters = np.zeros(len(dist), np.float64)
     at = np.empty(corners.shape, np.float64)
     for i in range(len(dist)):
         for a in range(len(corners)):
@@ -237,5 +237,5 @@ def _feret(dist: NDArray[np.float32], corners: NDArray[np.float64]) -> NDArray[n
             for b in range(a):
                 z, y, x = at[a, 0] - at[b, 0], at[a, 1] - at[b, 1], at[a, 2] - at[b, 2]
                 largest = max(largest, z * z + y * y + x * x)
-        found[i] = np.sqrt(largest)
-    return found
+        diameters[i] = np.sqrt(largest)
+    return diameters

@@ -128,7 +128,7 @@ def _collect(
     grid: Grid,
     run: tuple[int, int],
     box: tuple[int, int, int, int, int, int],
-    found: NDArray[np.int64],
+    neighbours: NDArray[np.int64],
     count: int,
 ) -> int:
     """Append who of a run meets a box, while there is room; return how many there are."""
@@ -137,8 +137,8 @@ def _collect(
         meets = boxes[k, 0] < box[3] and box[0] < boxes[k, 3]
         meets = meets and boxes[k, 1] < box[4] and box[1] < boxes[k, 4]
         if meets and boxes[k, 2] < box[5] and box[2] < boxes[k, 5]:
-            if count < len(found):
-                found[count] = grid.members[k]
+            if count < len(neighbours):
+                neighbours[count] = grid.members[k]
             count += 1
     return count
 
@@ -156,7 +156,7 @@ def _fill(
     low: NDArray[np.int64],
     high: NDArray[np.int64],
     j: int,
-    found: NDArray[np.int64],
+    neighbours: NDArray[np.int64],
 ) -> int:
     """List the boxes that meet box j, as far as there is room; return how many there are."""
     count = 0
@@ -172,13 +172,13 @@ def _fill(
         if z1 < z0 or y1 < y0 or x1 < x0:
             continue
         if (z1 - z0 + 1) * (y1 - y0 + 1) >= end - begin:
-            count = _collect(grid, (begin, end), box, found, count)
+            count = _collect(grid, (begin, end), box, neighbours, count)
             continue
         for z in range(z0, z1 + 1):
             for y in range(y0, y1 + 1):
                 row = (z * counts[level, 1] + y) * counts[level, 2]
                 run = _run(grid, level, row + x0, row + x1)
-                count = _collect(grid, run, box, found, count)
+                count = _collect(grid, run, box, neighbours, count)
     return count
 
 
@@ -188,14 +188,14 @@ def query(
     low: NDArray[np.int64],
     high: NDArray[np.int64],
     j: int,
-    found: NDArray[np.int64],
+    neighbours: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], int]:
     """List the boxes that meet box j, itself too: the list (perhaps a longer one) and its length.
 
     `low`, `high` int64 [n, 3] are the boxes of which the grid was made.
     """
-    count = _fill(grid, low, high, j, found)
-    if count > len(found):
-        found = np.empty(2 * count, np.int64)
-        count = _fill(grid, low, high, j, found)
-    return found, count
+    count = _fill(grid, low, high, j, neighbours)
+    if count > len(neighbours):
+        neighbours = np.empty(2 * count, np.int64)
+        count = _fill(grid, low, high, j, neighbours)
+    return neighbours, count

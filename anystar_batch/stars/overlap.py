@@ -276,7 +276,7 @@ class Scene(NamedTuple):
     table : Gauge
     own, other : Row
         Of the candidate that asks, and of the one being rendered.
-    place, rendered : int64 [n]
+    offset, rendered : int64 [n]
         First word of a rendered star in the pool, and the epoch in which it was put there.
     pool_state : int64 [2]
         Words used, and the present epoch; an older epoch means thrown out since.
@@ -286,7 +286,7 @@ class Scene(NamedTuple):
     table: Gauge
     own: Row
     other: Row
-    place: NDArray[np.int64]
+    offset: NDArray[np.int64]
     rendered: NDArray[np.int64]
     pool_state: NDArray[np.int64]
 
@@ -313,7 +313,7 @@ def _bits(
     """Return the pool, perhaps a larger one, and the bits of star i in it, rendered if need be."""
     state = scene.pool_state
     size = words_per_star(i, scene.stars)
-    at = scene.place[i]
+    at = scene.offset[i]
     if scene.rendered[i] != state[1]:
         if state[0] + size > pool_words:
             state[0], state[1] = 0, state[1] + 1
@@ -322,7 +322,7 @@ def _bits(
             grown = np.empty(max(2 * len(pool), at + size), np.uint64)
             grown[:at] = pool[:at]
             pool = grown
-        scene.place[i], scene.rendered[i] = at, state[1]
+        scene.offset[i], scene.rendered[i] = at, state[1]
         state[0] = at + size
         invert(i, scene.stars.dist, scene.other)
         render(i, scene.stars, scene.table, scene.other, pool[at : at + size])

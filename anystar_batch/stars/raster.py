@@ -318,14 +318,14 @@ def _owns(
 ) -> NDArray[np.bool_]:
     """Ask everyone, in priority order, about himself and who comes before him."""
     result = np.zeros(len(asked), np.bool_)
-    found = np.empty(64, np.int64)
+    neighbours = np.empty(64, np.int64)
     for i in range(len(asked)):
         if asked[i]:
-            found, count = query(grid, placed.low, placed.high, i, found)
+            neighbours, count = query(grid, placed.low, placed.high, i, neighbours)
             above = 0
             for k in range(count):
-                if found[k] < i:
-                    found[above] = found[k]
+                if neighbours[k] < i:
+                    neighbours[above] = neighbours[k]
                     above += 1
-            result[i] = _owns_any(i, found[:above], volume, placed, row)
+            result[i] = _owns_any(i, neighbours[:above], volume, placed, row)
     return result

@@ -96,7 +96,7 @@ def suppress_region(  # noqa: PLR0913
     candidates: Candidates,
     rays: Rays,
     nms_thresh: float,
-    known: Box,
+    region: Box,
     volume: Box,
     reach: int,
     kept: NDArray[np.bool_] | None = None,
@@ -106,11 +106,11 @@ def suppress_region(  # noqa: PLR0913
     Parameters
     ----------
     candidates : Candidates
-        At least all whose point lies in `known`, in any order.
+        At least all whose point lies in `region`, in any order.
     rays : Rays
     nms_thresh : float
         As in `suppress`.
-    known : Box
+    region : Box
         Region of which every candidate is given, working voxels.
     volume : Box
         The whole lattice: there is no candidate beyond it.
@@ -138,8 +138,8 @@ def suppress_region(  # noqa: PLR0913
             f"{reach}; drop candidates beyond the maximal radius first"
         )
         raise ValueError(message)
-    first = [-OPEN_EDGE if k <= v else k for k, v in zip(known.start, volume.start, strict=True)]
-    last = [OPEN_EDGE if k >= v else k for k, v in zip(known.stop, volume.stop, strict=True)]
+    first = [-OPEN_EDGE if k <= v else k for k, v in zip(region.start, volume.start, strict=True)]
+    last = [OPEN_EDGE if k >= v else k for k, v in zip(region.stop, volume.stop, strict=True)]
     inside = (stars.low - reach >= first) & (stars.high + reach <= last)
     certain = np.asarray(inside.all(axis=1))
     forced = np.zeros(len(candidates), np.bool_) if kept is None else kept
@@ -230,7 +230,7 @@ def _square(points: NDArray[np.int64], i: int, j: int) -> int:
 
 @leaf
 def _rivals(
-    found: NDArray[np.int64],
+    rivals: NDArray[np.int64],
     count: int,
     j: int,
     rank: NDArray[np.int64],
@@ -243,25 +243,25 @@ def _rivals(
     """
     kept = 0
     for a in range(count):
-        i = found[a]
+        i = rivals[a]
         if rank[i] >= rank[j] or _limit(i, j, stars, nms_thresh) == np.inf:
             continue
         square = _square(stars.points, i, j)
         b = kept - 1
-        while b >= 0 and _square(stars.points, found[b], j) > square:
-            found[b + 1] = found[b]
+        while b >= 0 and _square(stars.points, rivals[b], j) > square:
+            rivals[b + 1] = rivals[b]
             b -= 1
-        found[b + 1] = i
+        rivals[b + 1] = i
         kept += 1
     return kept
 
 
 @leaf
 def _next(
-    near: NDArray[np.int64], at: int, last: int, status: NDArray[np.int8], wanted: int
+    near: NDArray[np.int64], at: int, last: int, status: NDArray[np.int8], target_status: int
 ) -> int:
     """Return the first place in [at, last) of one of that status or not judged, else `last`."""
-    while at < last and status[near[at]] != wanted and status[near[at]] != _UNKNOWN:
+    while at < last and status[near[at]] != target_status and status[near[at]] != _UNKNOWN:
         at += 1
     return at
 
@@ -273,7 +273,7 @@ def _scan(  # noqa: PLR0913
     at: int,
     last: int,
     status: NDArray[np.int8],
-    wanted: int,
+    target_status: int,
     scene: Scene,
     nms_thresh: float,
     pool: NDArray[np.uint64],
@@ -288,14 +288,14 @@ def _scan(  # noqa: PLR0913
     at : int
         Place of the first that does, or that has to be judged before; `last` without any.
     """
-    at = _next(near, at, last, status, wanted)
-    if at < last and status[near[at]] == wanted:
+    at = _next(near, at, last, status, target_status)
+    if at < last and status[near[at]] == target_status:
         invert(j, scene.stars.dist, scene.own)
-    while at < last and status[near[at]] == wanted:
+    while at < last and status[near[at]] == target_status:
         pool, hit = _overlap(near[at], j, scene, nms_thresh, pool, pool_words)
         if hit:
             break
-        at = _next(near, at + 1, last, status, wanted)
+        at = _next(near, at + 1, last, status, target_status)
     return pool, at
 
 
@@ -320,7 +320,7 @@ def _greedy(  # noqa: PLR0913
     stars = scene.stars
     status = np.full(len(rank), _UNKNOWN, np.int8)
     status[forced] = _KEPT
-    found, pool = np.empty(64, np.int64), np.empty(1 << 12, np.uint64)
+    rivals, pool = np.empty(64, np.int64), np.empty(1 << 12, np.uint64)
     near, stack = np.empty(1 << 12, np.int64), np.empty(1 << 10, np.int64)
     for begin in walk:
         if status[begin] != _UNKNOWN:
@@ -328,10 +328,10 @@ def _greedy(  # noqa: PLR0913
         who, depth, used = begin, 0, 0
         while True:
             if who >= 0:  # one more to judge: list his rivals
-                found, count = query(grid, stars.low, stars.high, who, found)
-                count = _rivals(found, count, who, rank, stars, nms_thresh)
+                rivals, count = query(grid, stars.low, stars.high, who, rivals)
+                count = _rivals(rivals, count, who, rank, stars, nms_thresh)
                 near, stack = _room(near, used + count), _room(stack, depth + 4)
-                near[used : used + count] = found[:count]
+                near[used : used + count] = rivals[:count]
                 stack[depth], stack[depth + 1] = who, used
                 stack[depth + 2], stack[depth + 3] = used, used + count
                 used, depth = used + count, depth + 4

@@ -89,13 +89,13 @@ def test_bundled_models_are_found_by_name_the_wheel_before_the_checkout(tmp_path
     make_folder(tmp_path / "checkout", "star", version="checkout")
     make_folder(tmp_path / "checkout", "moon")
     (make_folder(tmp_path / "checkout", "empty") / WEIGHTS).unlink()
-    monkeypatch.setattr(bundled, "_PLACES", (tmp_path / "wheel", tmp_path / "checkout"))
+    monkeypatch.setattr(bundled, "_ROOTS", (tmp_path / "wheel", tmp_path / "checkout"))
     assert list(bundled_models()) == ["star", "moon"]
     assert load_model("star").version == "wheel"
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundled, "_PLACES", (tmp_path,))
+    monkeypatch.setattr(bundled, "_ROOTS", (tmp_path,))
     with pytest.raises(ModelError, match=r"no folder 'nothing'; bundled here: none"):
         load_model("nothing")
     make_folder(tmp_path, "star")

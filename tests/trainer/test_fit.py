@@ -20,7 +20,7 @@ from trainer.config import TrainConfig
 from trainer.feed import SyntheticSource
 from trainer.figures import learning_curve
 from trainer.fit import COLUMNS, Progress, _average, _claim, fit, learning_rate, step_precision
-from trainer.loss import known, minus_log_iou
+from trainer.loss import dist_target, minus_log_iou
 from trainer.synthesis.config import AppearanceConfig, Step
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -81,7 +81,7 @@ def test_a_run_keeps_the_average_so_far(tiny, tmp_path):
 def test_a_lower_bound_asks_for_no_less_and_no_more():
     target = np.array([[5.0, -5.0, -5.0, 0.0]], np.float32)
     answer = np.array([[3.0, 3.0, 9.0, 2.0]], np.float32)
-    np.testing.assert_array_equal(np.asarray(known(target, answer)), [[5.0, 5.0, 9.0, 0.0]])
+    np.testing.assert_array_equal(np.asarray(dist_target(target, answer)), [[5.0, 5.0, 9.0, 0.0]])
 
 
 @pytest.mark.network

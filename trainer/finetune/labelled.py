@@ -152,7 +152,7 @@ class LabelledVolume:
         ]
         z, y, x = index
         plane = int(y[-1] - y[0] + 1) * int(x[-1] - x[0] + 1)
-        found = np.zeros(window.shape, np.int64)
+        labels = np.zeros(window.shape, np.int64)
         first = 0
         while first < len(z):
             # As many planes as may be read together, one at least.
@@ -161,9 +161,9 @@ class LabelledVolume:
             box = Box(start, as_zyx((z[last - 1] + 1, y[-1] + 1, x[-1] + 1)))
             time = self.time if self.labels.num_times > 1 else 0
             values = _reader(self.labels).read_box(0, time, 0, box)
-            found[first:last] = values[np.ix_(z[first:last] - z[first], y - y[0], x - x[0])]
+            labels[first:last] = values[np.ix_(z[first:last] - z[first], y - y[0], x - x[0])]
             first = last
-        return found
+        return labels
 
 
 def measure(labels: ImageSource, time: int, ignore: int | None = None) -> Objects:
@@ -186,7 +186,7 @@ def measure(labels: ImageSource, time: int, ignore: int | None = None) -> Object
             f"{labels.path}: the labels are {labels.dtype}; expected whole numbers, one per object"
         )
         raise ImageError(message)
-    found: list[NDArray[np.float64]] = []
+    parts: list[NDArray[np.float64]] = []
     reader = _reader(labels)
     for _, box in reader.existing_chunks(0, time, 0):
         values = reader.read_box(0, time, 0, box)
@@ -201,8 +201,8 @@ def measure(labels: ImageSource, time: int, ignore: int | None = None) -> Object
             line = np.arange(box.start[axis], box.stop[axis], dtype=np.float64)
             line = line.reshape([-1 if k == axis else 1 for k in range(3)])
             rows[:, 2 + axis] = np.bincount(inverse, np.broadcast_to(line, box.shape).ravel())
-        found.append(rows)
-    table = np.concatenate(found) if found else np.empty((0, 5))
+        parts.append(rows)
+    table = np.concatenate(parts) if parts else np.empty((0, 5))
     names, inverse = np.unique(table[:, 0], return_inverse=True)
     sums = np.stack([np.bincount(inverse.ravel(), table[:, k]) for k in range(1, 5)], axis=1)
     sums = sums[(names != 0) & (names != (0 if ignore is None else ignore))]
@@ -256,14 +256,14 @@ def open_volumes(one: Labelled, config: FinetuneConfig, model: Model) -> list[La
     ImageError, ConfigError
         If they cannot be used together.
     """
-    found = find_images(one.image)
-    if len(found) > 1:
+    paths = find_images(one.image)
+    if len(paths) > 1:
         message = (
-            f"{one.image}: {len(found)} images; expected one; give them one by one: "
-            f"{', '.join(found)}"
+            f"{one.image}: {len(paths)} images; expected one; give them one by one: "
+            f"{', '.join(paths)}"
         )
         raise ImageError(message)
-    image = read_image(found[0])
+    image = read_image(paths[0])
     labels = read_image(one.labels or f"{image.path}/labels/{_label_name(image, config.label)}")
     if labels.shape_zyx(0) != image.shape_zyx(0) or labels.num_times not in (1, image.num_times):
         message = (
@@ -336,15 +336,15 @@ def _volume(
     )
 
 
-def _label_name(image: ImageSource, wanted: str | None) -> str:
+def _label_name(image: ImageSource, name: str | None) -> str:
     """The label to learn from: the one asked for, or the only one."""
     names = sorted(existing_labels(image.path))
     listed = ", ".join(names) or "none"
-    if wanted is not None:
-        if wanted not in names:
-            message = f"--label: got {wanted!r}; {image.path} has the labels {listed}"
+    if name is not None:
+        if name not in names:
+            message = f"--label: got {name!r}; {image.path} has the labels {listed}"
             raise ConfigError(message)
-        return wanted
+        return name
     if len(names) != 1:
         message = (
             f"{image.path}: {len(names)} labels ({listed}); expected one; name it with --label, "

@@ -149,7 +149,7 @@ def write(phantom: Phantom, path: Path, chunks: int = 64, workers: int = 1) -> f
 
 def levels(shape: ZYX, chunks: int) -> tuple[ArrayInfo, ...]:
     """Return the arrays of the image's levels, each half of the one before, rounded up."""
-    found = []
+    infos = []
     while True:
         edges = as_zyx(min(chunks, n) for n in shape)
         shards = None
@@ -158,9 +158,9 @@ def levels(shape: ZYX, chunks: int) -> tuple[ArrayInfo, ...]:
                 e * min(max(1, SHARD_EDGE // e), -(-n // e))
                 for e, n in zip(edges, shape, strict=True)
             )
-        found.append(ArrayInfo(shape, edges, shards, "uint16"))
+        infos.append(ArrayInfo(shape, edges, shards, "uint16"))
         if max(shape) <= SMALLEST:
-            return tuple(found)
+            return tuple(infos)
         shape = as_zyx(-(-n // 2) if n > 2 else n for n in shape)
 
 

@@ -14,8 +14,8 @@ polyhedron at its innermost point has the object's volume; `GAIN` bounds it.
           |  .  |  .  |  .  |  .  |
 
 Of a ray that leaves the sample only a lower bound is known, the way to the border: such a distance
-is given with its sign turned, and the loss asks for no less (`loss.known`). The probability is the
-distance to the nearest surface over the largest such distance in the object, as StarDist's
+is given with its sign turned, and the loss asks for no less (`loss.dist_target`). The probability
+is the distance to the nearest surface over the largest such distance in the object, as StarDist's
 `edt_prob`; the border of the sample is no surface.
 """
 
@@ -159,5 +159,5 @@ def _stretch(  # noqa: PLR0913  (a kernel takes arrays, not objects)
                         for f in range(sixth.size):
                             corners = d[faces[f, 0]] * d[faces[f, 1]] * d[faces[f, 2]]
                             volume += sixth[f] * abs(corners)
-                        wanted = (voxels[label] / volume) ** (1.0 / 3.0)
-                        gain[label] = min(max(wanted, bounds[0]), bounds[1])
+                        exact_gain = (voxels[label] / volume) ** (1.0 / 3.0)
+                        gain[label] = min(max(exact_gain, bounds[0]), bounds[1])

@@ -211,16 +211,16 @@ def _labels_of(image: str, output: str | None) -> dict[str, str]:
 
 
 def _chosen(
-    found: dict[str, str], wanted: Sequence[str], image: str, output: str | None
+    labels: dict[str, str], names: Sequence[str], image: str, output: str | None
 ) -> dict[str, str]:
     """The labels that are wanted, all without a wish."""
-    for name in wanted:
-        if name not in found:
+    for name in names:
+        if name not in labels:
             where = image if output is None else f"{output} (of {image})"
-            known = f"; there are {', '.join(found)}" if found else "; there is none"
-            message = f"--label: {where} has no label {name}{known}{did_you_mean(name, found)}"
+            existing = f"; there are {', '.join(labels)}" if labels else "; there is none"
+            message = f"--label: {where} has no label {name}{existing}{did_you_mean(name, labels)}"
             raise ConfigError(message)
-    return {name: found[name] for name in wanted} if wanted else found
+    return {name: labels[name] for name in names} if names else labels
 
 
 def _channels(source: ImageSource) -> list[ViewLayer]:

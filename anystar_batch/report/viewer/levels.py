@@ -114,15 +114,15 @@ class LazyLevel:
         for one in given:
             keys += [slice(None)] * missing if isinstance(one, EllipsisType) else [one]
         taken = list(self._taken)
-        for axis, whole, wanted in zip(self._axes, self._ranges, keys, strict=False):
-            if not isinstance(wanted, slice):
-                taken[axis] = whole[operator.index(wanted)]
+        for axis, whole, index in zip(self._axes, self._ranges, keys, strict=False):
+            if not isinstance(index, slice):
+                taken[axis] = whole[operator.index(index)]
                 continue
-            found = whole[wanted]
-            if found.step < 0:
-                message = f"{wanted} goes backwards; expected a step above 0"
+            part = whole[index]
+            if part.step < 0:
+                message = f"{index} goes backwards; expected a step above 0"
                 raise IndexError(message)
-            taken[axis] = found
+            taken[axis] = part
         return LazyLevel(self._source, self._level, 0, tuple(taken))
 
     def __len__(self) -> int:
@@ -147,9 +147,9 @@ class LazyLevel:
                 f"GB; at most {MOST_BYTES / 1e9:.1f} GB are read at once"
             )
             raise ImageError(message)
-        wanted = np.dtype(dtype) if dtype is not None else self.dtype
+        target_type = np.dtype(dtype) if dtype is not None else self.dtype
         if self.size == 0:
-            return np.empty(self.shape, wanted)
+            return np.empty(self.shape, target_type)
         index = tuple(
             slice(one.start, one.stop, one.step) if isinstance(one, range) else one
             for one in self._taken
@@ -165,7 +165,7 @@ class LazyLevel:
             )
             raise DataError(message) from error
         stored = sorted(self._axes)
-        return values.transpose([stored.index(axis) for axis in self._axes]).astype(wanted)
+        return values.transpose([stored.index(axis) for axis in self._axes]).astype(target_type)
 
 
 @lru_cache(maxsize=256)
