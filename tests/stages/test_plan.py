@@ -15,7 +15,7 @@ from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.ngff import channel_index
 from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
-from anystar_batch.network.model import Model
+from anystar_batch.network.model import Model, RefinerInfo
 from anystar_batch.parsing import Quantity
 from anystar_batch.stages import plan as plan_module
 from anystar_batch.stages import sampling
@@ -394,6 +394,7 @@ def series(tmp_path):
 
 
 OPTIONS = [
+    ResultConfig(refine="on"),
     ResultConfig(channel="1"),
     ResultConfig(time="1"),
     ResultConfig(diameter=Quantity(9.0, "um")),
@@ -456,10 +457,13 @@ def test_every_value_of_the_model_but_its_name_and_place_counts(series):
         "context": 16,
         "low_percentile": 2.0,
         "high_percentile": 99.0,
+        "refiner": RefinerInfo("nowhere", "2" * 64, 0.2),
     }
     assert set(changes) | kept == {field.name for field in dataclasses.fields(Model)}
     found = {digest(series, model=dataclasses.replace(model, **{k: v})) for k, v in changes.items()}
     assert len(found - {digest(series)}) == len(changes)
+    other = dataclasses.replace(model, refiner=RefinerInfo("nowhere", "2" * 64, 0.3))
+    assert digest(series, model=other) not in found, "the cut decides too"
     renamed = dataclasses.replace(model, name="b", version="2", folder="elsewhere")
     assert digest(series, model=renamed) == digest(series)
 

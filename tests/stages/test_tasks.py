@@ -56,7 +56,7 @@ def make_work(tmp_path, truth, data=None, model=MODEL, factory=None):
     data = truth.image() if data is None else data
     path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(16, 16, 16))
     plan = plan_of(path, diameter_um=12.0, model=model)
-    for name in (workdir.CANDIDATES, workdir.SURVIVORS):
+    for name in workdir.FOLDERS:
         (tmp_path / name).mkdir(exist_ok=True)
     factory = TruthPredictor(truth, wobble=0.5) if factory is None else factory
     return Work(plan, str(tmp_path), "", factory, 1)
@@ -240,7 +240,7 @@ def test_survivors_of_blocks_are_those_of_the_whole_volume(tmp_path, truth):
         judged |= tasks.suppress_block(task).entries
     for entry in judged.values():
         found, status = workdir.load_candidates(
-            tmp_path / workdir.SURVIVORS, slices_of({"": entry}), len(rays)
+            tmp_path / workdir.SURVIVORS[0], slices_of({"": entry}), len(rays)
         )
         assert entry["undecided"] == np.sum(status == Status.UNDECIDED)
         survivors |= set(position_keys(found.points[status == Status.KEPT], SHAPE).tolist())
@@ -263,14 +263,14 @@ def test_survivors_of_blocks_are_those_of_the_whole_volume(tmp_path, truth):
 
 def test_a_survivor_inside_a_better_one_owns_no_voxel(tmp_path, truth):
     work = make_work(tmp_path, truth)
-    (tmp_path / workdir.SURVIVORS).mkdir(exist_ok=True)
+    (tmp_path / workdir.SURVIVORS[0]).mkdir(exist_ok=True)
     points = np.array([[20, 30, 30], [22, 30, 30], [20, 60, 60]], np.int32)
     radius = np.array([9.0, 2.0, 4.0])
     dist = quantise(np.repeat(radius[:, None], 96, axis=1).astype(np.float32), 24.0)
     prob = np.array([0.9, 0.8, 0.7], np.float32)
     kept = np.full(3, Status.KEPT, np.int8)
     slices = workdir.save_candidates(
-        tmp_path / workdir.SURVIVORS, "a.npy", [("k", Candidates(points, prob, dist), kept)]
+        tmp_path / workdir.SURVIVORS[0], "a.npy", [("k", Candidates(points, prob, dist), kept)]
     )
     np.save(workdir.resolved_path(work.folder, 0), np.empty(0, np.int64))
     (block,) = blocks_of(work, (9, 9, 9))
@@ -287,7 +287,7 @@ def test_who_is_removed_hides_nobody(tmp_path, truth):
     dist = quantise(np.repeat([[9.0], [2.0]], 96, axis=1).astype(np.float32), 24.0)
     stars = Candidates(points, np.array([0.9, 0.8], np.float32), dist)
     kept = np.full(2, Status.KEPT, np.int8)
-    slices = workdir.save_candidates(tmp_path / workdir.SURVIVORS, "a.npy", [("k", stars, kept)])
+    slices = workdir.save_candidates(tmp_path / workdir.SURVIVORS[0], "a.npy", [("k", stars, kept)])
     np.save(workdir.resolved_path(work.folder, 0), np.empty(0, np.int64))
     (block,) = blocks_of(work, (9, 9, 9))
     owned = number.own_block(OwnTask(work, 0, block, tuple(slices.values()), Box.of_shape(SHAPE)))

@@ -90,7 +90,7 @@ def test_contrasts_come_back_and_cost_four_bytes(tmp_path, parts):
         tmp_path, list(save_candidates(tmp_path, "b.npy", parts).values()), RAYS
     )
     assert plain.contrast is None
-    assert candidate_type(96, has_contrast=True).itemsize == candidate_type(96).itemsize + 4
+    assert candidate_type(96, ["contrast"]).itemsize == candidate_type(96).itemsize + 4
 
 
 def test_a_record_is_17_bytes_and_two_a_ray():

@@ -356,5 +356,5 @@ def test_every_command_is_listed():
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers()
     add_commands(commands)
-    assert set(commands.choices) == {"test", "finetune", "phantom", "resize"}
+    assert set(commands.choices) == {"test", "finetune", "phantom", "refine", "resize"}
     assert Path("x") == parser.parse_args(["finetune", "a", "-o", "x"]).output
