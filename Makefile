@@ -10,7 +10,7 @@ demo: $(VENV)/installed ## segment a 3D volume and draw what was found
 	$(BIN)/anystar-batch demo demo
 
 test: $(VENV)/installed-dev ## the whole suite, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25
 
 lint: $(VENV)/installed-dev ## style, types, rooms
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ from anystar_batch.config import SegmentConfig
 from anystar_batch.geometry import ZYX
 from anystar_batch.options import typed_options
 from anystar_batch.stages.blocks import units_per_block
-from anystar_batch.stages.run import Run, instance_count, removed_counts
+from anystar_batch.stages.run import Run, instance_count, refined_counts, removed_counts
 
 DONE = "done"
 """Status of a run that published its label."""
@@ -149,6 +149,7 @@ def run_record(config: SegmentConfig, run: Run, summary: Summary) -> dict[str, A
         "versions": versions(config.result.backend),
         "plan": run.plan.to_json(),
         "probe": plan_entry.get("probe"),
+        **({"refined": refined} if (refined := refined_counts(run)) else {}),
         "candidates_too_large": sum(int(e["too_large"]) for e in predicted),
         "survivors_hidden": sum(int(e["hidden"]) for e in run.ledger.entries("number").values()),
         "summary": summary.to_json(),

@@ -112,6 +112,8 @@ class Digest:
         Columns of the sample, by label; `intensity` is the mean of the segmented channel.
     smallest, largest, least_certain : dict
         Columns of the extremes; those cut by the border are not among the smallest.
+    certainty : str
+        Column that orders the least certain: `quality`, or `prob` without a second look.
     neighbour_um : float64 [n]
         Distances from centroid to nearest centroid, of (some of) the sample.
     """
@@ -130,6 +132,7 @@ class Digest:
     smallest: Columns
     largest: Columns
     least_certain: Columns
+    certainty: str
     neighbour_um: NDArray[np.float64]
 
     @property
@@ -155,9 +158,11 @@ def digest_table(path: Path, frame: Frame) -> Digest:
         If it cannot be read.
     """
     names = [*_ALWAYS, f"intensity_mean_{frame.channel}", f"intensity_max_{frame.channel}"]
-    has_time = "t" in column_names(path)
+    columns = column_names(path)
+    has_time, has_quality = "t" in columns, "quality" in columns
     names += ["t"] if has_time else []
-    sums = _Sums(frame)
+    names += ["quality"] if has_quality else []
+    sums = _Sums(frame, "quality" if has_quality else "prob")
     for rows in read_rows(path, names):
         rows["intensity"] = rows.pop(f"intensity_mean_{frame.channel}")
         rows["brightest"] = rows.pop(f"intensity_max_{frame.channel}")
@@ -178,14 +183,15 @@ def hashes(labels: NDArray[Any]) -> NDArray[np.uint64]:
 class _Sums:
     """Sums, sample and extremes of the rows so far."""
 
-    def __init__(self, frame: Frame) -> None:
-        self.frame = frame
+    def __init__(self, frame: Frame, certainty: str) -> None:
+        self.frame, self.certainty = frame, certainty
         self.count = np.zeros(3, np.int64)  # all, touching, doubtful
         self.volume, self.extent = 0.0, np.zeros(3)
         self.brightest, self.at_brightest = -np.inf, 0
         self.per_time = np.zeros(frame.times, np.int64)
         self.profiles = Profiles.empty(frame.shape)
-        empty = {n: np.zeros(0) for n in (*_ALWAYS, "t", "intensity", "brightest")}
+        names = dict.fromkeys((*_ALWAYS, "t", "intensity", "brightest", certainty))
+        empty = {name: np.zeros(0) for name in names}
         self.sample, self.smallest, self.largest, self.doubted = ([empty] for _ in range(4))
 
     def add(self, rows: Columns) -> None:
@@ -206,7 +212,7 @@ class _Sums:
             (self.sample, rows, hashes(rows["label"]), SAMPLE),
             (self.smallest, inner, inner["num_voxels"], EXTREMES),
             (self.largest, rows, -rows["num_voxels"], EXTREMES),
-            (self.doubted, rows, rows["prob"], EXTREMES),
+            (self.doubted, rows, rows[self.certainty], EXTREMES),
         ):
             kept.append(_take(new, _least(key, new["label"], most_kept)))
         self._shrink(3 * SAMPLE)
@@ -235,6 +241,7 @@ class _Sums:
             smallest=self.smallest[0],
             largest=self.largest[0],
             least_certain=self.doubted[0],
+            certainty=self.certainty,
             neighbour_um=self._neighbours(path, sample, n),
         )
 
@@ -244,7 +251,7 @@ class _Sums:
             self.sample[:] = [_best(self.sample, lambda r: hashes(r["label"]), SAMPLE)]
         self.smallest[:] = [_best(self.smallest, lambda r: r["num_voxels"], EXTREMES)]
         self.largest[:] = [_best(self.largest, lambda r: -r["num_voxels"], EXTREMES)]
-        self.doubted[:] = [_best(self.doubted, lambda r: r["prob"], EXTREMES)]
+        self.doubted[:] = [_best(self.doubted, lambda r: r[self.certainty], EXTREMES)]
 
     def _neighbours(self, path: Path, sample: Columns, count: int) -> NDArray[np.float64]:
         """Distance to the nearest other centroid of the same time, for each that is asked about."""

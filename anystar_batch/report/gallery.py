@@ -42,6 +42,10 @@ CLOSE_PIXELS = 640
 """Longest edge of a close look, as shown."""
 
 
+CERTAINTY = {"prob": "probability", "quality": "expected overlap (IoU) with the true outline"}
+"""What orders the least certain, in words, by column."""
+
+
 @dataclass(frozen=True, slots=True)
 class Crop:
     """One instance.
@@ -50,6 +54,8 @@ class Crop:
     ----------
     label : int
     prob, diameter_um : float
+    quality : float or None
+        After a second look.
     edge_um : float
         Extent of the crops, micrometres.
     xy, xz : Layers
@@ -62,6 +68,7 @@ class Crop:
     edge_um: float
     xy: Layers
     xz: Layers
+    quality: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +178,7 @@ def galleries(volume: Volume, digest: Digest) -> list[Gallery]:
     """
     kinds = (
         ("Typical", "Nearest to the median volume, those cut by the border last", _typical(digest)),
-        ("Least certain", "Lowest probability", digest.least_certain),
+        ("Least certain", f"Lowest {CERTAINTY[digest.certainty]}", digest.least_certain),
         ("Smallest", "Fewest voxels, none cut by the border", digest.smallest),
         ("Largest", "Most voxels", digest.largest),
     )
@@ -235,7 +242,8 @@ def _crop(volume: Volume, row: dict[str, float], read: Read, budget: list[int]) 
         budget[0] -= cost
         window = (spans[1 - axis], spans[2])
         shown.append(_shown(read(level, int(row["t"]), inside), inside, box, window, label))
-    return Crop(label, row["prob"], row["equivalent_diameter_um"], edge, shown[0], shown[1])
+    diameter_um, quality = row["equivalent_diameter_um"], row.get("quality")
+    return Crop(label, row["prob"], diameter_um, edge, shown[0], shown[1], quality)
 
 
 def _shown(

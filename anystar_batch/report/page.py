@@ -195,6 +195,7 @@ def _options(
          or "none"),
         ("removed by filters", _counts(record["summary"]["removed"])),
         ("scales", ", ".join(map(str, result["scales"]))),
+        ("second look", _second_look(plan, record)),
         ("tile", _several(plan["tile"], " × ") + " working voxels"),
         ("block", _several(record["block_shape"], " × ") + " level-0 voxels"),
         ("precision, backend", f"{result['precision']}, {result['backend']}"),
@@ -205,6 +206,18 @@ def _options(
     return [(name, value) for name, value in rows if value != ""]
 
 
+def _second_look(plan: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """Whether outlines were refined, how many, and by how much."""
+    look, refined = plan.get("second_look"), record.get("refined")
+    if not isinstance(look, Mapping) or not refined:
+        return str(look or "")
+    change = refined["mean_volume_ratio"] - 1.0
+    return (
+        f"{refined['outlines']:,} outlines at level {look['level']}, in the mean "
+        f"{abs(change):.0%} {'larger' if change >= 0 else 'smaller'} by volume"
+    )
+
+
 def _times(record: Mapping[str, Any]) -> str:
     """Wall time of every stage."""
     seconds = record["summary"]["seconds"]
@@ -212,7 +225,8 @@ def _times(record: Mapping[str, Any]) -> str:
     rows = []
     for stage, value in seconds.items():
         name, _, rest = stage.partition(" ")
-        words = f"pyramid level {rest}" if name == "pyramid" else STAGES.get(name, name)
+        described = STAGES.get(stage, STAGES.get(name, name))
+        words = f"pyramid level {rest}" if name == "pyramid" else described
         bar = f'<span class="meter" style="width:{100 * value / longest:.1f}%"></span>'
         rows.append((words, f"{value:,.1f} s{bar}"))
     total = sum(seconds.values())

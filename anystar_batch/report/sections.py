@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from anystar_batch.report.charts import curve, histogram, number, steps
+from anystar_batch.report.digest import Columns
 from anystar_batch.report.findings import Findings
 from anystar_batch.report.gallery import CloseUp, Crop, Gallery
 from anystar_batch.report.html import card, grid_table, key, section, text, view
@@ -65,7 +66,8 @@ def _crop(crop: Crop) -> str:
     return (
         f'<figure class="crop">{view(crop.xy, f"xy plane of {said}")}'
         f"{view(crop.xz, f'xz plane of {said}')}<figcaption><b>#{crop.label}</b><br>"
-        f"{number(crop.diameter_um)} µm<br>p {crop.prob:.2f}</figcaption></figure>"
+        f"{number(crop.diameter_um)} µm<br>p {crop.prob:.2f}"
+        f"{'' if crop.quality is None else f'<br>IoU {crop.quality:.2f}'}</figcaption></figure>"
     )
 
 
@@ -156,10 +158,21 @@ def keys(findings: Findings) -> str:
         items += [
             key("Probability", f"{np.median(rows['prob']):.2f}", "",
                 f"median; least possible {frame.threshold:g}"),
+            *_quality_key(rows),
             key("Cut by border", f"{digest.touching / n:.0%}", "",
                 f"{digest.touching_expected / n:.0%} expected at this size"),
         ]  # fmt: skip
     return f'<dl class="keys">{"".join(items)}</dl>'
+
+
+def _quality_key(rows: Columns) -> list[str]:
+    """The key number of the second look, where there was one."""
+    if "quality" not in rows:
+        return []
+    middle = float(np.median(rows["quality"]))
+    return [
+        key("Quality", f"{middle:.2f}", "", "median IoU that the outlines are expected to have")
+    ]
 
 
 def sizes(findings: Findings) -> str:
@@ -172,6 +185,11 @@ def sizes(findings: Findings) -> str:
             "Probability",
             histogram(rows["prob"], "object probability", span=(min(findings.frame.threshold,
                       float(rows["prob"].min(initial=1.0))), 1.0)),
+        ),
+        *(
+            [card("Quality", histogram(rows["quality"], "expected IoU", span=(0.0, 1.0)))]
+            if "quality" in rows
+            else []
         ),
         card("Intensity", histogram(rows["intensity"], f"mean intensity, channel {channel}")),
     ]  # fmt: skip

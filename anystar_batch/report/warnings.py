@@ -21,6 +21,9 @@ from anystar_batch.report.seams import SeamTest
 MIN_INSTANCES = 30
 """Fewer say nothing of shares."""
 
+LEAST_QUALITY = 0.45
+"""Median quality below which a volume shows textures rather than objects (docs/second-look.md)."""
+
 BORDER_EXCESS = 0.15
 """Share of instances cut by the border beyond what geometry makes."""
 
@@ -74,9 +77,25 @@ def warnings_of(
         _saturated(digest),
         _empty(record, dtype),
         _doubtful(digest, record),
+        _out_of_range(digest),
         *(_seam(one) for one in seams),
     ]
     return [text for text in texts if text]
+
+
+def _out_of_range(digest: Digest) -> str:
+    qualities = digest.sample.get("quality")
+    if qualities is None or digest.instances < MIN_INSTANCES:
+        return ""
+    middle = float(np.median(qualities))
+    if middle >= LEAST_QUALITY:
+        return ""
+    return (
+        "the image may be out of the model's range: the second look expects outlines of a median "
+        f"IoU of {middle:.2f} (nuclei that the model knows have 0.6 to 0.75, textures 0.3 to 0.4). "
+        "Look at the overlays before you count; give a higher --min-quality, another --diameter, "
+        "or fine-tune on corrected labels (docs/finetune.md)"
+    )
 
 
 def _border(digest: Digest) -> str:

@@ -95,6 +95,8 @@ def refine_block(task: RefineTask) -> Done:
         survivors = load_survivors(work, time, [piece], number=1)
         contents[tile] = look_content(work.plan, reader, time, survivors)
         refined = refine_survivors(work.plan, reader, time, survivors)
+        ratios = _mean_cubes(refined) / _mean_cubes(survivors)
+        contents[tile]["volume_ratios"] = float(ratios.sum())
         status = np.full(len(refined), Status.UNDECIDED, np.int8)
         parts.append((piece_key(time, tile), refined, status))
     work.fence.check()
@@ -194,6 +196,12 @@ def refine_survivors(
     limit = np.float32(plan.max_radius)
     refined = quantise(np.minimum(dist, limit), plan.max_radius)
     return replace(survivors, dist=refined, quality=quality)
+
+
+def _mean_cubes(stars: Candidates) -> NDArray[np.float64]:
+    """Mean of the cubed distances of each, in proportion to its volume."""
+    cubes: NDArray[np.float64] = (stars.dist.astype(np.float64) ** 3).mean(axis=1)
+    return cubes
 
 
 def _cells(points: NDArray[np.float64]) -> list[NDArray[np.int64]]:

@@ -144,6 +144,16 @@ def removed_counts(run: Run) -> dict[str, int]:
     return {name: sum(int(e["removed"][name]) for e in entries) for name in filter_names(run)}
 
 
+def refined_counts(run: Run) -> dict[str, float]:
+    """Return how many outlines were refined, and their mean volume ratio; empty for none."""
+    entries = list(run.ledger.entries("refine").values())
+    outlines = sum(int(e["stop"]) - int(e["start"]) for e in entries)
+    if not outlines:
+        return {}
+    ratios = sorted(float(e["volume_ratios"]) for e in entries)  # summed in one order
+    return {"outlines": outlines, "mean_volume_ratio": round(sum(ratios) / outlines, 4)}
+
+
 def first_label(run: Run, time: int) -> int:
     """Return the label of the first instance of a time."""
     entries = run.ledger.entries("number")

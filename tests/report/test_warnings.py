@@ -156,3 +156,29 @@ def test_groups_that_are_small_or_run_into_each_other_are_none():
     assert two_sizes(np.concatenate([few[:80], many])) is None
     near = rng.lognormal(5 - 0.26 * 2, 0.2, 9000)
     assert two_sizes(np.concatenate([near, rng.lognormal(5, 0.2, 9000)])) is None
+
+
+def test_textures_have_a_low_quality(tmp_path):
+    rng = np.random.default_rng(1)
+    for middle, fires in ((0.38, True), (0.68, False)):
+        rows = random_rows(300, radius=(4, 6))
+        for row in rows:
+            row["quality"] = float(rng.uniform(middle - 0.1, middle + 0.1))
+        found = digest_of(tmp_path, rows)
+        found = replace(found, touching=round(found.touching_expected))
+        texts = warnings_of(found, RECORD, [], "uint16")
+        assert bool(texts) == fires
+        assert not fires or "out of the model's range" in texts[0]
+        few = replace(found, instances=20)
+        assert warnings_of(few, RECORD, [], "uint16") == []
+
+
+def test_the_least_certain_are_those_of_the_lowest_quality(tmp_path):
+    rows = random_rows(40)
+    plain = digest_of(tmp_path, rows)
+    assert plain.certainty == "prob"
+    for row in rows:
+        row["quality"] = 1.0 - row["label"] / 100
+    judged = digest_of(tmp_path, rows)
+    assert judged.certainty == "quality"
+    assert judged.least_certain["label"].tolist()[:3] == [40, 39, 38]
