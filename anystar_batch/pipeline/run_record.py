@@ -150,6 +150,7 @@ def run_record(config: SegmentConfig, run: Run, summary: Summary) -> dict[str, A
         "plan": run.plan.to_json(),
         "probe": plan_entry.get("probe"),
         **({"refined": refined} if (refined := refined_counts(run)) else {}),
+        "spot": run.ledger.entry("spot", ""),
         "candidates_too_large": sum(int(e["too_large"]) for e in predicted),
         "survivors_hidden": sum(int(e["hidden"]) for e in run.ledger.entries("number").values()),
         "summary": summary.to_json(),

@@ -77,18 +77,16 @@ def warnings_of(
         _saturated(digest),
         _empty(record, dtype),
         _doubtful(digest, record),
-        _out_of_range(digest),
+        _out_of_range(digest, record),
         *(_seam(one) for one in seams),
     ]
     return [text for text in texts if text]
 
 
-def _out_of_range(digest: Digest) -> str:
-    qualities = digest.sample.get("quality")
-    if qualities is None or digest.instances < MIN_INSTANCES:
-        return ""
-    middle = float(np.median(qualities))
-    if middle >= LEAST_QUALITY:
+def _out_of_range(digest: Digest, record: Mapping[str, Any]) -> str:
+    qualities, spot = digest.sample.get("quality"), record.get("spot") or {}
+    middle = spot.get("median_quality") if qualities is None else float(np.median(qualities))
+    if middle is None or digest.instances < MIN_INSTANCES or middle >= LEAST_QUALITY:
         return ""
     return (
         "the image may be out of the model's range: the second look expects outlines of a median "

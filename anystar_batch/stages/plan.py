@@ -91,8 +91,9 @@ class Plan:
         Further columns of the table.
     second_look : SecondLook or None
         Where every survivor is looked at once more; None: not at all.
-    is_seen_whole : bool
-        Whether a second look was left out because the first saw all that the image shows.
+    spot_look : SecondLook or None
+        Where the network saw all that the image shows, only a sample is looked at once more, to
+        tell whether the image is of the model's range; nobody's distances change.
     """
 
     source: ImageSource
@@ -113,7 +114,7 @@ class Plan:
     course: tuple[int, ...] = ()
     measure: tuple[str, ...] = ()
     second_look: SecondLook | None = None
-    is_seen_whole: bool = False
+    spot_look: SecondLook | None = None
 
     @property
     def suppressions(self) -> int:
@@ -166,7 +167,7 @@ class Plan:
         if self.second_look is not None:
             return {"second_look": {"level": self.second_look.level}}
         left_out = "left out: the network saw all that the image shows"
-        return {"second_look": left_out} if self.is_seen_whole else {}
+        return {} if self.spot_look is None else {"second_look": left_out}
 
 
 def fingerprint_parts(
@@ -306,7 +307,7 @@ def make_plan(
     if reference is None:
         reference = next(t for t, pair in zip(times, limits, strict=True) if pair is not None)
     level = level_position(reader, working.level, reference, channel)
-    look = _second_look(reader, model, config, working, level, diameter_um, reference)
+    look, spot = _second_look(reader, model, config, working, level, diameter_um, reference)
     filters = config.filters
     if look is not None and filters.min_quality is None and look.refiner.quality_cut > 0.0:
         filters = replace(filters, min_quality=look.refiner.quality_cut)
@@ -329,7 +330,7 @@ def make_plan(
         course=config.course(source.num_times),
         measure=config.measure,
         second_look=look,
-        is_seen_whole=look is None and wanted_refiner(model, config) is not None,
+        spot_look=spot,
     )
 
 
@@ -341,12 +342,12 @@ def _second_look(  # noqa: PLR0913
     level: LevelMap,
     diameter_um: float | None,
     reference: int,
-) -> SecondLook | None:
-    """Where to look once more; None where nobody asked, or where the image shows nothing more."""
+) -> tuple[SecondLook | None, SecondLook | None]:
+    """Where to look once more at all survivors, or, if the image shows no more, at a sample."""
     refiner = wanted_refiner(model, config)
     scale0, offset0 = working.to_level0(level)
     if refiner is None:
-        return None
+        return None, None
     scales, _ = level_scales(reader.source, config)
     chosen = 0 if diameter_um is None else level_to_read(diameter_um, scales)
     channel = channel_index(reader.source, config.channel)
@@ -355,9 +356,8 @@ def _second_look(  # noqa: PLR0913
     offset = _triple(
         (o - first) / step for o, first, step in zip(offset0, at.offset, at.step, strict=True)
     )
-    if config.refine == "auto" and not shows_more(scale):
-        return None
-    return SecondLook(refiner, chosen, scale, offset)
+    look = SecondLook(refiner, chosen, scale, offset)
+    return (None, look) if config.refine == "auto" and not shows_more(scale) else (look, None)
 
 
 def _triple(values: Iterable[float]) -> ZYXFloat:

@@ -149,11 +149,17 @@ def test_off_and_a_model_without_a_refiner_give_the_bytes_of_one_look(
 
 
 def test_auto_leaves_out_what_was_seen_at_the_image_s_own_resolution(image, model, tmp_path):
-    mine = copy_of(image, tmp_path)
-    run(mine, model, SHAPE, refine="auto")
-    assert "quality" not in rows_of(mine)[0]
-    record = json.loads((mine.parent / "phantom.anystar.run.json").read_text())
-    assert record["plan"]["second_look"].startswith("left out")
+    spots = []
+    for k, block_shape in enumerate([SHAPE, (32, 64, 32)]):
+        mine = copy_of(image, tmp_path / str(k))
+        run(mine, model, block_shape, refine="auto")
+        assert "quality" not in rows_of(mine)[0]
+        record = json.loads((mine.parent / "phantom.anystar.run.json").read_text())
+        assert record["plan"]["second_look"].startswith("left out")
+        spots.append(record["spot"])
+    assert spots[0] == spots[1], "the sample does not depend on blocks"
+    assert spots[0]["survivors"] > 100
+    assert 0.0 < spots[0]["median_quality"] < 1.0
 
 
 def test_the_quality_filters_and_its_default_is_the_model_s(image, model, reference, tmp_path):
