@@ -111,12 +111,15 @@ class Bench:
     ----------
     out : Path
     model : str
+    refine : str
+        Whether there is a second look: auto, on or off.
     rows : dict
         What was scored: several parts ask for the same.
     """
 
     out: Path
     model: str
+    refine: str = "auto"
     rows: dict[tuple[str, str, float], Row] = field(default_factory=dict)
 
     def run(
@@ -147,7 +150,9 @@ class Bench:
             output=str(self.out / "results"),
             stem=stem,
             model=self.model,
-            result=ResultConfig(diameter=None if diameter is None else Quantity(diameter, "um")),
+            result=ResultConfig(
+                diameter=None if diameter is None else Quantity(diameter, "um"), refine=self.refine
+            ),
             run=RunConfig(overwrite=True, restart=True),
         )
         summary = segment(config)
@@ -190,6 +195,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART")
     parser.add_argument("--model", default="anystar-mix")
+    parser.add_argument("--refine", default="auto", choices=["auto", "on", "off"])
     parser.add_argument("--embryos", type=int, nargs="*", default=list(range(5, 12)))
     parser.add_argument("--times", type=int, nargs="*", default=[401, 451, 501])
     options = parser.parse_args()
@@ -203,7 +209,7 @@ def main() -> None:
         "GoNuclear 1135": gonuclear(),
         "tgmm drosophila": tgmm(),
     }
-    bench = Bench(options.out, options.model)
+    bench = Bench(options.out, options.model, options.refine)
     for part in options.parts:
         rows = [row.to_json() for row in PARTS[part](bench, sets)]
         (options.out / f"{part}.json").write_text(json.dumps(rows, indent=1))

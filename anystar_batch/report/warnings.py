@@ -91,8 +91,8 @@ def _out_of_range(digest: Digest, record: Mapping[str, Any]) -> str:
     return (
         "the image may be out of the model's range: the second look expects outlines of a median "
         f"IoU of {middle:.2f} (nuclei that the model knows have 0.6 to 0.75, textures 0.3 to 0.4). "
-        "Look at the overlays before you count; give a higher --min-quality, another --diameter, "
-        "or fine-tune on corrected labels (docs/finetune.md)"
+        "Look at the overlays before you count; give a higher --min-quality (with --refine on), "
+        "another --diameter, or fine-tune on corrected labels (docs/finetune.md)"
     )
 
 
