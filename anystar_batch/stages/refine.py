@@ -27,7 +27,7 @@ from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.image_identity import box_content
 from anystar_batch.stages.plan import Plan, SecondLook
 from anystar_batch.stages.run import Run, make_todo, run_tasks, suppression, tile_blocks
-from anystar_batch.stages.task import Done, Work, model_rays, parse_key, piece_key
+from anystar_batch.stages.task import Done, Work, model_rays, parse_key, piece_key, position_keys
 from anystar_batch.stages.workdir import (
     REFINED,
     Slice,
@@ -136,14 +136,24 @@ def spot_run(run: Run) -> None:
     with timed_stage(run.on_event, StageStarted("spot", 1)):
         for name in names:
             piece = slice_of(entries[name])
-            if piece.stop > piece.start and sum(map(len, qualities)) < SAMPLE:
+            missing = SAMPLE - sum(map(len, qualities))
+            if piece.stop > piece.start and missing > 0:
                 time = parse_key(name)[0]
                 survivors = load_survivors(run.work, time, [piece], number=1)
+                survivors = survivors.take(_spread(survivors, plan.working.shape, missing))
                 refined = refine_survivors(asked, reader, time, survivors)
                 qualities += [] if refined.quality is None else [refined.quality]
     sample = np.concatenate([np.empty(0, np.float32), *qualities])
     median = round(float(np.median(sample)), 3) if len(sample) else None
     run.ledger.done("spot", {"": {"survivors": len(sample), "median_quality": median}})
+
+
+def _spread(survivors: Candidates, shape: ZYX, count: int) -> NDArray[np.int64]:
+    """Indices of at most so many survivors, evenly along their order by position."""
+    order = np.argsort(position_keys(survivors.points, shape))
+    steps = np.linspace(0, len(order) - 1, min(count, len(order)))
+    spread: NDArray[np.int64] = order[np.unique(steps.astype(np.int64))]
+    return spread
 
 
 def look_content(
