@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -73,7 +72,8 @@ def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Versi
         message = f"{path}: the group has no OME-Zarr `multiscales`; give the path of an image"
         raise ImageError(message)
     entry: JSON = entries[0]
-    version = ome.get("version") if zarr_format == 3 else entry.get("version")
+    stated = entry.get("version")
+    version = ome.get("version", stated) if zarr_format == 3 else stated
     if version is None and zarr_format == 2:
         # The version is only recommended in 0.4; axes as objects are what 0.4 brought.
         axes = entry.get("axes")
@@ -90,6 +90,14 @@ def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Versi
         return "0.4", entry
     if zarr_format == 3 and minor == "0.5":
         return "0.5", entry
+    if zarr_format == 3 and minor in {"0.4", "None"}:
+        said = "0.4" if minor == "0.4" else "without a version"
+        message = (
+            f"{path}: OME-NGFF {said} in Zarr v3, as migrating the Zarr format alone leaves it; "
+            "expected 0.4 in Zarr v2 or 0.5 in Zarr v3; where .zattrs, .zgroup and .zarray still "
+            "lie beside, move the zarr.json files away; else rewrite the image as 0.5"
+        )
+        raise ImageError(message)
     message = (
         f"{path}: OME-NGFF version {shorten(version)} in Zarr v{zarr_format} is unknown here; "
         "expected 0.4 in Zarr v2 or 0.5 in Zarr v3"
@@ -200,8 +208,10 @@ def image_source(
         was_consolidated=was_consolidated,
     )
     _check_shapes(source, paths)
-    channels = _channel_names(ome_attributes(attributes, zarr_format), source.num_channels)
-    return replace(source, channels=channels)
+    ome = all_attributes(attributes, zarr_format)
+    # Some writers put `omero` into the multiscale that it describes.
+    channels = _channel_names(ome.get("omero") or multiscales.get("omero"), source.num_channels)
+    return replace(source, channels=channels, others=_other_names(ome.get("multiscales")))
 
 
 _TYPE_OF_NAME = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
@@ -215,10 +225,10 @@ def _axes(path: str, multiscales: JSON) -> tuple[Axis, ...]:
         raise ImageError(message)
     axes = []
     for a in raw:
-        name, unit = str(a["name"]), a.get("unit")
+        name, unit = str(a["name"]), a.get("unit") or a.get("units")  # some writers' plural
         # The type is only recommended; without one, the five customary names are clear.
         kind = str(a.get("type") or _TYPE_OF_NAME.get(name, "custom"))
-        axes.append(Axis(name, kind, unit if isinstance(unit, str) and unit else None))
+        axes.append(Axis(name, kind, unit if isinstance(unit, str) and unit.strip() else None))
     listed = ", ".join(a.name for a in axes)
     num_space = sum(a.type == "space" for a in axes)
     if num_space == 0:
@@ -366,9 +376,17 @@ def _check_shapes(source: ImageSource, paths: tuple[str, ...]) -> None:
             raise ImageError(message)
 
 
-def _channel_names(ome: Mapping[str, Any], count: int) -> tuple[str, ...]:
+def _other_names(entries: object) -> tuple[str, ...]:
+    """Names of all multiscales but the first, which alone is read; `#1` and so on without one."""
+    others = entries[1:] if isinstance(entries, list) else []
+    return tuple(
+        str(entry["name"]) if isinstance(entry, dict) and entry.get("name") else f"#{n}"
+        for n, entry in enumerate(others, start=1)
+    )
+
+
+def _channel_names(omero: object, count: int) -> tuple[str, ...]:
     """Return unique names: `omero` labels, doubles and gaps told apart by their index."""
-    omero = ome.get("omero")
     channels = omero.get("channels") if isinstance(omero, dict) else None
     given = [
         str(c["label"]).strip() if isinstance(c, dict) and c.get("label") is not None else ""

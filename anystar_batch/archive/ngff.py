@@ -53,17 +53,56 @@ MICROMETRES = {
     "zeptometer": 1e-15,
     "zettameter": 1e27,
     # Not in the specification, but written by common converters and without a second meaning.
+    "micron": 1.0,
+}
+"""Micrometres in one unit of length, by name: UDUNITS-2 names of the specification, synonyms."""
+
+SYMBOLS = {
+    "pm": 1e-6,
+    "\N{LATIN CAPITAL LETTER A WITH RING ABOVE}": 1e-4,
+    "\N{ANGSTROM SIGN}": 1e-4,
+    "nm": 1e-3,
     "um": 1.0,
     "\N{MICRO SIGN}m": 1.0,
     "\N{GREEK SMALL LETTER MU}m": 1.0,
-    "micron": 1.0,
-    "micrometre": 1.0,
-    "nm": 1e-3,
-    "nanometre": 1e-3,
     "mm": 1e3,
-    "millimetre": 1e3,
+    "cm": 1e4,
+    "dm": 1e5,
+    "m": 1e6,
+    "km": 1e9,
+    "in": 25400.0,
+    "ft": 304800.0,
 }
-"""Micrometres in one unit of length: the UDUNITS-2 names of the NGFF specification, synonyms."""
+"""The same by symbol, as it is written: Mm and mm are two things."""
+
+NO_UNIT = frozenset(
+    {"pixel", "voxel", "px", "vx", "arbitrary", "none", "null", "unknown", "unitless"}
+)
+"""What writers put where there is no unit of length."""
+
+
+def micrometres_in(unit: str | None) -> float | None:
+    """Return the micrometres in a unit of length as people write it; None for no or another unit.
+
+    Case, spaces, plurals and British spelling do not matter in names; case does in symbols.
+
+    Examples
+    --------
+    >>> [micrometres_in(u) for u in ("micrometer", "Nanometres", " um", "Microns", "pixel")]
+    [1.0, 0.001, 1.0, 1.0, None]
+    """
+    text = "".join((unit or "").split())
+    if text in SYMBOLS:
+        return SYMBOLS[text]
+    name = text.casefold().replace("metre", "meter").removesuffix("s")
+    name = {
+        "inche": "inch",
+        "feet": "foot",
+        "\N{LATIN SMALL LETTER A WITH RING ABOVE}ngstr\u00f6m": "angstrom",
+    }.get(name, name)
+    if name in {"um", "nm", "pm"}:  # capitals mean nothing else here
+        return SYMBOLS[name]
+    return MICROMETRES.get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +198,8 @@ class ImageSource:
         The first entry of `multiscales`, as written in the file.
     was_consolidated : bool
         Whether the image's root group carries consolidated metadata.
+    others : tuple of str
+        Names of further multiscales in the same group, which are not read.
     """
 
     path: str
@@ -169,6 +210,7 @@ class ImageSource:
     channels: tuple[str, ...]
     multiscales: JSON = field(hash=False)
     was_consolidated: bool
+    others: tuple[str, ...] = ()
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
@@ -211,7 +253,18 @@ class ImageSource:
     @property
     def unit_assumed(self) -> bool:
         """Whether micrometres are assumed on some spatial axis: no unit there, or not a length."""
-        return any(self.axes[i].unit not in MICROMETRES for i in self.space_axes)
+        return any(micrometres_in(self.axes[i].unit) is None for i in self.space_axes)
+
+    @property
+    def unknown_units(self) -> dict[str, str]:
+        """Units of spatial axes that say something, but no length that is known, by axis."""
+        return {
+            axis.name: axis.unit
+            for axis in (self.axes[i] for i in self.space_axes)
+            if axis.unit is not None
+            and micrometres_in(axis.unit) is None
+            and axis.unit.strip().casefold().removesuffix("s") not in NO_UNIT
+        }
 
     def shape_zyx(self, level: int = 0) -> ZYX:
         """Return voxels per axis of a level, (z, y, x)."""
@@ -244,9 +297,9 @@ class ImageSource:
         return self._um(self.levels[level].translation)
 
     def _um(self, values: tuple[float, ...]) -> ZYXFloat:
-        z, y, x = (
-            values[i] * MICROMETRES.get(self.axes[i].unit or "", 1.0) for i in self.space_axes
-        )
+        units = (micrometres_in(self.axes[i].unit) for i in self.space_axes)
+        each = zip(self.space_axes, units, strict=True)
+        z, y, x = (values[i] * (1.0 if unit is None else unit) for i, unit in each)
         return z, y, x
 
 

@@ -109,8 +109,12 @@ def describe_text(document: dict[str, Any]) -> str:
         f"  OME-NGFF {document['version']}, axes {document['axes']}, {document['dtype']}, "
         f"unit {document['unit']}",
         f"  axes {axes}",
-        f"  channels {', '.join(document['channels'])}; {document['times']} time(s)",
+        f"  channels {', '.join(f'{i} ({n})' for i, n in enumerate(document['channels']))}; "
+        f"{document['times']} time(s)",
     ]
+    if document["other_multiscales"]:
+        others = ", ".join(document["other_multiscales"])
+        lines.append(f"  further multiscales, not read: {others}")
     for level in document["levels"]:
         size = " x ".join(f"{v:.4g}" for v in level["voxel_um"])
         shards = f", shards {tuple(level['shards'])}" if level["shards"] else ""
@@ -124,6 +128,14 @@ def describe_text(document: dict[str, Any]) -> str:
         lines.append("  labels: none")
     lines += [f"  {Origin(**label)}" for label in document["labels"]]
     return "\n".join(lines)
+
+
+def _unit(source: ImageSource) -> str:
+    """In which unit the image's metadata give lengths, or what is made of them."""
+    if source.unknown_units:
+        said = ", ".join(sorted(set(source.unknown_units.values())))
+        return f"{said!r}, no length that is known: give --voxel-size"
+    return "none (micrometres assumed)" if source.unit_assumed else "micrometre"
 
 
 def _describe(source: ImageSource, home: str, stem: str) -> dict[str, Any]:
@@ -140,8 +152,9 @@ def _describe(source: ImageSource, home: str, stem: str) -> dict[str, Any]:
         "axes": "".join(a.name if len(a.name) == 1 else f"({a.name})" for a in source.axes),
         "axes_described": [{"name": a.name, "type": a.type, "unit": a.unit} for a in source.axes],
         "dtype": str(source.dtype),
-        "unit": "none (micrometres assumed)" if source.unit_assumed else "micrometre",
+        "unit": _unit(source),
         "channels": list(source.channels),
+        "other_multiscales": list(source.others),
         "times": source.num_times,
         "levels": [
             {

@@ -79,10 +79,23 @@ def request(
     """
     model = load_model(config.model) if model is None else model
     source = _open(config.image)
+    _check_units(source, config)
     outputs = output_paths(config)
     parts = _settled(config, source, model, outputs)
     factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)
     return Request(config, model, source, outputs, parts, fingerprint(parts), factory)
+
+
+def _check_units(source: ImageSource, config: SegmentConfig) -> None:
+    """Raise if an axis states a unit that is no length we know, and nobody gives the voxel size."""
+    if config.result.voxel_size is None and source.unknown_units:
+        axis, unit = next(iter(source.unknown_units.items()))
+        message = (
+            f"{source.path}: axis {axis} states the unit {unit!r}; expected a length, such as "
+            "micrometer, nanometer or millimeter; give the voxel size, --voxel-size Z Y X in "
+            "micrometres, or correct the metadata"
+        )
+        raise ImageError(message)
 
 
 def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
@@ -164,6 +177,17 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
             else "nothing of a size the network knows"
         )
         on_event(Note(f"probe: working voxel {trial['voxel_um']:.3g} um finds {finding}"))
+    if plan.second_look is not None:
+        on_event(Note(f"second look: every survivor, at level {plan.second_look.level}"))
+    elif plan.spot_look is not None:
+        text = (
+            "second look: left out, the network sees all that the image shows (--refine on does it)"
+        )
+        on_event(Note(text))
+    on_event(Note(f"channel {plan.channel} ({plan.source.channels[plan.channel]})"))
+    if plan.source.others:
+        text = f"further multiscales, not read: {', '.join(plan.source.others)}; the first one is"
+        on_event(Note(text))
     if plan.diameter_um is not None:
         how = "probed" if probe is not None else "given"
         text = (

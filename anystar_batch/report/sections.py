@@ -167,7 +167,7 @@ def keys(findings: Findings) -> str:
 
 def _quality_key(rows: Columns) -> list[str]:
     """The key number of the second look, where there was one."""
-    if "quality" not in rows:
+    if "quality" not in rows or not len(rows["quality"]):
         return []
     middle = float(np.median(rows["quality"]))
     return [

@@ -84,9 +84,11 @@ def warnings_of(
 
 
 def _out_of_range(digest: Digest, record: Mapping[str, Any]) -> str:
+    if digest.instances < MIN_INSTANCES:
+        return ""
     qualities, spot = digest.sample.get("quality"), record.get("spot") or {}
     middle = spot.get("median_quality") if qualities is None else float(np.median(qualities))
-    if middle is None or digest.instances < MIN_INSTANCES or middle >= LEAST_QUALITY:
+    if middle is None or middle >= LEAST_QUALITY:
         return ""
     return (
         "the image may be out of the model's range: the second look expects outlines of a median "

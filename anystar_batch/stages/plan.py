@@ -29,7 +29,7 @@ from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_til
 from anystar_batch.stages.sampling import level_position
 from anystar_batch.stars.polyhedra import LatticeMap
 
-ALGORITHM = 4
+ALGORITHM = 5
 """Number of the method; raised whenever the same input and options may give another result."""
 
 
@@ -357,7 +357,9 @@ def _second_look(  # noqa: PLR0913
         (o - first) / step for o, first, step in zip(offset0, at.offset, at.step, strict=True)
     )
     look = SecondLook(refiner, chosen, scale, offset)
-    return (None, look) if config.refine == "auto" and not shows_more(scale) else (look, None)
+    # Whoever filters by quality needs it of everybody.
+    is_asked = config.refine == "on" or config.filters.min_quality is not None
+    return (look, None) if is_asked or shows_more(scale) else (None, look)
 
 
 def _triple(values: Iterable[float]) -> ZYXFloat:

@@ -60,6 +60,53 @@ def test_units_are_converted_per_axis_and_missing_ones_are_assumed():
     assert parse(e).unit_assumed
     e["axes"][0]["unit"] = "pixel"
     assert parse(e).unit_assumed
+    assert not parse(e).unknown_units
+
+
+@pytest.mark.parametrize(
+    ("unit", "micrometres"),
+    [
+        ("micrometer", 1.0), ("Micrometers", 1.0), ("micrometre", 1.0), (" um ", 1.0),
+        ("\N{MICRO SIGN}m", 1.0), ("\N{GREEK SMALL LETTER MU}m", 1.0), ("uM", 1.0),
+        ("microns", 1.0),
+        ("nanometers", 1e-3), ("NANOMETRE", 1e-3), ("nm", 1e-3), ("NM", 1e-3),
+        ("m", 1e6), ("meters", 1e6), ("mm", 1e3), ("cm", 1e4), ("inches", 25400.0),
+        ("feet", 304800.0),
+        ("\N{LATIN CAPITAL LETTER A WITH RING ABOVE}", 1e-4), ("\N{ANGSTROM SIGN}", 1e-4),
+        ("Angstroms", 1e-4),
+        ("\N{LATIN CAPITAL LETTER A WITH RING ABOVE}ngstr\u00f6m", 1e-4),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["unit", "units"])
+def test_units_as_people_write_them(unit, micrometres, key):
+    e = entry()
+    for a in e["axes"]:
+        a.pop("unit", None)
+        a[key] = unit
+    source = parse(e)
+    assert source.scale_um() == pytest.approx(tuple(v * micrometres for v in (2.0, 2.0, 2.0)))
+    assert not source.unit_assumed
+    assert not source.unknown_units
+
+
+def test_omero_may_stand_in_the_multiscale_and_others_are_named():
+    inner = entry("czyx", omero={"channels": [{"label": "BF"}, {"label": "H2B"}]})
+    source = parse(inner, (2, 4, 5, 6))
+    assert source.channels == ("BF", "H2B")
+    assert source.others == ()
+    infos = [ArrayInfo((4, 5, 6), (4, 5, 6), None, "uint16")]
+    attributes = {"multiscales": [entry(), entry(name="second"), entry()]}
+    two = image_source("p.zarr", attributes, 2, infos, was_consolidated=False)
+    assert two.others == ("second", "#2")
+
+
+@pytest.mark.parametrize("unit", ["furlong", "second", "Mm", "MM", "1", "stage steps"])
+def test_a_unit_that_is_no_known_length_is_named(unit):
+    e = entry()
+    e["axes"][1]["unit"] = unit
+    source = parse(e)
+    assert source.unknown_units == {e["axes"][1]["name"]: unit}
+    assert source.unit_assumed
 
 
 def test_dataset_transforms_come_before_those_of_the_multiscale():
@@ -267,7 +314,7 @@ def test_versions_are_told_apart(attributes, zarr_format, version):
         ({"multiscales": [{"version": "0.1"}]}, 2, "OME-NGFF 0.1"),
         ({"multiscales": [{"version": "9"}]}, 2, "version 9 in Zarr v2 is unknown"),
         ({"ome": {"version": "0.6", "multiscales": [{}]}}, 3, "version 0.6 in Zarr v3 is unknown"),
-        ({"multiscales": [{"version": "0.4"}]}, 3, "version None in Zarr v3 is unknown"),
+        ({"multiscales": [{"version": "0.4"}]}, 3, r"OME-NGFF 0\.4 in Zarr v3"),
         ({"multiscales": []}, 2, "no OME-Zarr `multiscales`"),
         ({"ome": 3}, 3, "no OME-Zarr `multiscales`"),
     ],
@@ -275,3 +322,13 @@ def test_versions_are_told_apart(attributes, zarr_format, version):
 def test_unknown_versions_are_refused(attributes, zarr_format, message):
     with pytest.raises(ImageError, match=message):
         multiscales_of("p", attributes, zarr_format)
+
+
+@pytest.mark.parametrize("said", [{"version": "0.4"}, {}])
+def test_keys_of_0_4_in_zarr_v3_are_told_from_a_version_of_the_future(said):
+    old = {k: v for k, v in entry().items() if k != "version"} | said
+    with pytest.raises(ImageError, match=r"in Zarr v3.* move the zarr\.json files away") as error:
+        multiscales_of("p.zarr", {"multiscales": [old]}, 3)
+    assert "None" not in str(error.value)
+    with pytest.raises(ImageError, match=r"OME-NGFF version 0\.6 in Zarr v3 is unknown here"):
+        multiscales_of("p.zarr", {"ome": {"version": "0.6", "multiscales": [entry()]}}, 3)

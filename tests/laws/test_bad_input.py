@@ -428,3 +428,19 @@ class Failing:
 
     def find(self, *_):
         raise RuntimeError("no network today")
+
+
+def test_an_unknown_unit_is_refused_and_the_voxel_size_helps(tmp_path, command):
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
+    path = Path(image) / "zarr.json"
+    document = json.loads(path.read_text())
+    document["attributes"]["ome"]["multiscales"][0]["axes"][0]["unit"] = "furlong"
+    path.write_text(json.dumps(document))
+    done = command("segment", image, "--diameter", "5px")
+    assert done.exit_code == 2
+    assert "states the unit 'furlong'; expected a length" in done.stderr
+    assert "--voxel-size" in done.stderr
+    assert "'furlong', no length that is known" in command("info", image).stdout
+    assert (
+        command("segment", image, "--diameter", "5um", "--voxel-size", 2, 0.5, 0.5).exit_code == 0
+    )

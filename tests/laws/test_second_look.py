@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,6 +161,18 @@ def test_auto_leaves_out_what_was_seen_at_the_image_s_own_resolution(image, mode
     assert spots[0] == spots[1], "the sample does not depend on blocks"
     assert spots[0]["survivors"] > 100
     assert 0.0 < spots[0]["median_quality"] < 1.0
+
+
+def test_a_filter_by_quality_asks_for_the_second_look_and_may_remove_everybody(
+    image, model, tmp_path
+):
+    mine = copy_of(image, tmp_path)
+    filters = replace(refined_config(mine).result.filters, min_quality=0.999)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        summary = run(mine, model, SHAPE, refine="auto", filters=filters)
+    assert summary.instances == 0
+    assert summary.removed["min_quality"] > 100
 
 
 def test_the_quality_filters_and_its_default_is_the_model_s(image, model, reference, tmp_path):

@@ -208,7 +208,7 @@ def test_every_level_is_told_along_z_y_x_in_micrometres(tmp_path, command, axes,
     ]
     text = command("info", tmp_path / "a.zarr").stdout
     assert "level level1: (8, 6, 10) voxels of 2 x 0.6 x 0.8 um, chunks (4, 6, 5)" in text
-    assert "channels DAPI, GFP, RFP; 2 time(s)" in text
+    assert "channels 0 (DAPI), 1 (GFP), 2 (RFP); 2 time(s)" in text
 
 
 def test_an_image_without_a_unit_or_with_bad_metadata(tmp_path, command):
