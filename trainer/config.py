@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from anystar_batch.errors import ConfigError
 from anystar_batch.network.unet import UNetConfig
-from trainer.synthesis.config import AppearanceConfig, SampleConfig, ShapesConfig, Step, check
+from trainer.config_json import parse
+from trainer.synthesis.config import SampleConfig, check
 
 APPEARANCES = ("workers", "device")
 """Where appearance can be made."""
@@ -152,46 +150,5 @@ class TrainConfig:
         ConfigError
             If the text is no JSON object, or has a key that is not known.
         """
-        try:
-            document = json.loads(text)
-        except json.JSONDecodeError as error:
-            message = f"train: the config is no JSON: {error}"
-            raise ConfigError(message) from error
-        check(isinstance(document, dict), "train: the config is no JSON object")
-        parsed: TrainConfig = _parse(cls, document)
+        parsed: TrainConfig = parse(cls, text, "train")
         return parsed
-
-
-_NESTED: dict[tuple[type, str], type] = {
-    (TrainConfig, "sample"): SampleConfig,
-    (TrainConfig, "network"): UNetConfig,
-    (SampleConfig, "shapes"): ShapesConfig,
-    (SampleConfig, "appearance"): AppearanceConfig,
-}
-
-
-def _parse(cls: type, document: Mapping[str, Any]) -> Any:  # noqa: ANN401  (any of our dataclasses)
-    """Build a config dataclass from parsed JSON."""
-    expected = {f.name for f in dataclasses.fields(cls)}
-    unknown = sorted(set(document) - expected)
-    check(
-        not unknown,
-        f"{cls.__name__}: got unknown keys {unknown}; expected some of {sorted(expected)}",
-    )
-    values: dict[str, Any] = {}
-    for key, value in document.items():
-        if (cls, key) in _NESTED:
-            values[key] = _parse(_NESTED[cls, key], value)
-        elif key == "steps" and isinstance(value, list):
-            values[key] = tuple(
-                Step(s["name"], s.get("probability", 1.0), _tuples(s.get("ranges", [])))
-                for s in value
-            )
-        else:
-            values[key] = _tuples(value)
-    return cls(**values)
-
-
-def _tuples(value: Any) -> Any:  # noqa: ANN401  (parsed JSON)
-    """Turn lists into tuples, all the way down."""
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

@@ -82,6 +82,7 @@ def test_the_published_steps_come_with_their_probabilities_in_order():
         (lambda: TrainConfig.from_json("{"), "no JSON"),
         (lambda: TrainConfig.from_json("[]"), "no JSON object"),
         (lambda: TrainConfig.from_json('{"epochs": 3}'), r"unknown keys \['epochs'\]"),
+        (lambda: TrainConfig.from_json('{"sample": 3}'), "sample 3; expected a JSON object"),
     ],
 )
 def test_what_cannot_be_used_is_named(make, message):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
 
-from anystar_batch.errors import ConfigError
-from trainer.synthesis.config import Range
+from trainer.config_json import parse
+from trainer.synthesis.config import Range, check
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,8 @@ class SceneConfig:
     seen: float = 0.35
 
     def __post_init__(self) -> None:
-        _check(self.edge >= 32, f"scene: got an edge of {self.edge} voxels; expected 32 or more")
-        _check(
+        check(self.edge >= 32, f"scene: got an edge of {self.edge} voxels; expected 32 or more")
+        check(
             2.0 <= self.radius[0] <= self.radius[1],
             f"scene: got radius {self.radius}; expected 2 or more, smallest first",
         )
@@ -125,16 +124,16 @@ class RefineConfig:
     checkpoint_steps: int = 500
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self.seed != self.held_out_seed,
             f"refine: got seed {self.seed} for training and scores; expected two",
         )
         for name in ("scenes", "held_out", "shard", "batch", "steps", "checkpoint_steps"):
             value = getattr(self, name)
-            _check(value >= 1, f"refine: got {name} {value}; expected 1 or more")
+            check(value >= 1, f"refine: got {name} {value}; expected 1 or more")
         for name in ("false_share", "fed_back"):
             value = getattr(self, name)
-            _check(0.0 <= value < 1.0, f"refine: got {name} {value}; expected 0 to less than 1")
+            check(0.0 <= value < 1.0, f"refine: got {name} {value}; expected 0 to less than 1")
 
     def to_json(self) -> str:
         """Return the config as a JSON document."""
@@ -149,26 +148,5 @@ class RefineConfig:
         ConfigError
             If the text is no JSON object, or has a key that is not known.
         """
-        try:
-            document = json.loads(text)
-        except json.JSONDecodeError as error:
-            message = f"refine: the config is no JSON: {error}"
-            raise ConfigError(message) from error
-        _check(isinstance(document, dict), "refine: the config is no JSON object")
-        scene = document.pop("scene", {})
-        known = {f.name for f in dataclasses.fields(cls)}
-        inner = {f.name for f in dataclasses.fields(SceneConfig)}
-        unknown = sorted(set(document) - known) + sorted(set(scene) - inner)
-        _check(not unknown, f"refine: got unknown keys {unknown}; expected those of a refine.json")
-        return cls(scene=SceneConfig(**_tuples(scene)), **_tuples(document))
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Turn lists into tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
-
-def _check(condition: object, message: str) -> None:
-    """Raise a ConfigError with `message` unless the condition holds."""
-    if not condition:
-        raise ConfigError(message)
+        parsed: RefineConfig = parse(cls, text, "refine")
+        return parsed

@@ -33,6 +33,7 @@ def test_a_config_comes_back_from_its_json():
         (lambda: RefineConfig.from_json("[]"), "no JSON object"),
         (lambda: RefineConfig.from_json('{"width": 3}'), r"unknown keys \['width'\]"),
         (lambda: RefineConfig.from_json('{"scene": {"x": 3}}'), r"unknown keys \['x'\]"),
+        (lambda: RefineConfig.from_json('{"scene": 3}'), "scene 3; expected a JSON object"),
     ],
 )
 def test_what_is_no_config_is_refused(make, message):
