@@ -17,7 +17,6 @@ Plain Keras 3: the same code runs under KERAS_BACKEND=tensorflow and jax.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import logging
 import os
@@ -31,7 +30,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
 from anystar_batch.errors import ConfigError
 from anystar_batch.network.unet import build
 from anystar_batch.network.weights import load_weights, save_weights
@@ -331,20 +329,10 @@ def save_checkpoint(model: keras.Model, path: Path, progress: Progress) -> None:
     arrays["progress"] = np.array(
         [progress.step, progress.minutes, progress.waited, progress.averaged], np.float64
     )
-    save_arrays(path, arrays)
-
-
-def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
-    """Write arrays as an `.npz`, complete or not at all.
-
-    Raises
-    ------
-    OutputError
-        If the place cannot be written or is full.
-    """
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    write_bytes_atomic(path, content.getvalue())
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)
+    temporary.replace(path)
 
 
 def load_checkpoint(model: keras.Model, path: Path) -> Progress:
@@ -441,4 +429,6 @@ def _claim(folder: Path, config: TrainConfig) -> None:
                 "the same config to go on; choose another folder"
             )
             raise ConfigError(message)
-    write_bytes_atomic(path, config.to_json().encode())
+    temporary = path.with_name(".train.json.partial")
+    temporary.write_text(config.to_json())
+    temporary.replace(path)

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
 from anystar_batch.network.refiner import FORMAT, Refiner, from_arrays
 from anystar_batch.network.refiner_kernel import NAMES
 from trainer.refine.config import RefineConfig
@@ -91,5 +90,7 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document, indent=2) + "\n"
     for name, content in ((ARRAYS, npz_bytes(arrays)), (DESCRIPTION, text.encode())):
-        write_bytes_atomic(folder / name, content)
+        temporary = folder / f".{name}.partial"
+        temporary.write_bytes(content)
+        temporary.replace(folder / name)
     return refiner

@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
 from anystar_batch.errors import ConfigError
 from anystar_batch.network.profiles import neighbours
 from anystar_batch.stars.rays import golden_spiral
-from trainer.fit import Progress, load_checkpoint, save_arrays, save_checkpoint, use_two_pools
+from trainer.fit import Progress, load_checkpoint, save_checkpoint, use_two_pools
 from trainer.refine.config import RefineConfig
 from trainer.refine.data import Data, Sampler, load
 from trainer.refine.network import build, weights
@@ -130,7 +129,7 @@ def claim(config: RefineConfig, folder: Path) -> None:
             message = f"refine: {folder} holds a run with another config; expected an empty folder"
             raise ConfigError(message)
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(path, f"{config.to_json()}\n".encode())
+    path.write_text(config.to_json() + "\n")
 
 
 class Draw:
@@ -253,3 +252,11 @@ def _row(
     named = dict(zip(COLUMNS, (round(float(v), 5) for v in row), strict=True))
     logger.info("%s", named)
     return named
+
+
+def save_arrays(path: Path, arrays: dict[str, NDArray[np.float32]]) -> None:
+    """Write arrays, complete or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    temporary.replace(path)
