@@ -154,6 +154,11 @@ class ResultConfig:
     refine : {"auto", "on", "off"}
         The second look: `auto` where the model has a refiner and the image shows more than the
         network saw; `on` with the bundled refiner where the model has none.
+    outline : float or None
+        Share of the fall of an object's mean profile at which its surface is put, 0 to 1; None is
+        the visible surface.
+    expand : Quantity or None
+        How far surfaces are moved outward, or inward if negative.
     """
 
     channel: str = "0"
@@ -170,6 +175,8 @@ class ResultConfig:
     reference_time: int | None = None
     measure: tuple[str, ...] = ()
     refine: str = "auto"
+    outline: float | None = None
+    expand: Quantity | None = None
 
     def segmented_times(self, count: int) -> tuple[int, ...]:
         """Return the time points to segment, of an image that has so many.
@@ -215,6 +222,11 @@ class ResultConfig:
                 near = did_you_mean(choice, known)
                 message = f"--{name}: got {choice!r}; expected {' or '.join(known)}{near}"
                 raise ConfigError(message)
+        if self.outline is not None and not 0.0 < self.outline < 1.0:
+            message = (
+                f"--outline: got {self.outline:g}; expected visible, or more than 0 and less than 1"
+            )
+            raise ConfigError(message)
         if self.reference_time is not None and self.reference_time < 0:
             message = f"--reference-time: got {self.reference_time}; expected 0 or more"
             raise ConfigError(message)

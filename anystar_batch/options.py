@@ -161,6 +161,22 @@ def _volume(name: str, text: str) -> Quantity:
     return parse_volume(name, text)
 
 
+def _shift(name: str, text: str) -> Quantity:
+    from anystar_batch.parsing import parse_shift
+
+    return parse_shift(name, text)
+
+
+def _outline(name: str, text: str) -> float | None:
+    from anystar_batch.parsing import parse_outline
+
+    return parse_outline(name, text)
+
+
+def _outline_text(share: float | None) -> str:
+    return "visible" if share is None else repr(share)
+
+
 def _memory(_name: str, text: str) -> int:
     from anystar_batch.parsing import parse_memory
 
@@ -383,6 +399,29 @@ SEGMENT = (
         "Second look at every outline at the image's own resolution: auto, on or off.",
         completion="refine",
         field="result.refine",
+    ),
+    Option(
+        "outline",
+        str,
+        "visible",
+        SIZE,
+        "Where surfaces are put: visible, 0.5 (half maximum), 0.2 (into the haze).",
+        metavar="VISIBLE|SHARE",
+        is_bare=True,
+        field="result.outline",
+        read=_outline,
+        text=_outline_text,
+    ),
+    Option(
+        "expand",
+        str,
+        None,
+        SIZE,
+        "Move surfaces outward, without overlaps: 2um for cells around nuclei; -1um inward.",
+        metavar="LENGTH",
+        field="result.expand",
+        read=_shift,
+        text=_quantity_text,
     ),
     Option(
         "tile",

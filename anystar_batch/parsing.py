@@ -39,14 +39,14 @@ MEASURES = ("solidity", "sphericity", "surface", "feret")
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """The size of an object: its diameter, or its volume.
+    """The size of an object, its diameter or its volume; or how far its surface moves.
 
     Parameters
     ----------
     value : float
-        Positive.
+        Positive, but for a surface that moves inward.
     unit : str
-        `um` or `um3`; or `px`, level-0 voxels: of a diameter those in the plane.
+        `um` or `um3`; or `px`, level-0 voxels: of a length those in the plane.
     """
 
     value: float
@@ -62,7 +62,7 @@ class Quantity:
         return f"{self.value!r}{self.unit}"
 
     def in_um(self, scale_um: ZYXFloat) -> float:
-        """Return a diameter in micrometres, given level 0's voxel size (z, y, x)."""
+        """Return a length in micrometres, given level 0's voxel size (z, y, x)."""
         if self.unit == "px":
             return self.value * math.sqrt(scale_um[1] * scale_um[2])
         return self.value
@@ -129,15 +129,83 @@ def parse_volume(option: str, text: str) -> Quantity:
     return volume
 
 
+def parse_shift(option: str, text: str) -> Quantity:
+    """Read how far surfaces move: `2um` outward, `-300nm` inward, `1px`.
+
+    Parameters
+    ----------
+    option : str
+        Name of the option, for the message.
+    text : str
+        What was given.
+
+    Raises
+    ------
+    ConfigError
+        If there is no finite number, or no known unit.
+
+    Examples
+    --------
+    >>> parse_shift("--expand", "-300nm")
+    Quantity(value=-0.3, unit='um')
+    """
+    shift = _measured(text, _LENGTHS)
+    if shift is None:
+        message = (
+            f"{option}: got {text!r}; expected a length with a unit: 2um outward, -300nm inward, "
+            "or 1px (level-0 voxels in the plane)"
+        )
+        raise ConfigError(message)
+    return shift
+
+
+def parse_outline(option: str, text: str) -> float | None:
+    """Read where surfaces are put: None for `visible`, else a share of the profile's fall.
+
+    Parameters
+    ----------
+    option : str
+        Name of the option, for the message.
+    text : str
+        What was given.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither `visible` nor a number between 0 and 1.
+
+    Examples
+    --------
+    >>> parse_outline("--outline", "visible"), parse_outline("--outline", "0.5")
+    (None, 0.5)
+    """
+    if text.strip().lower() == "visible":
+        return None
+    share = _number(text.strip())
+    if share is None or not 0.0 < share < 1.0:
+        message = (
+            f"{option}: got {text!r}; expected visible, or a share between 0 and 1 of the way from "
+            "the surroundings' brightness to the core's: 0.5 is half maximum, 0.2 lies in the haze"
+        )
+        raise ConfigError(message)
+    return share
+
+
 def _quantity(text: str, units: Mapping[str, tuple[float, str]]) -> Quantity | None:
     """Read a number with one of the units; None if it is none, or not positive and finite."""
+    found = _measured(text, units)
+    return found if found is not None and found.value > 0.0 else None
+
+
+def _measured(text: str, units: Mapping[str, tuple[float, str]]) -> Quantity | None:
+    """Read a number of any sign with one of the units; None if it is none, or not finite."""
     match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(\S*)\s*", text)
     value = _number(match[1]) if match else None
     if match is None or value is None or match[2] not in units:
         return None
     factor, unit = units[match[2]]
     value *= factor
-    return Quantity(value, unit) if 0.0 < value < math.inf else None
+    return Quantity(value, unit) if math.isfinite(value) else None
 
 
 def parse_memory(text: str) -> int:

@@ -7,7 +7,14 @@ import pytest
 from anystar_batch.address import image_stem
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
-from anystar_batch.parsing import Quantity, parse_diameter, parse_memory, parse_times
+from anystar_batch.parsing import (
+    Quantity,
+    parse_diameter,
+    parse_memory,
+    parse_outline,
+    parse_shift,
+    parse_times,
+)
 
 
 @pytest.mark.parametrize(
@@ -123,3 +130,29 @@ def test_home_and_stem_follow_from_the_image(tmp_path):
 )
 def test_stem_of_an_image(path, stem):
     assert image_stem(path) == stem
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "unit"),
+    [("2um", 2.0, "um"), ("-300nm", -0.3, "um"), ("1px", 1.0, "px"), (" -0.001 mm ", -1.0, "um")],
+)
+def test_a_shift_has_a_sign_and_a_unit(text, value, unit):
+    shift = parse_shift("--expand", text)
+    assert (shift.value, shift.unit) == (pytest.approx(value), unit)
+
+
+@pytest.mark.parametrize("text", ["2", "um", "2 furlongs", "nanum", "infum", "1e400um", ""])
+def test_what_is_no_length_is_refused(text):
+    with pytest.raises(ConfigError, match=r"--expand: got .*; expected a length with a unit: 2um"):
+        parse_shift("--expand", text)
+
+
+@pytest.mark.parametrize(("text", "share"), [("visible", None), ("VISIBLE", None), ("0.2", 0.2)])
+def test_an_outline_is_visible_or_a_share(text, share):
+    assert parse_outline("--outline", text) == share
+
+
+@pytest.mark.parametrize("text", ["0", "1", "-0.5", "nan", "half", "50%", ""])
+def test_what_is_no_share_is_refused(text):
+    with pytest.raises(ConfigError, match=r"--outline: got .*; expected visible, or a share"):
+        parse_outline("--outline", text)

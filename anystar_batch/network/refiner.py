@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.errors import ImageError, ModelError
 from anystar_batch.geometry import ZYX, Box, ZYXFloat
+from anystar_batch.network.outline import fall_factors
 from anystar_batch.network.profiles import (
     CHANNELS,
     SAMPLES,
@@ -75,6 +76,20 @@ class Refiner:
         step: ZYXFloat,
         directions: NDArray[np.float64],
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return refined distances and qualities: `outline` without the third."""
+        return self.outline(image, box, shape, points, dist, step, directions)[:2]
+
+    def outline(  # noqa: PLR0913
+        self,
+        image: NDArray[np.float32],
+        box: Box,
+        shape: ZYX,
+        points: NDArray[np.floating],
+        dist: NDArray[np.float32],
+        step: ZYXFloat,
+        directions: NDArray[np.float64],
+        share: float | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Look once more at some survivors.
 
         Parameters
@@ -94,6 +109,8 @@ class Refiner:
             anisotropic volume is looked at in its true shape.
         directions : float64 [n_rays, 3]
             Unit vectors of the rays, axes (z, y, x), working voxels.
+        share : float, optional
+            Of the fall of the mean profile at which surfaces are asked for, see `outline`.
 
         Returns
         -------
@@ -102,6 +119,8 @@ class Refiner:
         quality : float32 [n]
             IoU that the refined outline is expected to reach, 0 to 1; 0 where the image around the
             survivor is constant, whose distances stay.
+        fall : float32 [n]
+            Factor on all distances that takes the visible surface to that share; 1 without.
 
         Raises
         ------
@@ -120,6 +139,7 @@ class Refiner:
         pixels = np.require(image, np.float32, ["C", "W"])
         given = np.require(dist, np.float32, ["C", "W"])
         refined, quality = np.empty_like(given), np.empty(len(given), np.float32)
+        fall = np.ones(len(given), np.float32)
         n_rays = given.shape[1]
         values = np.empty((TOGETHER, SAMPLES, CHANNELS, n_rays), np.float32)
         scalars = np.empty((TOGETHER, SCALARS, n_rays), np.float32)
@@ -135,7 +155,9 @@ class Refiner:
                 values[:n], scalars[:n], near, self.arrays, given[some], refined[some],
                 quality[some],
             )  # fmt: skip
-        return refined, quality
+            if share is not None:
+                fall_factors(values[:n], given[some], refined[some], share, fall[some])
+        return refined, quality, fall
 
 
 def window_of(

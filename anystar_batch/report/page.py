@@ -197,6 +197,7 @@ def _options(
         ("removed by filters", _counts(record["summary"]["removed"])),
         ("scales", ", ".join(map(str, result["scales"]))),
         ("second look", _second_look(plan, record)),
+        ("surfaces", _surfaces(plan)),
         ("tile", _several(plan["tile"], " × ") + " working voxels"),
         ("block", _several(record["block_shape"], " × ") + " level-0 voxels"),
         ("precision, backend", f"{result['precision']}, {result['backend']}"),
@@ -217,6 +218,15 @@ def _second_look(plan: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         f"{refined['outlines']:,} outlines at level {look['level']}, in the mean "
         f"{abs(change):.0%} {'larger' if change >= 0 else 'smaller'} by volume"
     )
+
+
+def _surfaces(plan: Mapping[str, Any]) -> str:
+    """Where surfaces were put, if not where they are seen."""
+    share, shift = plan.get("outline"), plan.get("expand_um", 0.0)
+    words = [] if share is None else [f"where the mean profile has fallen to {share:g}"]
+    if shift:
+        words.append(f"moved {abs(shift):g} µm {'outward' if shift > 0 else 'inward'}")
+    return ", ".join(words)
 
 
 def _times(record: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from anystar_batch.stages.run import (
     suppression,
     tile_blocks,
 )
+from anystar_batch.stages.surface import lasts, outlined, shown
 from anystar_batch.stages.task import Owned, Work, model_rays, near_box, position_keys
 from anystar_batch.stages.workdir import Slice, label_keys_path, load_survivors, save_array
 from anystar_batch.stars.candidates import Candidates
@@ -111,22 +112,21 @@ def own_block(task: OwnTask) -> Owned:
     started = clock.perf_counter()
     plan = task.work.plan
     rays = model_rays(plan.model)
-    survivors = load_survivors(task.work, task.time, task.near, task.region)
+    survivors = outlined(load_survivors(task.work, task.time, task.near, task.region))
     mine = inside(survivors.points, task.block.box)
     gone = removed(plan, survivors, rays)
     counts = {name: int(np.sum(fails & mine)) for name, fails in gone.items()}
     if gone:
         stays = ~np.logical_or.reduce(list(gone.values()))
         survivors, mine = survivors.take(stays), mine[stays]
-    shown = owns_voxel(
-        survivors,
-        rays,
-        plan.lattice,
-        Box.of_shape(plan.source.shape_zyx(0)),
-        mine,
-    )
-    keys = np.sort(position_keys(survivors.points[shown], plan.working.shape))
-    hidden = int(mine.sum() - shown.sum())
+    # Surfaces that move outward take nobody's voxels: numbers are those without --expand.
+    stars, asked = survivors, mine
+    if plan.expand_um < 0.0:
+        stars, asked = shown(plan, survivors), mine & lasts(plan, survivors)
+    volume = Box.of_shape(plan.source.shape_zyx(0))
+    visible = owns_voxel(stars, rays, plan.lattice, volume, asked)
+    keys = np.sort(position_keys(survivors.points[visible], plan.working.shape))
+    hidden = int(mine.sum() - visible.sum())
     return Owned(keys, hidden, clock.perf_counter() - started, counts)
 
 

@@ -39,8 +39,10 @@ from anystar_batch.stages.run import (
     suppression,
     unit_blocks,
 )
+from anystar_batch.stages.surface import growth, outlined, shown
 from anystar_batch.stages.task import Done, Work, model_rays, piece_key, spec_of
 from anystar_batch.stages.workdir import Slice, file_name, load_instances, save_sums
+from anystar_batch.stars.expand import paint_around
 from anystar_batch.stars.polyhedra import bounding_boxes
 from anystar_batch.stars.raster import paint
 
@@ -78,7 +80,7 @@ class PaintTask:
 def paint_run(run: Run) -> None:
     """Paint and measure every write unit of level 0 that is not done."""
     done = run.ledger.entries("paint")
-    reach = longest_ray(run)
+    reach = longest_ray(run) + growth(run.plan)
     first = {time: first_label(run, time) for time in run.plan.times}
 
     def left(time: int, block: Block) -> tuple[ZYX, ...]:
@@ -100,12 +102,13 @@ def paint_block(task: PaintTask) -> Done:
     writer = LabelWriter(work.label, spec)
     rays = model_rays(plan.model)
     survivors, labels = load_instances(work, time, task.near, task.first_label, task.region)
-    near = BoxIndex(bounding_boxes(survivors, rays, plan.lattice))
+    stars, last = outlined(survivors), shown(plan, survivors)
+    near = BoxIndex(bounding_boxes(last, rays, plan.lattice))
     unit_shape, shape = spec.write_unit_zyx(0), spec.shape_zyx(0)
     coarse = CoarseLevels([spec.shape_zyx(n) for n in range(spec.num_levels)], task.block.box)
     parts: list[tuple[ZYX, Partials]] = []
     contents: dict[ZYX, str] = {}
-    shown = 0
+    count = 0
     for unit in task.units:
         box = grid_box(unit, unit_shape, shape)
         # Before it is read: a change while it is read must not go unseen.
@@ -113,19 +116,24 @@ def paint_block(task: PaintTask) -> Done:
         reaches = near.meeting(box)
         out = np.zeros(box.shape, np.uint32)
         if len(reaches):
-            paint(out, box, survivors.take(reaches), labels[reaches], rays, plan.lattice)
+            is_grown = plan.expand_um > 0.0
+            some, ids = (stars if is_grown else last).take(reaches), labels[reaches]
+            paint(out, box, some, ids, rays, plan.lattice)
+            if is_grown:
+                grown, size = last.take(reaches), plan.working.voxel_um
+                paint_around(out, box, some, grown, ids, rays, plan.lattice, size)
         work.fence.check()
         writer.write_box(0, time, box, out)
         coarse.add(box, out)
         sums = _measure(plan, reader, time, box, out)
         parts.extend((unit, part) for part in sums)
-        shown += sum(len(part.shape) for part in sums)
+        count += sum(len(part.shape) for part in sums)
     name = file_name(time, task.units, "npy")
     work.fence.check()
     noted = save_sums(Path(work.folder), name, task.units, parts)
     entries = {piece_key(time, u): {"content": contents[u], **noted[u]} for u in task.units}
     further = write_coarse(work, time, coarse, writer)
-    return Done(entries, clock.perf_counter() - started, shown, further)
+    return Done(entries, clock.perf_counter() - started, count, further)
 
 
 def working_box(plan: Plan, box: Box, reach: float) -> Box:

@@ -94,6 +94,10 @@ class Plan:
     spot_look : SecondLook or None
         Where the network saw all that the image shows, only a sample is looked at once more, to
         tell whether the image is of the model's range; nobody's distances change.
+    outline : float or None
+        Share of the fall of an object's mean profile at which its surface is put; None: visible.
+    expand_um : float
+        How far surfaces are moved outward at last, micrometres; negative: inward.
     """
 
     source: ImageSource
@@ -115,6 +119,8 @@ class Plan:
     measure: tuple[str, ...] = ()
     second_look: SecondLook | None = None
     spot_look: SecondLook | None = None
+    outline: float | None = None
+    expand_um: float = 0.0
 
     @property
     def suppressions(self) -> int:
@@ -160,6 +166,8 @@ class Plan:
                 self.filters, tuple(view.step for view in self.views), self.course, self.measure
             )
             | self._look_json()
+            | ({} if self.outline is None else {"outline": self.outline})
+            | ({"expand_um": self.expand_um} if self.expand_um else {})
         )
 
     def _look_json(self) -> dict[str, object]:
@@ -202,6 +210,8 @@ def fingerprint_parts(
         }
         | _more_json(config.filters, config.scales, config.course(source.num_times), config.measure)
         | _refiner_json(model, config)
+        | ({} if config.outline is None else {"outline": config.outline})
+        | ({} if config.expand is None else {"expand": [config.expand.value, config.expand.unit]})
     )
 
 
@@ -211,7 +221,8 @@ def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:
     Raises
     ------
     ConfigError
-        If `--refine on` is asked for and there is none, or `--min-quality` without one.
+        If `--refine on` is asked for and there is none, or `--min-quality` or `--outline` without
+        one.
     """
     refiner = None if config.refine == "off" else model.refiner
     if refiner is None and config.refine == "on":
@@ -222,12 +233,13 @@ def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:
                 f"--refine: got on, but neither {model.name} nor {DEFAULT_MODEL} has a refiner"
             )
             raise ConfigError(message)
-    if refiner is None and config.filters.min_quality is not None:
-        message = (
-            f"--min-quality: got {config.filters.min_quality:g}, but there is no second look "
-            f"(model {model.name}, --refine {config.refine}); give --refine on, or leave it out"
-        )
-        raise ConfigError(message)
+    for name, value in (("min-quality", config.filters.min_quality), ("outline", config.outline)):
+        if refiner is None and value is not None:
+            message = (
+                f"--{name}: got {value:g}, but there is no second look (model {model.name}, "
+                f"--refine {config.refine}); give --refine on, or leave it out"
+            )
+            raise ConfigError(message)
     return refiner
 
 
@@ -331,6 +343,8 @@ def make_plan(
         measure=config.measure,
         second_look=look,
         spot_look=spot,
+        outline=config.outline,
+        expand_um=0.0 if config.expand is None else config.expand.in_um(scales[0]),
     )
 
 
@@ -357,8 +371,12 @@ def _second_look(  # noqa: PLR0913
         (o - first) / step for o, first, step in zip(offset0, at.offset, at.step, strict=True)
     )
     look = SecondLook(refiner, chosen, scale, offset)
-    # Whoever filters by quality needs it of everybody.
-    is_asked = config.refine == "on" or config.filters.min_quality is not None
+    # Whoever filters by quality, or says where surfaces are, needs everybody looked at.
+    is_asked = (
+        config.refine == "on"
+        or config.filters.min_quality is not None
+        or config.outline is not None
+    )
     return (look, None) if is_asked or shows_more(scale) else (None, look)
 
 

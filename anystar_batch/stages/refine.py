@@ -27,6 +27,7 @@ from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.image_identity import box_content
 from anystar_batch.stages.plan import Plan, SecondLook
 from anystar_batch.stages.run import Run, make_todo, run_tasks, suppression, tile_blocks
+from anystar_batch.stages.surface import outlined
 from anystar_batch.stages.task import Done, Work, model_rays, parse_key, piece_key, position_keys
 from anystar_batch.stages.workdir import (
     REFINED,
@@ -115,6 +116,7 @@ def refine_block(task: RefineTask) -> Done:
             "stop": slices[key].stop,
             **contents[tile],
             "reach": float(refined.dist.max(initial=0.0)),
+            "shown_reach": float(outlined(refined).dist.max(initial=0.0)),
         }
     count = sum(len(refined) for _, refined, _ in parts)
     return Done(entries, clock.perf_counter() - started, count)
@@ -221,11 +223,12 @@ def refine_survivors(
     shape = plan.source.shape_zyx(look.level)
     points = level_points(look, survivors)
     dist, quality = survivors.dist.copy(), np.zeros(len(survivors), np.float32)
+    fall = np.ones(len(survivors), np.float32)
     directions = np.asarray(rays.vertices, np.float64)
     for some in _cells(points):
         box = window_of(points[some], survivors.dist[some], look.scale, shape)
         voxels, _ = raised(reader.read_box(look.level, time, plan.channel, box), low)
-        dist[some], quality[some] = refiner.refine(
+        dist[some], quality[some], fall[some] = refiner.outline(
             voxels.astype(np.float32),
             box,
             shape,
@@ -233,10 +236,12 @@ def refine_survivors(
             survivors.dist[some],
             look.scale,
             directions,
+            plan.outline,
         )
     limit = np.float32(plan.max_radius)
     refined = quantise(np.minimum(dist, limit), plan.max_radius)
-    return replace(survivors, dist=refined, quality=quality)
+    asked = None if plan.outline is None else fall
+    return replace(survivors, dist=refined, quality=quality, fall=asked)
 
 
 def _mean_cubes(stars: Candidates) -> NDArray[np.float64]:

@@ -126,11 +126,15 @@ def longest_ray(run: Run, source: str | None = None) -> int:
     ----------
     run : Run
     source : str, optional
-        Stage whose results are bounded; those that are numbered and painted by default.
+        Stage whose results are bounded; by default what is numbered and painted, with its surfaces
+        where `--outline` puts them.
     """
-    source = SOURCES[run.plan.suppressions - 1] if source is None else source
-    entries = run.ledger.entries(source).values()
-    return max(1, math.ceil(max((float(e["reach"]) for e in entries), default=0.0)))
+    last = SOURCES[run.plan.suppressions - 1]
+    entries = run.ledger.entries(last if source is None else source).values()
+    reaches = (
+        float(e.get("shown_reach", e["reach"]) if source is None else e["reach"]) for e in entries
+    )
+    return max(1, math.ceil(max(reaches, default=0.0)))
 
 
 def instance_count(run: Run) -> int:

@@ -22,6 +22,7 @@ from anystar_batch.stages.run import (
     suppression,
     tile_blocks,
 )
+from anystar_batch.stages.surface import shown
 from anystar_batch.stages.task import model_rays
 from anystar_batch.stages.workdir import Sums, load_instances, sums_type
 from anystar_batch.stars.measures import COLUMNS, regularity, shapes
@@ -144,7 +145,8 @@ def instance_scores(run: Run) -> dict[str, NDArray[np.float32]]:
                 scores["contrast"][at] = survivors.contrast
             if "regularity" in scores:
                 scores["regularity"][at] = regularity(survivors.dist, rays)
-            for name, values in shapes(survivors.dist, rays, step_um, run.plan.measure).items():
+            dist = shown(run.plan, survivors).dist
+            for name, values in shapes(dist, rays, step_um, run.plan.measure).items():
                 scores[name][at] = values
     return scores
 

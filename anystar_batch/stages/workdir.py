@@ -32,7 +32,7 @@ from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
 from anystar_batch.geometry import ZYX, Box, index_name, inside
 from anystar_batch.measure.partials import SHAPE, Partials
 from anystar_batch.stages.task import Work, model_rays, position_keys
-from anystar_batch.stars.candidates import Candidates, decode, encode
+from anystar_batch.stars.candidates import MEASURES, Candidates, decode, encode
 from anystar_batch.stars.suppress import Status
 
 CANDIDATES = "candidates"
@@ -43,9 +43,6 @@ REFINED = "refined"
 
 SURVIVORS = ("survivors", "survivors-2")
 """Folders of the files after each suppression: kept and undecided."""
-
-FURTHER = ("contrast", "quality")
-"""What may be stored of a candidate besides."""
 
 PARTIALS = "partials"
 """Folder of the files after painting: sums of labels."""
@@ -146,7 +143,7 @@ def save_candidates(
     arrays, position = [], 0
     for key, candidates, status in parts:
         fields = encode(candidates)
-        further = [name for name in FURTHER if name in fields]
+        further = [name for name in MEASURES if name in fields]
         kind = candidate_type(candidates.dist.shape[1], further)
         records = np.empty(len(candidates), kind)
         for field, values in fields.items():

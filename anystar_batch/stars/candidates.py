@@ -29,6 +29,10 @@ MAX_RADIUS = 256.0
 """Largest declared radius, working voxels: beyond, a step would be more than a voxel."""
 
 
+MEASURES = ("contrast", "quality", "fall")
+"""What may be known of a candidate besides, in the order of the fields."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
     """Polyhedra on the working lattice, in any order.
@@ -45,6 +49,9 @@ class Candidates:
         See `measures.contrasts`; None where nobody asked for it. Suppression does not look at it.
     quality : float32 [n] or None
         IoU that the outline is expected to reach, 0 to 1; None before the second look.
+    fall : float32 [n] or None
+        Factor on all distances that puts the surface where `--outline` asks for it; None without.
+        Suppression goes by the distances as they are.
     """
 
     points: NDArray[np.int32]
@@ -52,6 +59,7 @@ class Candidates:
     dist: NDArray[np.float32]
     contrast: NDArray[np.float32] | None = None
     quality: NDArray[np.float32] | None = None
+    fall: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -59,9 +67,13 @@ class Candidates:
 
     def take(self, index: NDArray[Any]) -> Candidates:
         """Return those at `index` (integers [m], in that order) or where a mask (bool [n]) is."""
-        contrast = None if self.contrast is None else self.contrast[index]
-        quality = None if self.quality is None else self.quality[index]
-        return Candidates(self.points[index], self.prob[index], self.dist[index], contrast, quality)
+        measured = {name: values[index] for name, values in self.measures().items()}
+        return Candidates(self.points[index], self.prob[index], self.dist[index], **measured)
+
+    def measures(self) -> dict[str, NDArray[np.float32]]:
+        """Return what is known of the candidates besides, by name of the field."""
+        fields = {name: getattr(self, name) for name in MEASURES}
+        return {name: values for name, values in fields.items() if values is not None}
 
     @classmethod
     def empty(cls, n_rays: int) -> Candidates:
@@ -74,15 +86,14 @@ class Candidates:
     def concatenate(parts: Sequence[Candidates], n_rays: int) -> Candidates:
         """Return all parts in sequence; none at all is `empty(n_rays)`.
 
-        Contrasts, and qualities, are kept where every part that has candidates has them.
+        A measure is kept where every part that has candidates has it.
         """
         every = [Candidates.empty(n_rays), *parts]
         return Candidates(
             np.concatenate([part.points for part in every]),
             np.concatenate([part.prob for part in every]),
             np.concatenate([part.dist for part in every]),
-            _together([part.contrast for part in parts if len(part)]),
-            _together([part.quality for part in parts if len(part)]),
+            *(_together([getattr(p, name) for p in parts if len(p)]) for name in MEASURES),
         )
 
     @property
@@ -195,7 +206,7 @@ def encode(candidates: Candidates) -> dict[str, NDArray[Any]]:
     -------
     dict
         `points` int32 [n, 3], `prob` float32 [n], `dist` uint8 [n, n_rays] in steps, `step` int8
-        [n], its binary logarithm; `contrast` and `quality` float32 [n] if measured.
+        [n], its binary logarithm; of `MEASURES`, float32 [n], those that are known.
 
     Raises
     ------
@@ -208,14 +219,9 @@ def encode(candidates: Candidates) -> dict[str, NDArray[Any]]:
     if not np.array_equal(stored, counts) or not stored.all():
         message = "candidates: a distance is no multiple of its step; quantise before encoding"
         raise ValueError(message)
-    measured = {
-        name: values
-        for name, values in (("contrast", candidates.contrast), ("quality", candidates.quality))
-        if values is not None
-    }
     exponent = np.log2(step[:, 0]).astype(np.int8)
     fields = {"points": candidates.points, "prob": candidates.prob}
-    return fields | {"dist": stored, "step": exponent} | measured
+    return fields | {"dist": stored, "step": exponent} | candidates.measures()
 
 
 def decode(arrays: Mapping[str, NDArray[Any]]) -> Candidates:
@@ -233,6 +239,5 @@ def decode(arrays: Mapping[str, NDArray[Any]]) -> Candidates:
     # Exact: a whole number below 256 times a power of two.
     step = np.ldexp(np.float32(1.0), arrays["step"].astype(np.int32))
     dist = np.multiply(arrays["dist"], step[:, None], dtype=np.float32)
-    return Candidates(
-        arrays["points"], arrays["prob"], dist, arrays.get("contrast"), arrays.get("quality")
-    )
+    measured = {name: arrays[name] for name in MEASURES if name in arrays}
+    return Candidates(arrays["points"], arrays["prob"], dist, **measured)

@@ -167,6 +167,8 @@ EVERYTHING = SegmentConfig(
             0.4,
         ),
         refine="on",
+        outline=0.25,
+        expand=Quantity(-1.5, "um"),
         scales=(1, 2),
         precision="float32",
         backend="jax",

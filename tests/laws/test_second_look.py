@@ -13,8 +13,9 @@ import pytest
 
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.engine.engines import InlineEngine, open_engine
-from anystar_batch.errors import ConfigError, ModelError
+from anystar_batch.errors import AnyStarBatchError, ConfigError, ModelError
 from anystar_batch.geometry import Box
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.plan import make_plan
 from anystar_batch.stages.refine import refine_survivors
@@ -23,10 +24,13 @@ from anystar_batch.stages.task import model_rays
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.suppress import suppress
 from tests.support.checkout import ROOT
+from tests.support.fakes import TruthPredictor, random_ellipsoids
 from tests.support.law_phantom import (
+    MOVED,
     SHAPE,
     copy_of,
     digests,
+    law_config,
     law_factory,
     law_model,
     law_truth,
@@ -200,3 +204,85 @@ def test_what_cannot_be_refined_is_refused(image, tmp_path):
         run(mine, broken, SHAPE)
     assert isinstance(error.value, ModelError) or "refiner" in str(error.value)
     assert not (mine / "labels").exists() or not any((mine / "labels").glob("[a-z]*"))
+
+
+def label_of(image):
+    return ImageReader(read_image(f"{image}/labels/anystar")).read_box(0, 0, 0, Box.of_shape(SHAPE))
+
+
+SURFACES = [
+    {"outline": 0.3},
+    {"expand": Quantity(2.0, "um")},
+    {"outline": 0.6, "expand": Quantity(-0.8, "um"), "measure": ("surface",)},
+]
+
+
+@pytest.mark.parametrize("asked", SURFACES)
+def test_surfaces_that_are_moved_are_the_same_for_any_blocks(
+    image, model, reference, tmp_path, asked
+):
+    first = copy_of(image, tmp_path / "0")
+    run(first, model, SHAPE, **asked)
+    expected = digests(first)
+    assert expected != reference
+    for k, block_shape in enumerate(BLOCKS[1:], 1):
+        mine = copy_of(image, tmp_path / str(k))
+        run(mine, model, block_shape, InlineEngine(k), **asked)
+        assert digests(mine) == expected
+
+
+def test_surfaces_survive_a_kill(image, model, tmp_path):
+    whole, mine = copy_of(image, tmp_path / "a"), copy_of(image, tmp_path / "b")
+    run(whole, model, SHAPE, **MOVED)
+    script = ROOT / "tests" / "support" / "killed_run.py"
+    killed = subprocess.run(
+        [sys.executable, str(script), str(mine), "paint", "2", "moved"],
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -9, killed.stderr.decode()
+    run(mine, model, (32, 96, 64), **MOVED)
+    assert digests(mine) == digests(whole)
+
+
+def test_cells_have_the_numbers_of_their_nuclei_and_no_overlap(image, model, reference, tmp_path):
+    mine = copy_of(image, tmp_path)
+    summary = run(mine, model, (32, 64, 64), expand=Quantity(2.0, "um"))
+    nuclei, cells = label_of(image), label_of(mine)
+    assert summary.instances == nuclei.max()
+    np.testing.assert_array_equal(cells[nuclei > 0], nuclei[nuclei > 0])
+    grown = np.bincount(cells.ravel()) / np.bincount(nuclei.ravel())
+    assert np.median(grown[1:]) > 1.3
+
+
+def test_a_lonely_cell_reaches_into_blocks_far_from_its_nucleus(tmp_path):
+    lonely = TruthPredictor(random_ellipsoids(SHAPE, 2, 5, radius=(4.0, 5.0)), core=0.5)
+    found = []
+    for block_shape in (SHAPE, (32, 32, 32)):
+        mine = write_law_image(tmp_path / f"{len(found)}" / "phantom.ome.zarr")
+        config = law_config(mine, block_shape)
+        config = replace(config, result=replace(config.result, expand=Quantity(9.0, "um")))
+        assert segment(config, factory=lonely, model=law_model()).instances == 2
+        found.append(digests(mine))
+        assert (label_of(mine) > 0).sum() > 8000  # the nuclei have about 800 voxels
+    assert found[0] == found[1]
+
+
+def test_surfaces_moved_inward_stay_inside_and_the_thin_vanish(image, model, reference, tmp_path):
+    mine = copy_of(image, tmp_path / "a")
+    fewer = run(mine, model, SHAPE, expand=Quantity(-2.0, "um"))
+    assert fewer.instances <= int(label_of(image).max())
+    nuclei, shrunk = label_of(image) > 0, label_of(mine) > 0
+    assert not (shrunk & ~nuclei).any()
+    assert shrunk.sum() < 0.6 * nuclei.sum()
+    gone = copy_of(image, tmp_path / "b")
+    assert run(gone, model, SHAPE, expand=Quantity(-500.0, "um")).instances == 0
+
+
+def test_moved_surfaces_are_another_result(image, model, tmp_path):
+    mine = copy_of(image, tmp_path)
+    run(mine, model, SHAPE, outline=0.3)
+    with pytest.raises(AnyStarBatchError, match=r"options|outline"):
+        run(mine, model, SHAPE, outline=0.4)
+    with pytest.raises(ConfigError, match=r"--outline: got 0\.4, but there is no second look"):
+        run(mine, law_model(), SHAPE, outline=0.4, refine="auto")

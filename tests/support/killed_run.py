@@ -1,6 +1,6 @@
 """Segment a phantom in a process that kills itself at a chosen moment; run by the law tests.
 
-usage: killed_run.py IMAGE STAGE AFTER {truth,real}
+usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,real}
 
 AFTER is the block of the stage whose end is the last thing that happens; 0 is the stage's start.
 """
@@ -8,6 +8,7 @@ AFTER is the block of the stage whose end is the last thing that happens; 0 is t
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from anystar_batch.events import BlockDone, StageStarted
 from anystar_batch.pipeline import segment
 from tests.support.law_phantom import (
+    MOVED,
     law_config,
     law_factory,
     law_model,
@@ -44,8 +46,10 @@ def main(image, stage, after, network):
         segment.publish = lambda *_: die()
     if stage == "finish":
         segment.finish = lambda *_: die()
-    if network == "refined":
+    if network in ("refined", "moved"):
         config = refined_config(image, (40, 48, 56))
+        if network == "moved":
+            config = replace(config, result=replace(config.result, **MOVED))
         model = refined_model(Path(image).parent / "refiner")
         segment.segment(config, listen, factory=law_factory(), model=model)
     elif network == "real":

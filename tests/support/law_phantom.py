@@ -25,6 +25,10 @@ SHAPE = (61, 83, 97)
 """No block divides it, nor does a tile or a chunk."""
 
 
+MOVED = {"outline": 0.3, "expand": Quantity(1.5, "um")}
+"""Surfaces put elsewhere, and moved outward."""
+
+
 @lru_cache(maxsize=1)
 def law_truth():
     """Crowded: objects overlap, so suppression decides and chains cross blocks."""
