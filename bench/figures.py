@@ -19,9 +19,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         As `Row.to_json` gives them.
     """
     lines = [
-        "| set | how | true | found | accuracy at IoU .1 / .3 / .5 / .7 | F1 at .5 | volume ratio "
-        "| diameter used (true), um |",
-        "|---|---|---|---|---|---|---|---|",
+        "| set | how | true | found | accuracy at IoU .1 / .3 / .5 / .7 | mean .5 to .95 "
+        "| precision, recall | F1 at .5 | volume ratio | diameter used (true), um |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         how = f"{row['how']} {row['at']:.3g}" if row["at"] else row["how"]
@@ -30,9 +30,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             used += f" ({row['true_diameter']:.3g})"
         if row["true"]:
             accuracy = " / ".join(f"{v:.3f}" for v in row["accuracy"])
-            scores = f"{accuracy} | {row['f1'][AT_HALF]:.3f} | {row['volume_ratio']}"
+            found = f"{row['precision']:.3f}, {row['recall']:.3f}"
+            scores = f"{accuracy} | {row['mean_accuracy']:.3f} | {found}"
+            scores += f" | {row['f1'][AT_HALF]:.3f} | {row['volume_ratio']}"
         else:
-            scores = " | | "
+            scores = " | | | | "
         lines.append(
             f"| {row['set']} | {how} | {row['true'] or '-'} | {row['found']} | {scores} | {used} |"
         )

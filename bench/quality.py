@@ -10,6 +10,7 @@ if none is named::
     blur      isotropic in micrometres, 0 to 4 voxels of the plane
     noise     Gaussian, as a share of the image's range
     pasted    beside a copy ten times brighter
+    conventions  surfaces where the set's labels end, chosen on volumes that are not scored
     unlabelled  volumes without truth: counts, and overlays to look at
 
 OUT receives `PART.json`, `PART.png`, `PART.md`, overlays and the images.
@@ -61,6 +62,15 @@ NOISES = (0.0, 0.05, 0.1, 0.2, 0.4)
 
 Sets = dict[str, list[Truth]]
 
+Surface = tuple[float | None, float]
+"""Share of `--outline` (None: visible), and `--expand` in micrometres."""
+
+SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+"""Outlines among which a set's convention is looked for."""
+
+SHIFTS = (-0.12, -0.08, -0.04, 0.025, 0.05, 0.075)
+"""Expansions, over the diameter of the objects, likewise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -97,6 +107,9 @@ class Row:
             "found": tally.tp[0] + tally.fp[0],
             "accuracy": [round(v, 4) for v in tally.accuracy()],
             "f1": [round(v, 4) for v in tally.f1()],
+            "mean_accuracy": round(tally.mean_accuracy(), 4),
+            "precision": round(tally.precision(), 4),
+            "recall": round(tally.recall(), 4),
             "volume_ratio": round(float(np.median(tally.ratio)), 3) if tally.ratio else None,
             "diameter": round(self.diameter, 3),
             "true_diameter": round(self.true_diameter, 3),
@@ -123,7 +136,7 @@ class Bench:
     rows: dict[tuple[str, str, float], Row] = field(default_factory=dict)
 
     def run(
-        self, truth: Truth, tag: str, diameter: float | None
+        self, truth: Truth, tag: str, diameter: float | None, surface: Surface = (None, 0.0)
     ) -> tuple[NDArray[np.uint32], float]:
         """Segment one volume as a user would.
 
@@ -134,6 +147,8 @@ class Bench:
             Tells this run from others over the same volume.
         diameter : float or None
             Micrometres; None lets the probe choose.
+        surface : (outline, expand)
+            The share of `--outline`, and `--expand` in micrometres.
 
         Returns
         -------
@@ -151,7 +166,10 @@ class Bench:
             stem=stem,
             model=self.model,
             result=ResultConfig(
-                diameter=None if diameter is None else Quantity(diameter, "um"), refine=self.refine
+                diameter=None if diameter is None else Quantity(diameter, "um"),
+                refine=self.refine,
+                outline=surface[0],
+                expand=Quantity(surface[1], "um") if surface[1] else None,
             ),
             run=RunConfig(overwrite=True, restart=True),
         )
@@ -165,7 +183,13 @@ class Bench:
         return found, float(record["plan"]["diameter_um"])
 
     def row(
-        self, name: str, how: str, truths: Sequence[Truth], diameter: float | None, at: float = 0.0
+        self,
+        name: str,
+        how: str,
+        truths: Sequence[Truth],
+        diameter: float | None,
+        at: float = 0.0,
+        surface: Surface = (None, 0.0),
     ) -> Row:
         """Segment and score a set, once."""
         if (name, how, at) in self.rows:
@@ -173,7 +197,7 @@ class Bench:
         total, used = Tally(), []
         tag = how.replace(" ", "_") + (f"_{at:g}" if at else "")
         for truth in truths:
-            found, size = self.run(truth, tag, diameter)
+            found, size = self.run(truth, tag, diameter, surface)
             # A pasted volume shows its truth in a part of the image.
             seen = found[tuple(slice(n) for n in truth.labels.shape)]
             total = total + match(truth.labels, seen)
@@ -292,6 +316,64 @@ def score_pasted(bench: Bench, sets: Sets) -> list[Row]:
     return rows
 
 
+def score_conventions(bench: Bench, sets: Sets) -> list[Row]:
+    """Score surfaces put where the set's labels end, the diameter given.
+
+    Where labels end is chosen on volumes that are not scored: on embryos 1 to 4 at the same times
+    for the other embryos, on one half of the other images for the other half, and the other way
+    round.
+    """
+    rows = []
+    for name, truths in sets.items():
+        diameter = _diameter(truths)
+        seen, matched = Tally(), Tally()
+        for number, (choice, scored) in enumerate(_choices(name, truths)):
+            surface = _convention(bench, f"{name} choice {number}", choice, diameter)
+            part = f"{name} part {number}"
+            seen = seen + bench.row(part, "given", scored, diameter).tally
+            how = "convention" if surface != VISIBLE else "given"
+            chosen = bench.row(part, how, scored, diameter, surface=surface)
+            print(f"{part}: outline {surface[0] or 'visible'}, expand {surface[1]:+.3g} um")
+            matched = matched + chosen.tally
+        rows.append(_shown(Row(name, "visible surface", seen, diameter=diameter)))
+        rows.append(_shown(Row(name, "the set's convention", matched, diameter=diameter)))
+    return rows
+
+
+VISIBLE: Surface = (None, 0.0)
+"""The default."""
+
+
+def _choices(name: str, truths: Sequence[Truth]) -> list[tuple[list[Truth], list[Truth]]]:
+    """What to choose on, and what to score with that."""
+    if name.startswith("BBBC050"):
+        times = sorted({int(truth.name.rpartition("t")[2]) for truth in truths})
+        return [(bbbc050([1, 2, 3, 4], times), list(truths))]
+    halves = [[_half(truth, side) for truth in truths] for side in (0, 1)]
+    return [(halves[0], halves[1]), (halves[1], halves[0])]
+
+
+def _half(truth: Truth, side: int) -> Truth:
+    """One half of a volume along its last axis."""
+    middle = truth.image.shape[2] // 2
+    part = slice(middle) if side == 0 else slice(middle, None)
+    cut = replace(truth, image=truth.image[:, :, part], labels=truth.labels[:, :, part])
+    return replace(cut, name=f"{truth.name}_half{side}")
+
+
+def _convention(bench: Bench, name: str, truths: Sequence[Truth], diameter: float) -> Surface:
+    """The surface with most objects right at IoU 0.5 and 0.7; of equal ones the visible."""
+    surfaces: list[Surface] = [VISIBLE, *((share, 0.0) for share in SHARES)]
+    surfaces += [(None, shift * diameter) for shift in SHIFTS]
+
+    def worth(surface: Surface) -> float:
+        how = "given" if surface == VISIBLE else f"outline {surface[0]} expand {surface[1]:.3g}"
+        tally = bench.row(name, how, truths, diameter, surface=surface).tally
+        return sum(tally.accuracy()[2:])
+
+    return max(surfaces, key=worth)
+
+
 def show_unlabelled(bench: Bench, _sets: Sets) -> list[Row]:
     """Count what is found where there is no truth; the overlays are to be looked at."""
     rows = []
@@ -312,6 +394,7 @@ PARTS: dict[str, Callable[[Bench, Sets], list[Row]]] = {
     "blur": score_blur,
     "noise": score_noise,
     "pasted": score_pasted,
+    "conventions": score_conventions,
     "unlabelled": show_unlabelled,
 }
 """What can be asked for."""

@@ -17,14 +17,15 @@ def test_a_bench_can_be_imported_and_run(name):
 
 
 def test_rows_become_a_table_and_curves(tmp_path):
-    near = Tally((4, 4, 3, 1), (1, 1, 2, 4), (0, 0, 1, 3), (1.0, 1.1))
+    near = Tally((4, 4, 3, 1), (1, 1, 2, 4), (0, 0, 1, 3), (1.0, 1.1), (0.9, 0.7, 0.6, 0.4))
     rows = [
         quality.Row("a", "searched", near, factor, 12.0, 11.0).to_json() for factor in (0.5, 1.0)
     ]
     rows.append(quality.Row("b", "default", Tally(fp=(7, 7, 7, 7))).to_json())
     lines = table(rows).splitlines()
     assert lines[2] == (
-        "| a | searched 0.5 | 4 | 5 | 0.800 / 0.800 / 0.500 / 0.125 | 0.667 | 1.05 | 12 (11) |"
+        "| a | searched 0.5 | 4 | 5 | 0.800 / 0.800 / 0.500 / 0.125 | 0.257 | 0.800, 1.000 | 0.667 "
+        "| 1.05 | 12 (11) |"
     )
     assert lines[4].startswith("| b | default | - | 7 |")
     curves(tmp_path / "a.png", rows, "factor")

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 IOUS = (0.1, 0.3, 0.5, 0.7)
 """Thresholds at which a predicted and a true object count as the same."""
 
+STRICT = tuple(round(0.5 + 0.05 * k, 2) for k in range(10))
+"""Thresholds that the mean accuracy is over: 0.5 to 0.95."""
+
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Probabilities tried when a threshold is tuned."""
 
@@ -51,12 +54,15 @@ class Tally:
         Matched, predicted only, true only.
     ratio : tuple of float
         Predicted over true volume of every pair matched at IoU 0.1.
+    iou : tuple of float
+        IoU of each of these pairs.
     """
 
     tp: tuple[int, ...] = (0,) * len(IOUS)
     fp: tuple[int, ...] = (0,) * len(IOUS)
     fn: tuple[int, ...] = (0,) * len(IOUS)
     ratio: tuple[float, ...] = ()
+    iou: tuple[float, ...] = ()
 
     def __add__(self, other: Tally) -> Tally:
         """Return the counts of both together."""
@@ -69,12 +75,29 @@ class Tally:
             add(self.fp, other.fp),
             add(self.fn, other.fn),
             self.ratio + other.ratio,
+            self.iou + other.iou,
         )
 
     def accuracy(self) -> tuple[float, ...]:
         """Return TP / (TP + FP + FN) per IoU."""
         counts = zip(self.tp, self.fp, self.fn, strict=True)
         return tuple(tp / max(tp + fp + fn, 1) for tp, fp, fn in counts)
+
+    def mean_accuracy(self) -> float:
+        """Return the mean of the accuracies at the IoUs of `STRICT`."""
+        pairs = self.tp[0] + self.fp[0] + self.fn[0]
+        matched = [sum(iou >= t for iou in self.iou) for t in STRICT]
+        # Every pair fewer is one more object alone on either side.
+        shares = [n / max(pairs + self.tp[0] - n, 1) for n in matched]
+        return sum(shares) / len(shares)
+
+    def precision(self) -> float:
+        """Return the share of predicted objects that are matched at the least IoU."""
+        return self.tp[0] / max(self.tp[0] + self.fp[0], 1)
+
+    def recall(self) -> float:
+        """Return the share of true objects that are matched at the least IoU."""
+        return self.tp[0] / max(self.tp[0] + self.fn[0], 1)
 
     def f1(self) -> tuple[float, ...]:
         """Return 2 TP / (2 TP + FP + FN) per IoU."""
@@ -235,7 +258,13 @@ def match(truth: NDArray[np.integer], labels: NDArray[np.integer]) -> Tally:
         matched.append(iou[k])
         ratio.append(float(size_found[b[k]] / size_true[a[k]]))
     tp = tuple(int(np.sum(np.array(matched) >= t)) for t in IOUS)
-    return Tally(tp, tuple(n_found - n for n in tp), tuple(n_true - n for n in tp), tuple(ratio))
+    return Tally(
+        tp,
+        tuple(n_found - n for n in tp),
+        tuple(n_true - n for n in tp),
+        tuple(ratio),
+        tuple(float(iou) for iou in matched),
+    )
 
 
 @dataclass(slots=True)

@@ -33,8 +33,9 @@ def test_matching_is_that_of_stardist():
     from stardist.matching import matching
 
     rng = np.random.default_rng(0)
-    truth = np.kron(rng.integers(0, 40, (6, 6, 6)), np.ones((3, 3, 3), int))
-    labels = np.where(rng.random(truth.shape) < 0.3, 0, np.roll(truth, 1, 2))
+    truth = np.kron(np.arange(216).reshape(6, 6, 6), np.ones((3, 3, 3), int))
+    lost = rng.uniform(0.0, 0.8, 216)
+    labels = np.where(rng.random(truth.shape) < lost[truth], 0, np.roll(truth, 1, 2) // 2)
     ours = match(truth, labels)
     for k, iou in enumerate(score.IOUS):
         theirs = matching(truth, labels, thresh=iou)
@@ -42,6 +43,11 @@ def test_matching_is_that_of_stardist():
             assert (ours.tp[k], ours.fp[k], ours.fn[k]) == (theirs.tp, theirs.fp, theirs.fn)
         else:
             assert abs(ours.tp[k] - theirs.tp) <= 1
+    strict = [matching(truth, labels, thresh=0.5 + 0.05 * k).accuracy for k in range(10)]
+    assert strict[0] > strict[4] > 0.0
+    assert ours.mean_accuracy() == pytest.approx(np.mean(strict), abs=1e-12)
+    assert ours.precision() == ours.tp[0] / (ours.tp[0] + ours.fp[0])
+    assert ours.recall() == ours.tp[0] / (ours.tp[0] + ours.fn[0])
 
 
 def test_matching_without_objects_or_without_background():
