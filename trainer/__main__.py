@@ -54,6 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AnyStarBatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        # A folder without a run, a config that is not there, a disk that is full.
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     return 0
 
 

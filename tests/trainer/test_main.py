@@ -75,3 +75,20 @@ def test_presets_are_chosen_by_name(tmp_path):
         chosen = module.run_config(parsed)
         assert chosen.sample.appearance.backgrounds == backgrounds
         assert chosen.sample.steps == module.SampleConfig.preset(preset, "published").steps
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--config", "none.json"],
+        ["refine", "score"],
+        ["refine", "train", "--config", "none.json"],
+        ["score"],
+    ],
+)
+def test_a_file_that_is_not_there_is_named_in_one_line(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--run", "nowhere"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ")
+    assert "none.json" in said or "nowhere" in said
