@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Level, Version
-from anystar_batch.errors import ImageError, shorten
+from anystar_batch.errors import ImageError, NoImageError, UnsuitedError, shorten
 
 MOST_VOXELS = 2**31 - 1
 """Most voxels an axis: positions are 32-bit integers."""
@@ -70,7 +70,7 @@ def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Versi
     entries = ome.get("multiscales", attributes.get("multiscales"))
     if not (isinstance(entries, list) and entries and isinstance(entries[0], dict)):
         message = f"{path}: the group has no OME-Zarr `multiscales`; give the path of an image"
-        raise ImageError(message)
+        raise NoImageError(message)
     entry: JSON = entries[0]
     stated = entry.get("version")
     version = ome.get("version", stated) if zarr_format == 3 else stated
@@ -85,7 +85,7 @@ def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Versi
             f"{path}: OME-NGFF {version} (or older) has no voxel size that can be trusted; "
             "rewrite the image as 0.4 or 0.5, e.g. with bioformats2raw or ome-zarr"
         )
-        raise ImageError(message)
+        raise UnsuitedError(message)
     if zarr_format == 2 and minor == "0.4":
         return "0.4", entry
     if zarr_format == 3 and minor == "0.5":
@@ -102,7 +102,7 @@ def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Versi
         f"{path}: OME-NGFF version {shorten(version)} in Zarr v{zarr_format} is unknown here; "
         "expected 0.4 in Zarr v2 or 0.5 in Zarr v3"
     )
-    raise ImageError(message)
+    raise UnsuitedError(message)
 
 
 def dataset_paths(path: str, multiscales: JSON) -> tuple[str, ...]:
@@ -233,20 +233,20 @@ def _axes(path: str, multiscales: JSON) -> tuple[Axis, ...]:
     num_space = sum(a.type == "space" for a in axes)
     if num_space == 0:
         message = f"{path}: no spatial axes among {listed}; expected z, y and x of type space"
-        raise ImageError(message)
+        raise UnsuitedError(message)
     if num_space < 3:
         message = (
             f"{path}: the image is 2D (axes {listed}); anystar-batch segments 3D volumes: "
             "use StarDist 2D for planes"
         )
-        raise ImageError(message)
+        raise UnsuitedError(message)
     num_time = sum(a.type == "time" for a in axes)
     if num_space > 3 or num_time > 1 or len(axes) - num_space - num_time > 1:
         message = (
             f"{path}: axes {listed} are not an NGFF image's; expected three of space, at most "
             "one of time and at most one other"
         )
-        raise ImageError(message)
+        raise UnsuitedError(message)
     if len({a.name for a in axes}) != len(axes):
         message = f"{path}: two axes have the same name: {listed}"
         raise ImageError(message)
@@ -353,7 +353,7 @@ def _value_dtype(path: str, where: str, name: str) -> str:
             f"{path}: {where} has the unsupported type {name}; "
             "expected integers, floats (to 64 bits) or bool"
         )
-        raise ImageError(message)
+        raise UnsuitedError(message)
     return dtype.name
 
 
@@ -365,7 +365,7 @@ def _check_shapes(source: ImageSource, paths: tuple[str, ...]) -> None:
             f"{source.path}: the image is 2D (one plane, (z, y, x) = {shape}); anystar-batch "
             "segments 3D volumes: use StarDist 2D for planes"
         )
-        raise ImageError(message)
+        raise UnsuitedError(message)
     for axis in (source.t_axis, source.c_axis):
         lengths = [] if axis is None else [level.shape[axis] for level in source.levels]
         if len(set(lengths)) > 1:

@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 DONE, FAILED, USAGE, WARNED, LATER, INTERRUPTED = 0, 1, 2, 3, 75, 130
 """Exit codes, see the package's docstring."""
 
+UNSUITED = "not for this tool"
+"""What is said of images that a container holds besides, and a sweep meets: no failure."""
+
 SEVERITY = (FAILED, USAGE, LATER, WARNED, DONE)
 """Exit codes of images from the one that counts most."""
 
@@ -87,6 +90,13 @@ def print_gathered(table: Gathered, *, as_json: bool) -> None:
         names = ", ".join(table.missing[:5]) + (", ..." if len(table.missing) > 5 else "")
         text = f"warning: {table.stats} lacks {len(table.missing)} fields without a result: {names}"
         typer.echo(text, err=True)
+
+
+def print_unsuited(image: str, error: Exception, *, as_json: bool) -> None:
+    """Print which image of a container or a plate is left out, and why."""
+    if as_json:
+        typer.echo(json.dumps({"image": image, "status": UNSUITED, "text": str(error)}))
+    typer.echo(f"{UNSUITED}: {error}", err=True)
 
 
 def listener(*, quiet: bool, verbose: bool, is_here: bool = True) -> Listener:

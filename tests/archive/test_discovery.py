@@ -13,7 +13,7 @@ import pytest
 from anystar_batch.archive import discovery
 from anystar_batch.archive.discovery import Settling
 from anystar_batch.archive.images import read_image
-from anystar_batch.errors import ImageError
+from anystar_batch.errors import ForbiddenError, ImageError
 
 
 def group(path, **ome):
@@ -24,8 +24,13 @@ def group(path, **ome):
 
 
 def found(root, pattern="*.ome.zarr"):
-    paths, unreadable = discovery.find_zarrs(str(root), pattern)
-    return [os.path.relpath(p, root) for p in paths], [p for p, _ in unreadable]
+    """Matches below a root, and the reasons for what is left out by its place there."""
+    below = discovery.find_zarrs(str(root), pattern)
+    reasons = {os.path.relpath(path, root): reason for path, reason in below.left_out}
+    assert all(reason.startswith(f"{root}/{path}: ") for path, reason in reasons.items())
+    return [os.path.relpath(path, root) for path in below.matches], {
+        path: reason.removeprefix(f"{root}/{path}: ") for path, reason in reasons.items()
+    }
 
 
 def test_names_decide_and_no_zarr_is_entered(tmp_path):
@@ -33,17 +38,55 @@ def test_names_decide_and_no_zarr_is_entered(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     group(tmp_path / "b/e.zarr")
     (tmp_path / "file.ome.zarr").write_text("")
-    assert found(tmp_path) == (["a.ome.zarr", "b/c.ome.zarr"], [])
+    file = {"file.ome.zarr": "a file; expected a directory, as an OME-Zarr is"}
+    assert found(tmp_path) == (["a.ome.zarr", "b/c.ome.zarr"], file)
     assert found(tmp_path, "*.zarr")[0] == ["a.ome.zarr", "b/c.ome.zarr", "b/e.zarr"]
 
 
-def test_neither_links_nor_hidden_directories_are_followed(tmp_path):
+def test_neither_links_nor_hidden_directories_are_followed_and_each_is_named(tmp_path):
     (tmp_path / "a.ome.zarr").mkdir()
     (tmp_path / ".snapshot/a.ome.zarr").mkdir(parents=True)
     (tmp_path / ".a.ome.zarr").mkdir()
+    (tmp_path / "notes.txt").write_text("")
     (tmp_path / "link.ome.zarr").symlink_to(tmp_path / "a.ome.zarr")
+    (tmp_path / "lost.ome.zarr").symlink_to("nowhere")
     (tmp_path / "up").symlink_to(tmp_path)
-    assert found(tmp_path) == (["a.ome.zarr"], [])
+    (tmp_path / "latest.txt").symlink_to("notes.txt")
+    end = "; links are not followed: name what it leads to"
+    assert found(tmp_path) == (
+        ["a.ome.zarr"],
+        {
+            ".a.ome.zarr": "hidden; not entered",
+            ".snapshot": "hidden; not entered",
+            "link.ome.zarr": f"a link to {tmp_path}/a.ome.zarr{end}",
+            "lost.ome.zarr": f"a link to {tmp_path}/nowhere, which is no directory{end}",
+            "up": f"a link to {tmp_path}{end}",
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["@eaDir", "#recycle", "@Recycle", "#snapshot", "lost+found", "$RECYCLE.BIN", "~snapshot",
+     "System Volume Information", "__MACOSX"],
+)  # fmt: skip
+def test_folders_of_a_file_server_are_named_once_and_not_entered(tmp_path, name):
+    for folder in ("x", "y", "z"):
+        (tmp_path / folder / name / "a.ome.zarr").mkdir(parents=True)
+    (tmp_path / "z/a.ome.zarr").mkdir()
+    matches, left_out = found(tmp_path)
+    assert matches == ["z/a.ome.zarr"]
+    assert left_out == {
+        f"x/{name}": "thumbnails, snapshots or trash of a file server; not entered, like 2 more of "
+        "this name"
+    }
+    assert found(tmp_path, "*")[0] == ["x", "y", "z"]
+
+
+def test_thumbnails_within_an_image_do_not_make_it_young(image):
+    Path(image, "0/@eaDir").mkdir()
+    Path(image, "0/@eaDir/thumb.jpg").write_text("")
+    assert discovery.newest_file(read_image(image), Settling(900.0)) is not None
 
 
 def test_a_directory_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
@@ -59,7 +102,8 @@ def test_a_directory_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert found(tmp_path) == (["a.ome.zarr"], [str(tmp_path / "shut")])
+    shut = {"shut": "cannot be listed: Permission denied"}
+    assert found(tmp_path) == (["a.ome.zarr"], shut)
 
 
 def test_a_label_is_no_image(tmp_path):
@@ -129,8 +173,28 @@ def test_what_cannot_be_read_is_named(image, monkeypatch):
 
     source = read_image(image)
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(ImageError, match="0: cannot be read: Permission denied"):
+    with pytest.raises(ForbiddenError, match="0: cannot be read: Permission denied"):
         discovery.newest_file(source, Settling(900.0))
+
+
+@pytest.mark.parametrize("call", ["stat", "read_bytes"])
+def test_an_image_that_may_not_be_read_is_told_from_a_broken_one(image, monkeypatch, call):
+    asked = getattr(Path, call)
+
+    def refuse(path, *more, **options):
+        if str(path) in {image, f"{image}/zarr.json"}:
+            raise PermissionError(13, "Permission denied", str(path))
+        return asked(path, *more, **options)
+
+    monkeypatch.setattr(Path, call, refuse)
+    with pytest.raises(ForbiddenError, match="cannot be read: Permission denied"):
+        discovery.images_in(image)
+
+
+def test_a_series_that_is_listed_twice_is_one(tmp_path):
+    root = group(tmp_path / "r", **{"bioformats2raw.layout": 3})
+    group(root / "OME", series=["0", "1", "0"])
+    assert discovery.find_images(str(root)) == [f"{root}/0", f"{root}/1"]
 
 
 def test_of_what_is_no_image_yet_any_file_counts_but_labels(tmp_path):

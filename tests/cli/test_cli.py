@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -23,8 +24,9 @@ from anystar_batch.errors import (
 )
 from anystar_batch.pipeline import run_record
 from anystar_batch.pipeline import segment as pipeline
+from tests.laws.test_times import container
 from tests.support import tiny_volume
-from tests.support.fakes import TruthPredictor
+from tests.support.fakes import TruthPredictor, write_image
 
 SIZE = ["--diameter", "5um"]
 HEAVY = ["tensorflow", "keras", "dask", "distributed", "zarr", "numpy", "numba", "stardist"]
@@ -221,6 +223,32 @@ def test_a_broken_image_does_not_stop_the_others(tmp_path, command, json_too):
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         assert [line.get("exit") for line in lines] == [None, 2, None]
         assert "not a Zarr" in lines[1]["error"]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--dry-run"], ["-q"]])
+def test_series_that_are_not_for_this_tool_are_told_and_count_only_alone(tmp_path, command, more):
+    root = Path(container(tmp_path / "scan.zarr", 3))
+    for n in "01":
+        write_image(root / n, [np.ones((1, 40, 44), "u2")])
+    done = command("segment", root, *SIZE, *more)
+    assert done.exit_code == 0, done.stderr
+    flat = [line for line in done.stderr.splitlines() if line.startswith("not for this tool: ")]
+    assert [line.split(": ")[1] for line in flat] == [f"{root}/0", f"{root}/1"]
+    assert "the image is 2D (one plane" in flat[0]
+    assert "error" not in done.stderr
+    assert (root / "2/labels/anystar").exists() == (more != ["--dry-run"])
+    if more == ["--json"]:
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [line["status"] for line in lines] == ["not for this tool"] * 2 + ["done"]
+    named = command("segment", root / "0", root / "2", *SIZE, *more)
+    assert named.exit_code == 2, "who names it wants it"
+    (root / "1/zarr.json").write_text("{")
+    assert command("segment", root, *SIZE, *more).exit_code == 2, "broken is not flat"
+    for n in "12":
+        write_image(root / n, [np.ones((1, 40, 44), "u2")])
+    alone = command("segment", root, *SIZE, *more)
+    assert alone.exit_code == 2
+    assert f"error: {root}: none of its 3 images is for this tool" in alone.stderr
 
 
 @pytest.mark.parametrize(
