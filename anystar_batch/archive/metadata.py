@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from anystar_batch.archive.names import channel_names, multiscale_names
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Level, Version
 from anystar_batch.errors import ImageError, NoImageError, UnsuitedError, shorten
 
@@ -44,8 +45,10 @@ def all_attributes(attributes: JSON, zarr_format: int) -> JSON:
     return {**attributes, **ome_attributes(attributes, zarr_format)}
 
 
-def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Version, JSON]:
-    """Return the NGFF version of an image and the first entry of its `multiscales`.
+def multiscales_of(
+    path: str, attributes: JSON, zarr_format: int, index: int = 0
+) -> tuple[Version, JSON]:
+    """Return the NGFF version of an image and one entry of its `multiscales`.
 
     Parameters
     ----------
@@ -55,6 +58,8 @@ def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Versi
         Attributes of its root group.
     zarr_format : int
         2 or 3.
+    index : int
+        Of the entry; 0 is the first.
 
     Returns
     -------
@@ -68,12 +73,13 @@ def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Versi
     """
     ome = ome_attributes(attributes, zarr_format)
     entries = ome.get("multiscales", attributes.get("multiscales"))
-    if not (isinstance(entries, list) and entries and isinstance(entries[0], dict)):
+    listed = entries if isinstance(entries, list) else []
+    entry: JSON | None = listed[index] if len(listed) > index else None
+    if not isinstance(entry, dict):
         message = f"{path}: the group has no OME-Zarr `multiscales`; give the path of an image"
         raise NoImageError(message)
-    entry: JSON = entries[0]
     stated = entry.get("version")
-    version = ome.get("version", stated) if zarr_format == 3 else stated
+    version = (ome.get("version") or stated) if zarr_format == 3 else stated
     if version is None and zarr_format == 2:
         # The version is only recommended in 0.4; axes as objects are what 0.4 brought.
         axes = entry.get("axes")
@@ -152,6 +158,7 @@ def image_source(
     arrays: Sequence[ArrayInfo],
     *,
     was_consolidated: bool,
+    multiscale: int = 0,
 ) -> ImageSource:
     """Build and check the description of an image.
 
@@ -167,6 +174,8 @@ def image_source(
         One for every dataset, in the order of `dataset_paths`.
     was_consolidated : bool
         Whether the root group carries consolidated metadata.
+    multiscale : int
+        Index of the entry of `multiscales`; 0 is the first.
 
     Returns
     -------
@@ -188,7 +197,7 @@ def image_source(
     >>> source.scale_um()
     (0.5, 0.1, 0.1)
     """
-    version, multiscales = multiscales_of(path, attributes, zarr_format)
+    version, multiscales = multiscales_of(path, attributes, zarr_format, multiscale)
     paths = dataset_paths(path, multiscales)
     axes = _axes(path, multiscales)
     outer = _transforms(path, "multiscales", multiscales, len(axes), needs_scale=False)
@@ -206,12 +215,15 @@ def image_source(
         channels=(),
         multiscales=multiscales,
         was_consolidated=was_consolidated,
+        multiscale=multiscale,
     )
     _check_shapes(source, paths)
     ome = all_attributes(attributes, zarr_format)
     # Some writers put `omero` into the multiscale that it describes.
-    channels = _channel_names(ome.get("omero") or multiscales.get("omero"), source.num_channels)
-    return replace(source, channels=channels, others=_other_names(ome.get("multiscales")))
+    omero = (ome.get("omero"), multiscales.get("omero"))
+    names = multiscale_names(ome.get("multiscales"))
+    channels = channel_names(omero if len(names) == 1 else omero[::-1], source.num_channels)
+    return replace(source, channels=channels, multiscale_names=names)
 
 
 _TYPE_OF_NAME = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
@@ -374,27 +386,3 @@ def _check_shapes(source: ImageSource, paths: tuple[str, ...]) -> None:
                 f"channels: {lengths}"
             )
             raise ImageError(message)
-
-
-def _other_names(entries: object) -> tuple[str, ...]:
-    """Names of all multiscales but the first, which alone is read; `#1` and so on without one."""
-    others = entries[1:] if isinstance(entries, list) else []
-    return tuple(
-        str(entry["name"]) if isinstance(entry, dict) and entry.get("name") else f"#{n}"
-        for n, entry in enumerate(others, start=1)
-    )
-
-
-def _channel_names(omero: object, count: int) -> tuple[str, ...]:
-    """Return unique names: `omero` labels, doubles and gaps told apart by their index."""
-    channels = omero.get("channels") if isinstance(omero, dict) else None
-    given = [
-        str(c["label"]).strip() if isinstance(c, dict) and c.get("label") is not None else ""
-        for c in (channels if isinstance(channels, list) else [])
-    ]
-    if len(given) != count:
-        return tuple(map(str, range(count)))
-    names = [
-        (n if given.count(n) == 1 else f"{n}_{i}") if n else str(i) for i, n in enumerate(given)
-    ]
-    return tuple(names) if len(set(names)) == count else tuple(map(str, range(count)))

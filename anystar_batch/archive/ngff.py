@@ -195,11 +195,13 @@ class ImageSource:
     channels : tuple of str
         Unique names: of the `omero` metadata, or "0", "1", ...
     multiscales : dict
-        The first entry of `multiscales`, as written in the file.
+        The entry of `multiscales` that is read, as written in the file.
     was_consolidated : bool
         Whether the image's root group carries consolidated metadata.
-    others : tuple of str
-        Names of further multiscales in the same group, which are not read.
+    multiscale : int
+        Index of that entry; 0 is the first.
+    multiscale_names : tuple of str
+        Names of all multiscales of the group.
     """
 
     path: str
@@ -210,12 +212,18 @@ class ImageSource:
     channels: tuple[str, ...]
     multiscales: JSON = field(hash=False)
     was_consolidated: bool
-    others: tuple[str, ...] = ()
+    multiscale: int = 0
+    multiscale_names: tuple[str, ...] = ()
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
         """Zarr format that stores this NGFF version."""
         return 2 if self.version == "0.4" else 3
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Names of further multiscales of the group, which are not read."""
+        return tuple(n for i, n in enumerate(self.multiscale_names) if i != self.multiscale)
 
     @property
     def t_axis(self) -> int | None:

@@ -74,6 +74,7 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
         return
     done = "" if summary.status == "done" else f" ({summary.status})"
     typer.echo(f"labels {summary.label}: {summary.instances} instances{done}")
+    typer.echo(f"channel {summary.channel}")
     typer.echo(f"table  {summary.stats}")
     if summary.report is not None:
         typer.echo(f"report {summary.report}")
@@ -220,6 +221,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
     return "\n".join(
         [
             f"image         {plan.source.path}",
+            f"  channel     {plan.channel} ({plan.source.channels[plan.channel]})",
             f"  volume      {plan.source.shape_zyx(0)} voxels (z, y, x), {len(plan.times)} time(s)",
             f"  diameter    {diameter}",
             f"  reads       level {plan.working.level} ({plan.level.origin}), zoom {zoom}",

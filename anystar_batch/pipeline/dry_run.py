@@ -330,6 +330,7 @@ class Preview:
             "label": self.outputs.label.path,
             "stats": self.outputs.stats,
             "status": self.status,
+            "channel": f"{self.plan.channel} ({self.plan.source.channels[self.plan.channel]})",
             "plan": self.plan.to_json(),
             "block_shape": list(self.block_shape),
             "blocks": self.blocks,

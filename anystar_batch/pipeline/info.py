@@ -7,6 +7,7 @@ writes it is left out.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ from anystar_batch.archive.discovery import Field, find_images, plate_fields
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.label_place import KEY
+from anystar_batch.archive.labels import multiscale_of
+from anystar_batch.archive.names import numbered
 from anystar_batch.archive.ngff import JSON, ImageSource, metadata_fingerprint
 from anystar_batch.archive.nodes import read_node, read_object
 from anystar_batch.errors import ImageError, ModelError, UnsuitedError
@@ -133,8 +136,11 @@ def describe_text(document: dict[str, Any]) -> str:
         f"{document['times']} time(s)",
     ]
     if document["other_multiscales"]:
-        others = ", ".join(document["other_multiscales"])
-        lines.append(f"  further multiscales, not read: {others}")
+        others = numbered([document["multiscale"], *document["other_multiscales"]], but=0)
+        lines.append(
+            f"  multiscale 0 ({document['multiscale']}), the first; further ones, for "
+            f"--multiscale: {others}"
+        )
     for level in document["levels"]:
         size = " x ".join(f"{v:.4g}" for v in level["voxel_um"])
         shards = f", shards {tuple(level['shards'])}" if level["shards"] else ""
@@ -174,6 +180,7 @@ def _describe(source: ImageSource, home: str, stem: str) -> dict[str, Any]:
         "dtype": str(source.dtype),
         "unit": _unit(source),
         "channels": list(source.channels),
+        "multiscale": source.multiscale_names[source.multiscale],
         "other_multiscales": list(source.others),
         "times": source.num_times,
         "levels": [
@@ -282,7 +289,12 @@ def label_origin(
         ours.get("fingerprint"),
     )
     run = {} if record is None else _record(record, digest)
-    why = None if source is None else _why_not_current(ours, source)
+    why = None
+    if source is not None:
+        with contextlib.suppress(ImageError):  # the multiscale is gone: nobody can tell
+            index = multiscale_of(attributes)
+            is_same = index == source.multiscale
+            why = _why_not_current(ours, source if is_same else read_image(source.path, index))
     return Origin(
         name=name,
         is_ours=True,

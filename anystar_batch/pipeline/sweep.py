@@ -25,14 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anystar_batch.address import is_remote
-from anystar_batch.archive.discovery import (
-    Settling,
-    find_zarrs,
-    images_in,
-    is_any_young,
-    is_zarr,
-    newest_file,
-)
+from anystar_batch.archive.age import Settling, is_any_young, newest_file
+from anystar_batch.archive.discovery import find_zarrs, images_in, is_zarr
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.nodes import local_path
 from anystar_batch.archive.storage import files
@@ -278,7 +272,8 @@ def _judge(shared: _Sweeping, config: SegmentConfig, top: str) -> Outcome | _Tod
         return Outcome(config.image, Status.CURRENT, text)
     if standing is Standing.OTHER and not config.run.overwrite:
         return Outcome(config.image, Status.OTHER, text)
-    written = newest_file(read_image(config.image), shared.settling)
+    source = read_image(config.image, config.result.multiscale)
+    written = newest_file(source, shared.settling)
     if written is None:
         return Outcome(config.image, Status.WAITING)
     run = replace(config.run, overwrite=standing is Standing.OTHER)
@@ -308,7 +303,8 @@ def _segmented(shared: _Sweeping, one: _Todo) -> Outcome:
 
 def _segment(shared: _Sweeping, config: SegmentConfig) -> Outcome:
     """Segment an image, unless it was written to since it was judged: the night is long."""
-    if newest_file(read_image(config.image), shared.settling) is None:
+    source = read_image(config.image, config.result.multiscale)
+    if newest_file(source, shared.settling) is None:
         return Outcome(config.image, Status.WAITING)
     summary = segment.segment(
         config,

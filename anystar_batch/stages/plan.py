@@ -138,7 +138,8 @@ class Plan:
     def to_json(self) -> dict[str, object]:
         """Return what was decided as plain JSON values: for the run record and the attributes."""
         return (
-            {
+            _multiscale_json(self.source)
+            | {
                 "channel": self.channel,
                 "times": list(self.times),
                 "intensity_limits": [None if pair is None else list(pair) for pair in self.limits],
@@ -202,7 +203,15 @@ def fingerprint_parts(
         }
         | _more_json(config.filters, config.scales, config.course(source.num_times), config.measure)
         | _refiner_json(model, config)
+        | _multiscale_json(source)
     )
+
+
+def _multiscale_json(source: ImageSource) -> dict[str, object]:
+    """Which multiscale of its group is the image, where it is not the first."""
+    index = source.multiscale
+    name = dict(enumerate(source.multiscale_names)).get(index, "")
+    return {"multiscale": {"index": index, "name": name}} if index else {}
 
 
 def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:

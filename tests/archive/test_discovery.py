@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from anystar_batch.archive import discovery
-from anystar_batch.archive.discovery import Settling
-from anystar_batch.archive.images import read_image
 from anystar_batch.errors import ForbiddenError, ImageError
 
 
@@ -83,12 +80,6 @@ def test_folders_of_a_file_server_are_named_once_and_not_entered(tmp_path, name)
     assert found(tmp_path, "*")[0] == ["x", "y", "z"]
 
 
-def test_thumbnails_within_an_image_do_not_make_it_young(image):
-    Path(image, "0/@eaDir").mkdir()
-    Path(image, "0/@eaDir/thumb.jpg").write_text("")
-    assert discovery.newest_file(read_image(image), Settling(900.0)) is not None
-
-
 def test_a_directory_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
     for name in ("a.ome.zarr", "shut/b.ome.zarr", "gone/c.ome.zarr"):
         (tmp_path / name).mkdir(parents=True)
@@ -128,57 +119,9 @@ def test_a_plate_that_leads_elsewhere_is_refused(tmp_path, path):
         discovery.images_in(str(plate))
 
 
-@pytest.fixture
-def image(make_image):
-    path = make_image(np.ones((16, 16, 16), "u2"))
-    for file in Path(path).rglob("*"):
-        os.utime(file, (1e9, 1e9))
-    return path
-
-
-def test_the_newest_file_of_the_levels_counts_and_no_other(image):
-    source, settling = read_image(image), Settling(900.0)
-    os.utime(Path(image, "1/zarr.json"), (1.5e9, 1.5e9))
-    Path(image, "labels/n/0").mkdir(parents=True)
-    Path(image, "labels/n/0/zarr.json").write_text("")
-    Path(image, "zarr.json").touch()
-    assert discovery.newest_file(source, settling) == 1.5e9
-    Path(image, "1/c/0/0/0").touch()
-    assert discovery.newest_file(source, settling) is None
-    assert discovery.newest_file(source, Settling(0.0)) > 1.6e9
-    # The file server's clock is an hour behind ours.
-    then = time.time() - 3600
-    os.utime(Path(image, "1/c/0/0/0"), (then, then))
-    assert discovery.newest_file(source, Settling(900.0, offset=-3600.0)) is None
-
-
-def test_the_first_young_file_ends_the_search(image, monkeypatch):
-    Path(image, "0/zarr.json").touch()
-    listed, scandir = [], os.scandir
-    monkeypatch.setattr(os, "scandir", lambda p: listed.append(str(p)) or scandir(p))
-    assert discovery.newest_file(read_image(image), Settling(900.0)) is None
-    assert listed == [f"{image}/0"]
-
-
-def test_a_file_that_is_renamed_meanwhile_hides_no_other(image, monkeypatch):
-    Path(image, "0/c/0/0/0").touch()
-    for n in range(30):
-        Path(image, f"0/c/0/0/{n}-gone").symlink_to("nowhere")
-    assert discovery.newest_file(read_image(image), Settling(900.0)) is None
-
-
-def test_what_cannot_be_read_is_named(image, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    source = read_image(image)
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(ForbiddenError, match="0: cannot be read: Permission denied"):
-        discovery.newest_file(source, Settling(900.0))
-
-
 @pytest.mark.parametrize("call", ["stat", "read_bytes"])
-def test_an_image_that_may_not_be_read_is_told_from_a_broken_one(image, monkeypatch, call):
+def test_an_image_that_may_not_be_read_is_told_from_a_broken_one(make_image, monkeypatch, call):
+    image = make_image(np.ones((16, 16, 16), "u2"))
     asked = getattr(Path, call)
 
     def refuse(path, *more, **options):
@@ -195,17 +138,3 @@ def test_a_series_that_is_listed_twice_is_one(tmp_path):
     root = group(tmp_path / "r", **{"bioformats2raw.layout": 3})
     group(root / "OME", series=["0", "1", "0"])
     assert discovery.find_images(str(root)) == [f"{root}/0", f"{root}/1"]
-
-
-def test_of_what_is_no_image_yet_any_file_counts_but_labels(tmp_path):
-    root = tmp_path / "a.ome.zarr"
-    settling = Settling(900.0)
-    assert not discovery.is_any_young(root, settling)
-    (root / "labels").mkdir(parents=True)
-    (root / "labels" / "x").write_text("")
-    (root / "0").mkdir()
-    assert discovery.is_any_young(root, settling), "the directory itself is new"
-    os.utime(root, (1e9, 1e9))
-    assert not discovery.is_any_young(root, settling)
-    (root / "0" / "x").write_text("")
-    assert discovery.is_any_young(root, settling)

@@ -27,6 +27,7 @@ from anystar_batch.pipeline import segment as pipeline
 from tests.laws.test_times import container
 from tests.support import tiny_volume
 from tests.support.fakes import TruthPredictor, write_image
+from tests.support.tiny_volume import Spheres
 
 SIZE = ["--diameter", "5um"]
 HEAVY = ["tensorflow", "keras", "dask", "distributed", "zarr", "numpy", "numba", "stardist"]
@@ -94,6 +95,7 @@ def test_label_goes_into_the_image_and_the_table_beside_it(tmp_path, command):
     assert Path(image, "labels", "anystar").is_dir()
     assert done.stdout.splitlines() == [
         f"labels {image}/labels/anystar: 5 instances",
+        "channel 0 (0)",
         f"table  {tmp_path}/embryo.anystar.csv",
         f"report {tmp_path}/embryo.anystar.html",
     ]
@@ -105,6 +107,39 @@ def test_label_goes_into_the_image_and_the_table_beside_it(tmp_path, command):
         "embryo.anystar.toml",
     }
     assert "network" in done.stderr
+
+
+NAMED = [
+    (["BF", "H2B"], "H2B", "1 (H2B)", False),
+    (["405", "488"], "488", "1 (488)", False),
+    (["405", "488"], "1", "1 (488)", False),
+    (["1", "0"], "1", "0 (1)", True),
+    (["2", "1"], "1", "1 (1)", False),
+    (["1", "x"], "1", "0 (1)", True),
+]
+
+
+@pytest.mark.parametrize(("labels", "asked", "used", "is_doubtful"), NAMED)
+def test_the_channel_that_is_used_is_always_told_by_index_and_name(
+    tmp_path, command, labels, asked, used, is_doubtful
+):
+    image = tiny_volume.small_series(tmp_path / "a.zarr", "czyx")
+    omero = {"channels": [{"label": label} for label in labels]}
+    tiny_volume.edit_json(
+        tmp_path / "a.zarr/zarr.json", lambda d: d["attributes"]["ome"].update(omero=omero)
+    )
+    words = ["segment", image, *SIZE, "--channel", asked, "-q"]
+    assert f"channel     {used}\n" in command(*words, "--dry-run").stdout
+    assert json.loads(command(*words, "--dry-run", "--json").stdout)["channel"] == used
+    done = command(*words, factory=Spheres())
+    assert done.exit_code == 0, done.stderr
+    assert f"channel {used}\n" in done.stdout
+    assert ("is the name of channel" in done.stderr) == is_doubtful
+    found = json.loads((tmp_path / "a.anystar.run.json").read_text())
+    assert found["plan"]["channel"] == int(used[0])
+    assert found["summary"]["channel"] == used
+    again = command(*words, "--json", factory=Spheres())
+    assert json.loads(again.stdout)["channel"] == used, "nothing to do, and told all the same"
 
 
 def test_json_is_one_object_an_image(tmp_path, command):

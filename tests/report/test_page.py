@@ -194,6 +194,7 @@ def test_a_page_that_fails_spoils_nothing(tmp_path, command, monkeypatch):
     assert "Traceback" not in done.stderr
     assert done.stdout.splitlines() == [
         f"labels {image}/labels/anystar: 5 instances",
+        "channel 0 (0)",
         f"table  {tmp_path}/a.anystar.csv",
     ]
     assert not list(tmp_path.glob("*.work"))
