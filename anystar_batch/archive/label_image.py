@@ -176,7 +176,10 @@ def _label_multiscales(source: ImageSource, keep: list[int]) -> JSON:
     raw = source.multiscales
     entry: JSON = {
         "axes": [copy.deepcopy(raw["axes"][i]) for i in keep],
-        "datasets": [{"path": d["path"], **cut(d)} for d in raw["datasets"]],
+        "datasets": [
+            {"path": level.path, **cut(d)}
+            for level, d in zip(source.levels, raw["datasets"], strict=True)
+        ],
         "type": "mode",
         "metadata": copy.deepcopy(METHOD),
     }

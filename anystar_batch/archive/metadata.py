@@ -18,6 +18,7 @@ import numpy as np
 
 from anystar_batch.archive.names import channel_names, multiscale_names
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Level, Version
+from anystar_batch.archive.units import unit_of
 from anystar_batch.errors import ImageError, NoImageError, UnsuitedError, shorten
 
 MOST_VOXELS = 2**31 - 1
@@ -86,6 +87,8 @@ def multiscales_of(
         is_new = isinstance(axes, list) and all(isinstance(a, dict) for a in axes)
         version = "0.4" if is_new else "0.3"
     minor = re.sub(r"^(\d+\.\d+)\.\d+$", r"\1", str(version))
+    if zarr_format == 2 and minor == "0.5-dev":  # some converters say so of what is 0.4
+        minor = "0.4"
     if minor in _OLD_VERSIONS:
         message = (
             f"{path}: OME-NGFF {version} (or older) has no voxel size that can be trusted; "
@@ -138,13 +141,14 @@ def dataset_paths(path: str, multiscales: JSON) -> tuple[str, ...]:
     paths: list[str] = []
     for dataset in datasets:
         relative = dataset.get("path")
-        parts = relative.split("/") if isinstance(relative, str) else [""]
-        is_short = len(str(relative)) <= LONGEST_PATH
-        if not is_short or not {"", "..", "."}.isdisjoint(parts) or "\\" in str(relative):
+        # A slash in front is the image's own group, as everywhere in Zarr: BigStitcher writes `/0`.
+        inner = relative.strip("/") if isinstance(relative, str) else ""
+        is_short = len(inner) <= LONGEST_PATH
+        if not is_short or not {"", "..", "."}.isdisjoint(inner.split("/")) or "\\" in inner:
             name = shorten(repr(relative))
             message = f"{path}: dataset path {name} does not name an array inside the image"
             raise ImageError(message)
-        paths.append(str(relative))
+        paths.append(inner)
     if len(set(paths)) != len(paths):
         message = f"{path}: two datasets have the same path: {', '.join(paths)}"
         raise ImageError(message)
@@ -202,15 +206,18 @@ def image_source(
     axes = _axes(path, multiscales)
     outer = _transforms(path, "multiscales", multiscales, len(axes), needs_scale=False)
     levels = tuple(
-        _level(path, axes, dataset, info, outer)
-        for dataset, info in zip(multiscales["datasets"], arrays, strict=True)
+        _level(path, axes, {**dataset, "path": relative}, info, outer)
+        for relative, dataset, info in zip(paths, multiscales["datasets"], arrays, strict=True)
     )
+    stated = [*_listed(multiscales["datasets"][0]), *_listed(multiscales)]
+    is_sized = any(t["type"] == "scale" for t in stated)
     name = multiscales.get("name")
     source = ImageSource(
         path=path,
         name=name if isinstance(name, str) and name else PurePosixPath(path).name,
         version=version,
-        axes=axes,
+        # `identity` alone, as iohub writes it, is no voxel size, whatever the unit.
+        axes=axes if is_sized else tuple(replace(a, unit=None) for a in axes),
         levels=levels,
         channels=(),
         multiscales=multiscales,
@@ -219,8 +226,7 @@ def image_source(
     )
     _check_shapes(source, paths)
     ome = all_attributes(attributes, zarr_format)
-    # Some writers put `omero` into the multiscale that it describes.
-    omero = (ome.get("omero"), multiscales.get("omero"))
+    omero = (ome.get("omero"), multiscales.get("omero"))  # either, with some writers
     names = multiscale_names(ome.get("multiscales"))
     channels = channel_names(omero if len(names) == 1 else omero[::-1], source.num_channels)
     return replace(source, channels=channels, multiscale_names=names)
@@ -237,10 +243,10 @@ def _axes(path: str, multiscales: JSON) -> tuple[Axis, ...]:
         raise ImageError(message)
     axes = []
     for a in raw:
-        name, unit = str(a["name"]), a.get("unit") or a.get("units")  # some writers' plural
+        name = str(a["name"])
         # The type is only recommended; without one, the five customary names are clear.
-        kind = str(a.get("type") or _TYPE_OF_NAME.get(name, "custom"))
-        axes.append(Axis(name, kind, unit if isinstance(unit, str) and unit.strip() else None))
+        kind = str(a.get("type") or _TYPE_OF_NAME.get(name.casefold(), "custom"))
+        axes.append(Axis(name, kind, unit_of(a)))
     listed = ", ".join(a.name for a in axes)
     num_space = sum(a.type == "space" for a in axes)
     if num_space == 0:
@@ -265,16 +271,22 @@ def _axes(path: str, multiscales: JSON) -> tuple[Axis, ...]:
     return tuple(axes)
 
 
+def _listed(holder: JSON) -> list[JSON]:
+    """Return the transforms of a dataset or a multiscale, one alone or none as a list too."""
+    transforms = holder.get("coordinateTransformations") or []
+    return transforms if isinstance(transforms, list) else [transforms]
+
+
 def _transforms(
     path: str, where: str, holder: JSON, ndim: int, *, needs_scale: bool
 ) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
     """Compose `coordinateTransformations` into (scale, translation, declares a translation)."""
     scale, translation = [1.0] * ndim, [0.0] * ndim
     has_scale = has_translation = False
-    transforms = holder.get("coordinateTransformations") or []
-    for t in transforms if isinstance(transforms, list) else [transforms]:
+    for t in _listed(holder):
         kind = t.get("type") if isinstance(t, dict) else None
         if kind == "identity":
+            has_scale = True
             continue
         values = t.get(kind) if kind in ("scale", "translation") else None
         if not (isinstance(values, list) and len(values) == ndim and all(map(_is_finite, values))):

@@ -12,7 +12,7 @@ from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.names import numbered
 from anystar_batch.archive.ngff import ImageSource, channel_index
-from anystar_batch.config import SegmentConfig
+from anystar_batch.config import ResultConfig, SegmentConfig
 from anystar_batch.engine.engines import Engine, open_engine, threads_per_worker
 from anystar_batch.engine.machine import available_memory
 from anystar_batch.engine.stop import Stop
@@ -124,6 +124,7 @@ def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
             f"(voxel {_triple_text(source.scale_um(0))}); give --voxel-size Z Y X to override"
         )
         on_event(Note(text, is_warning=True))
+    _tell_position(source, options, on_event)
     channel = channel_index(source, options.channel)
     _tell_channel(source, options.channel, channel, on_event)
     times = options.segmented_times(source.num_times)
@@ -161,6 +162,24 @@ def _look(reader: ImageReader, result: Request, on_event: Listener) -> dict[str,
     threads = threads_per_worker(1)
     probe = probe_diameter(reader, model, alone, (pair,), result.factory, threads, on_event)
     return entry | {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
+
+
+def _tell_position(source: ImageSource, options: ResultConfig, on_event: Listener) -> None:
+    """Say what a voxel size given by the user makes of the image's position; warn if it moves."""
+    scales, position = level_scales(source, options)
+    before, voxel = source.translation_um(0), scales[0]
+    if options.voxel_size is None or not any(before):
+        return
+    if all(abs(a - b) <= v for a, b, v in zip(before, position, voxel, strict=True)):
+        text = f"--voxel-size: the image's position {_triple_text(position)} is kept"
+        on_event(Note(text))
+        return
+    text = (
+        f"--voxel-size: the image's position ({', '.join(f'{v:.6g}' for v in before)}) is in no "
+        f"known unit; it goes with the voxel size and is {_triple_text(position)}; positions in "
+        "the table count from there"
+    )
+    on_event(Note(text, is_warning=True))
 
 
 def _tell_channel(source: ImageSource, asked: str, index: int, on_event: Listener) -> None:
