@@ -15,7 +15,7 @@ from pathlib import Path
 from anystar_batch.address import is_remote
 from anystar_batch.archive import metadata
 from anystar_batch.archive.ngff import JSON
-from anystar_batch.archive.nodes import WRITE, read_node, read_root
+from anystar_batch.archive.nodes import WRITE, read_node, read_object, read_root
 from anystar_batch.errors import ImageError, NoImageError, shorten
 
 _METADATA = {"zarr.json", ".zgroup", ".zattrs", ".zarray"}
@@ -201,8 +201,8 @@ def plate_fields(path: str) -> list[Field] | None:
     Returns
     -------
     list of Field or None
-        None if it is neither plate nor well. A listed well that is missing is one field, with the
-        path of the well and an empty name: whoever opens it says that it is not there.
+        None if it is neither plate nor well. A listed well that is missing or cannot be read is one
+        field, with the path of the well and an empty name: whoever opens it says what is wrong.
 
     Raises
     ------
@@ -219,7 +219,10 @@ def plate_fields(path: str) -> list[Field] | None:
         return None
     fields = []
     for well_path, well in wells:
-        well_node = read_node(well_path)
+        try:
+            well_node = read_node(well_path)
+        except ImageError:
+            well_node = None
         if well_node is None:
             fields.append(Field(well_path, well, ""))
             continue
@@ -283,6 +286,12 @@ def find_images(path: str) -> list[str]:
             f"e.g. {path}/{(keys['labels'] or ['NAME'])[0]}"
         )
         raise NoImageError(message)
+    if node.zarr_format == 3 and "multiscales" in (read_object(f"{path}/.zattrs") or {}):
+        message = (
+            f"{path}: the OME-Zarr keys are in .zattrs (Zarr v2), and a zarr.json without them "
+            "(Zarr v3) lies beside; if those of Zarr v2 are whole, move the zarr.json files away"
+        )
+        raise ImageError(message)
     message = (
         f"{path}: a Zarr group without OME-Zarr `multiscales`; give the path of an image, or "
         f"{WRITE}"

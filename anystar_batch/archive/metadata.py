@@ -43,7 +43,8 @@ def ome_attributes(attributes: JSON, zarr_format: int) -> JSON:
 
 def all_attributes(attributes: JSON, zarr_format: int) -> JSON:
     """Return a group's attributes with those of OME-Zarr, wherever these are written."""
-    return {**attributes, **ome_attributes(attributes, zarr_format)}
+    inner = ome_attributes(attributes, 3)
+    return {**attributes, **inner} if zarr_format == 3 else {**inner, **attributes}
 
 
 def multiscales_of(
@@ -72,15 +73,14 @@ def multiscales_of(
     ImageError
         If there is no `multiscales` entry, or its version is not 0.4 (Zarr v2) or 0.5 (Zarr v3).
     """
-    ome = ome_attributes(attributes, zarr_format)
-    entries = ome.get("multiscales", attributes.get("multiscales"))
+    entries = all_attributes(attributes, zarr_format).get("multiscales")
     listed = entries if isinstance(entries, list) else []
     entry: JSON | None = listed[index] if len(listed) > index else None
     if not isinstance(entry, dict):
         message = f"{path}: the group has no OME-Zarr `multiscales`; give the path of an image"
         raise NoImageError(message)
-    stated = entry.get("version")
-    version = (ome.get("version") or stated) if zarr_format == 3 else stated
+    stated, of_group = entry.get("version"), ome_attributes(attributes, 3).get("version")
+    version = (of_group or stated) if zarr_format == 3 else (stated or of_group)
     if version is None and zarr_format == 2:
         # The version is only recommended in 0.4; axes as objects are what 0.4 brought.
         axes = entry.get("axes")

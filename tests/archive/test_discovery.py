@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.archive import discovery
+from anystar_batch.archive.images import read_image
 from anystar_batch.errors import ForbiddenError, ImageError
 
 
@@ -110,6 +111,17 @@ def test_a_plate_is_its_fields(tmp_path):
     group(plate / "A/1", well={"images": [{"path": "0"}, {"path": "1"}]})
     names = [os.path.relpath(p, plate) for p in discovery.images_in(str(plate))]
     assert names == ["A/1/0", "A/1/1", "A/2"]
+
+
+def test_a_well_that_cannot_be_read_hides_no_other(tmp_path):
+    plate = group(tmp_path / "p", plate={"wells": [{"path": "A/1"}, {"path": "A/2"}]})
+    group(plate / "A/1", well={"images": [{"path": "0"}]})
+    group(plate / "A/2", well={"images": [{"path": "0"}]})
+    (plate / "A/1/zarr.json").write_text("{")
+    fields = discovery.plate_fields(str(plate))
+    assert [(f.well, f.name) for f in fields] == [("A/1", ""), ("A/2", "0")]
+    with pytest.raises(ImageError, match=r"A/1/zarr\.json: truncated or invalid JSON"):
+        read_image(fields[0].path)
 
 
 @pytest.mark.parametrize("path", ["../x", "/x", "a//b", None, 3])

@@ -166,6 +166,7 @@ EVERYTHING = SegmentConfig(
             1 / 3,
             0.4,
         ),
+        multiscale="second",
         refine="on",
         scales=(1, 2),
         precision="float32",
