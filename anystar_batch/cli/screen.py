@@ -221,7 +221,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
     return "\n".join(
         [
             f"image         {plan.source.path}",
-            f"  channel     {plan.channel} ({plan.source.channels[plan.channel]})",
+            f"  channel     {preview.channel}",
             f"  volume      {plan.source.shape_zyx(0)} voxels (z, y, x), {len(plan.times)} time(s)",
             f"  diameter    {diameter}",
             f"  reads       level {plan.working.level} ({plan.level.origin}), zoom {zoom}",

@@ -33,7 +33,7 @@ from anystar_batch.archive.tables import has_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.engine.machine import MemoryMeter, available_memory
-from anystar_batch.errors import ImageChangedError, LedgerMismatchError
+from anystar_batch.errors import ImageChangedError, LedgerMismatchError, shorten
 from anystar_batch.events import Event, Listener, Note, StageDone, ignore
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
@@ -241,7 +241,7 @@ def _summary(requested: Request) -> Summary:
         seconds={},
         peak_memory=0,
         fingerprint=requested.digest,
-        channel=f"{channel} ({source.channels[channel]})",
+        channel=f"{channel} ({shorten(source.channels[channel])})",
     )
 
 

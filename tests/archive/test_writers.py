@@ -64,9 +64,7 @@ def test_a_label_among_its_images_is_read_back_in_the_same_places(tmp_path, writ
 
 def test_both_formats_side_by_side_are_read_by_the_one_that_is_whole(tmp_path):
     """Zarr v3 metadata count where they have OME keys of their own, whatever lies beside."""
-    (new, old) = (
-        next(w for w in WRITERS if w.name == f"bioformats2raw, Zarr v{f}") for f in (3, 2)
-    )
+    old, new = WRITERS[:2]
     root = Path(write(old, tmp_path / "image.ome.zarr"))
     write(new, root)
     assert [read_image(path).version for path in images_in(str(root))] == ["0.5", "0.5"]
@@ -91,6 +89,15 @@ def test_formats_of_which_the_newer_lacks_its_keys_are_named(tmp_path, attribute
         read_image(images_in(str(root))[0])
     (root / "zarr.json").unlink()
     assert read_image(str(root)).version == "0.4"
+
+
+def test_an_array_of_the_other_format_is_named(tmp_path):
+    old, new = WRITERS[:2]
+    root = Path(write(old, tmp_path / "image.ome.zarr"))
+    write(new, root)
+    (root / "0/1/zarr.json").unlink()
+    with pytest.raises(ImageError, match=r"is Zarr v3, and \.zarray there is of the other"):
+        read_image(f"{root}/0")
 
 
 def test_keys_of_0_5_in_zarr_v2_are_told(tmp_path):
