@@ -1,7 +1,8 @@
 """Small images with the metadata of other writers: shapes of our own making, after what they write.
 
-What each writer does was read from its documentation, its specification or its source (2026-11);
-values are invented. Arrays hold zeros.
+Read in their source (2026-11): acquire-zarr, BigStitcher-Spark, EuBI-Bridge, iohub, ngff-zarr,
+stack_to_multiscale_ngff. The others follow what is known of their files and the specification, and
+were not compared with any. Values are invented; arrays hold zeros.
 """
 
 from __future__ import annotations
@@ -311,16 +312,34 @@ def imaris_stacks():
 
 
 def eubi_bridge():
-    """From CZI and other microscopes: `omero` in the multiscale, version only in there."""
+    """From CZI, Imaris and other microscopes: a creator, an empty `metadata`, times in seconds."""
     entry = {
-        "version": "0.5", "name": "Experiment-01", "axes": TCZYX,
-        "datasets": [dataset("0", (5.0, 1.0, 0.9, 0.2, 0.2))], "omero": omero("AF488-T1", "H3342"),
+        "name": "Series 0", "axes": TCZYX, "metadata": {},
+        "datasets": [
+            dataset("0", (5.0, 1.0, 0.9, 0.2, 0.2)), dataset("1", (5.0, 1.0, 0.9, 0.4, 0.4)),
+        ],
+    }  # fmt: skip
+    ome = {
+        "version": "0.5", "multiscales": [entry], "omero": omero("AF488-T1", "H3342"),
+        "_creator": {"name": "NGFFMetadataHandler", "version": "1.0"},
     }  # fmt: skip
     return Writer(
-        "CZI converter", 3, {"": {"ome": {"multiscales": [entry]}}}, {"0": (2, 2, 8, 16, 16)},
-        {"": Expected("tczyx", [(8, 16, 16)], [(0.9, 0.2, 0.2)], ("AF488-T1", "H3342"), times=2,
-                      version="0.5")},
+        "EuBI-Bridge", 3, {"": {"ome": ome}}, {"0": (2, 2, 8, 16, 16), "1": (2, 2, 8, 8, 8)},
+        {"": Expected("tczyx", [(8, 16, 16), (8, 8, 8)], [(0.9, 0.2, 0.2), (0.9, 0.4, 0.4)],
+                      ("AF488-T1", "H3342"), times=2, version="0.5")},
         names=tuple("tczyx"),
+    )  # fmt: skip
+
+
+def all_in_the_multiscale():
+    """Of nobody in particular: `omero` and the version inside the multiscale alone."""
+    entry = {
+        "version": "0.5", "name": "inner", "axes": TCZYX[1:],
+        "datasets": [dataset("0", (1.0, 0.9, 0.2, 0.2))], "omero": omero("BF", "H2B"),
+    }  # fmt: skip
+    return Writer(
+        "all in the multiscale", 3, {"": {"ome": {"multiscales": [entry]}}}, {"0": (2, 8, 16, 16)},
+        {"": Expected("czyx", [(8, 16, 16)], [(0.9, 0.2, 0.2)], ("BF", "H2B"), version="0.5")},
     )  # fmt: skip
 
 
@@ -393,7 +412,7 @@ def xarray_ome_ngff():
 WRITERS = [
     bioformats2raw(2), bioformats2raw(3), ome_zarr_py(), ngff_zarr(), iohub(),
     iohub_without_size(), acquire_zarr(), bigstitcher(), bioio(), fractal(), imaris_stacks(),
-    eubi_bridge(), cellmap(), webknossos(), multiscale_spatial_image(), xarray_ome_ngff(),
+    eubi_bridge(), all_in_the_multiscale(), cellmap(), webknossos(), multiscale_spatial_image(), xarray_ome_ngff(),
 ]  # fmt: skip
 
 
