@@ -151,6 +151,8 @@ class ResultConfig:
         What the network runs under.
     measure : tuple of str
         Further columns of the table, out of `MEASURES`.
+    multiscale : str or None
+        Name or index of one of several multiscales of the image's group; None is the first.
     refine : {"auto", "on", "off"}
         The second look: `auto` where the model has a refiner and the image shows more than the
         network saw; `on` with the bundled refiner where the model has none.
@@ -177,6 +179,7 @@ class ResultConfig:
     refine: str = "auto"
     outline: float | None = None
     expand: Quantity | None = None
+    multiscale: str | None = None
 
     def segmented_times(self, count: int) -> tuple[int, ...]:
         """Return the time points to segment, of an image that has so many.

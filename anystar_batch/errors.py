@@ -51,6 +51,22 @@ class ImageError(AnyStarBatchError, ValueError):
     """The input image cannot be used as it is."""
 
 
+class UnsuitedError(ImageError):
+    """An image that is not for this tool: one plane, values that are no numbers, another version.
+
+    Nothing of it is damaged, and nothing would be better tomorrow. Among many images it is told
+    and left out; named by a user, it is a mistake like any other.
+    """
+
+
+class NoImageError(ImageError):
+    """There is no OME-Zarr image at a place, whatever its name says."""
+
+
+class ForbiddenError(ImageError):
+    """The metadata may not be read by this user."""
+
+
 class DataError(ImageError):
     """Voxels that should be there cannot be read; once they can, a rerun continues."""
 

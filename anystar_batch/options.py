@@ -257,6 +257,17 @@ SEGMENT = (
         field="result.channel",
     ),
     Option(
+        "multiscale",
+        str,
+        None,
+        WHAT,
+        "Of several images in one group: name or index. Default: the first.",
+        metavar="NAME|INDEX",
+        completion="multiscales",
+        is_bare=True,
+        field="result.multiscale",
+    ),
+    Option(
         "time",
         str,
         "all",

@@ -17,6 +17,7 @@ from zarr.abc.store import Store
 from anystar_batch.address import is_remote
 from anystar_batch.archive.ngff import ArrayInfo, Axis
 from anystar_batch.archive.nodes import kind_of, read_object
+from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.files import output_error
 from anystar_batch.errors import DataError, ImageError, shorten
 from anystar_batch.geometry import ZYX, Box
@@ -51,6 +52,12 @@ def array_info(path: str, relative: str, zarr_format: Literal[2, 3]) -> ArrayInf
     document = read_object(f"{path}/{relative}/{name}")
     if document is None or document.get("node_type", "array") != "array":
         message = f"{path}: dataset {relative} is listed but its array is missing"
+        other = "zarr.json" if zarr_format == 2 else ".zarray"
+        if document is None and files.exists(f"{path}/{relative}/{other}"):
+            message += (
+                f"; the image is Zarr v{zarr_format}, and {other} there is of the other format; "
+                "restore the files of one of them"
+            )
         raise ImageError(message)
     try:
         array = open_array(f"{path}/{relative}", zarr_format, "r")

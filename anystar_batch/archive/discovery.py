@@ -1,27 +1,47 @@
-"""Find the images below a directory or in a container, and tell whether they are finished.
+"""Find the images below a directory or in a container.
 
-Found by name, never searched inside a Zarr. Links are not followed, and nothing that begins with a
-dot is entered: snapshots of a file server and labels that are being made would show the same
-images twice. An image counts as settled when nothing in it has changed for a while.
+Found by name, never searched inside a Zarr. Links are not followed, and neither what begins with a
+dot nor what file servers keep for themselves is entered: snapshots, trash and labels that are being
+made would show the same images twice. What is left out is named, with the reason.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from anystar_batch.address import is_remote
 from anystar_batch.archive import metadata
-from anystar_batch.archive.ngff import JSON, ImageSource
-from anystar_batch.archive.nodes import WRITE, read_node, read_root
-from anystar_batch.errors import ImageError, shorten
+from anystar_batch.archive.ngff import JSON
+from anystar_batch.archive.nodes import WRITE, read_node, read_object, read_root
+from anystar_batch.errors import ImageError, NoImageError, shorten
 
 _METADATA = {"zarr.json", ".zgroup", ".zattrs", ".zarray"}
+
+SYSTEM_FOLDERS = frozenset(
+    {
+        "@eadir",
+        "@recently-snapshot",
+        "@recycle",
+        "@sharebin",
+        "@tmp",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "__macosx",
+        "lost+found",
+        "network trash folder",
+        "system volume information",
+        "temporary items",
+        "~snapshot",
+    }
+)
+"""Folders of file servers and systems in small letters: thumbnails, snapshots, trash, remains.
+
+Of those, many begin with a dot (`.snapshot`, `.zfs`, `.Trash-1000`), as all that is hidden does.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +68,23 @@ def is_zarr(path: str | Path) -> bool:
     return any(Path(path, name).is_file() for name in _METADATA)
 
 
-def find_zarrs(root: str, pattern: str) -> tuple[list[str], list[tuple[str, OSError]]]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies below a directory.
+
+    Parameters
+    ----------
+    matches : tuple of str
+        Directories of the wanted names, sorted; what is in them is not known yet.
+    left_out : tuple of (path, reason)
+        What was not entered, sorted; of folders of one name the first, with their number.
+    """
+
+    matches: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...]
+
+
+def find_zarrs(root: str, pattern: str) -> Found:
     """Find the directories below a directory whose names match a pattern.
 
     Parameters
@@ -60,13 +96,12 @@ def find_zarrs(root: str, pattern: str) -> tuple[list[str], list[tuple[str, OSEr
 
     Returns
     -------
-    matches : list of str
-        Sorted. Neither they nor other Zarr groups are entered. What is in them is not known yet.
-    unreadable : list of (path, error)
-        Directories that could not be listed.
+    Found
+        Neither the matches nor other Zarr groups are entered.
     """
     matches: list[str] = []
-    unreadable: list[tuple[str, OSError]] = []
+    left_out: list[tuple[str, str]] = []
+    skipped: dict[str, list[str]] = {}
     waiting = [root]
     while waiting:
         folder = waiting.pop()
@@ -76,15 +111,56 @@ def find_zarrs(root: str, pattern: str) -> tuple[list[str], list[tuple[str, OSEr
         except FileNotFoundError:
             continue
         except OSError as error:
-            unreadable.append((folder, error))
+            left_out.append((folder, f"{folder}: cannot be listed: {error.strerror}"))
             continue
         if any(entry.name in _METADATA for entry in listed):
             continue
         for entry in listed:
-            if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
-                continue
-            (matches if fnmatchcase(entry.name, pattern) else waiting).append(entry.path)
-    return sorted(matches), sorted(unreadable, key=lambda one: one[0])
+            is_match = fnmatchcase(entry.name, pattern)
+            if entry.is_symlink() or not entry.is_dir(follow_symlinks=False):
+                reason = _no_folder(entry, is_match=is_match)
+                left_out += [] if reason is None else [(entry.path, f"{entry.path}: {reason}")]
+            elif is_system_folder(entry.name) or entry.name.startswith("."):
+                skipped.setdefault(entry.name, []).append(entry.path)
+            else:
+                (matches if is_match else waiting).append(entry.path)
+    left_out += [(min(paths), _not_entered(name, paths)) for name, paths in skipped.items()]
+    return Found(tuple(sorted(matches)), tuple(sorted(left_out)))
+
+
+def is_system_folder(name: str) -> bool:
+    """Return whether a folder of this name belongs to a file server or a system.
+
+    Examples
+    --------
+    >>> is_system_folder("@eaDir"), is_system_folder("embryo.ome.zarr")
+    (True, False)
+    """
+    return name.casefold() in SYSTEM_FOLDERS
+
+
+def _not_entered(name: str, paths: list[str]) -> str:
+    """Say why folders of a name are not entered."""
+    what = "thumbnails, snapshots or trash of a file server" if is_system_folder(name) else "hidden"
+    more = f", like {len(paths) - 1} more of this name" if len(paths) > 1 else ""
+    return f"{min(paths)}: {what}; not entered{more}"
+
+
+def _no_folder(entry: os.DirEntry[str], *, is_match: bool) -> str | None:
+    """Say what a link or a file is, where somebody may take it for an image or a folder of them."""
+    if not entry.is_symlink():
+        # A pattern such as `*` matches every file; one of this name says that it is an image.
+        is_named = is_match and entry.name.endswith(".zarr")
+        return "a file; expected a directory, as an OME-Zarr is" if is_named else None
+    try:
+        is_folder = entry.is_dir()
+    except OSError:
+        is_folder = False
+    if not (is_folder or is_match):
+        return None
+    end = "" if is_folder else ", which is no directory"
+    target = os.path.realpath(entry.path)
+    return f"a link to {target}{end}; links are not followed: name what it leads to"
 
 
 def images_in(path: str) -> list[str]:
@@ -125,8 +201,8 @@ def plate_fields(path: str) -> list[Field] | None:
     Returns
     -------
     list of Field or None
-        None if it is neither plate nor well. A listed well that is missing is one field, with the
-        path of the well and an empty name: whoever opens it says that it is not there.
+        None if it is neither plate nor well. A listed well that is missing or cannot be read is one
+        field, with the path of the well and an empty name: whoever opens it says what is wrong.
 
     Raises
     ------
@@ -143,7 +219,10 @@ def plate_fields(path: str) -> list[Field] | None:
         return None
     fields = []
     for well_path, well in wells:
-        well_node = read_node(well_path)
+        try:
+            well_node = read_node(well_path)
+        except ImageError:
+            well_node = None
         if well_node is None:
             fields.append(Field(well_path, well, ""))
             continue
@@ -190,15 +269,15 @@ def find_images(path: str) -> list[str]:
             f"{path}: a bare Zarr array without OME metadata; give the group that holds it, or "
             f"{WRITE}"
         )
-        raise ImageError(message)
+        raise NoImageError(message)
     if "multiscales" in keys:
         return [path]
     if "plate" in keys:
         message = f"{path}: a plate (HCS); give its fields one by one, e.g. {path}/A/1/0"
-        raise ImageError(message)
+        raise NoImageError(message)
     if "well" in keys:
         message = f"{path}: a well of a plate; give its fields one by one, e.g. {path}/0"
-        raise ImageError(message)
+        raise NoImageError(message)
     if "bioformats2raw.layout" in keys:
         return _series(path, keys["bioformats2raw.layout"])
     if "labels" in keys:
@@ -206,19 +285,25 @@ def find_images(path: str) -> list[str]:
             f"{path}: a list of labels, not an image; give the image above it, or one label, "
             f"e.g. {path}/{(keys['labels'] or ['NAME'])[0]}"
         )
+        raise NoImageError(message)
+    if node.zarr_format == 3 and "multiscales" in (read_object(f"{path}/.zattrs") or {}):
+        message = (
+            f"{path}: the OME-Zarr keys are in .zattrs (Zarr v2), and a zarr.json without them "
+            "(Zarr v3) lies beside; if those of Zarr v2 are whole, move the zarr.json files away"
+        )
         raise ImageError(message)
     message = (
         f"{path}: a Zarr group without OME-Zarr `multiscales`; give the path of an image, or "
         f"{WRITE}"
     )
-    raise ImageError(message)
+    raise NoImageError(message)
 
 
 def _series(path: str, layout: object) -> list[str]:
     """Return the images of a bioformats2raw container in the order of its series."""
     if layout != 3:
         message = f"{path}: bioformats2raw layout {shorten(repr(layout))} is unknown; expected 3"
-        raise ImageError(message)
+        raise NoImageError(message)
     container = read_node(f"{path}/OME")
     listed: object = None
     if container is not None:
@@ -235,102 +320,10 @@ def _series(path: str, layout: object) -> list[str]:
             names.append(str(len(names)))
     if not names:
         message = f"{path}: the bioformats2raw container holds no series; expected {path}/0"
-        raise ImageError(message)
-    return [f"{path}/{name}" for name in names]
+        raise NoImageError(message)
+    return [f"{path}/{name}" for name in dict.fromkeys(names)]
 
 
 def _is_group(path: str) -> bool:
     """Return whether there is a directory, or at an address a node."""
     return read_node(path) is not None if is_remote(path) else Path(path).is_dir()
-
-
-@dataclass(frozen=True, slots=True)
-class Settling:
-    """What counts as still being written.
-
-    Parameters
-    ----------
-    seconds : float
-        A file is young for so long after it was written.
-    offset : float
-        Seconds by which the clock of the file system is ahead of ours.
-
-    Notes
-    -----
-    A time in the future is no reason to wait for it: a file is young while its time is within
-    `seconds` of now on either side.
-    """
-
-    seconds: float
-    offset: float = 0.0
-
-    def is_young(self, written: float) -> bool:
-        """Return whether a file of this time (seconds) is young."""
-        return abs(time.time() + self.offset - written) < self.seconds
-
-
-def newest_file(source: ImageSource, settling: Settling) -> float | None:
-    """Return when the newest file of an image's levels was written, seconds; None if one is young.
-
-    The first young file ends the search.
-
-    Parameters
-    ----------
-    source : ImageSource
-        The image.
-    settling : Settling
-
-    Raises
-    ------
-    ImageError
-        If a directory of it cannot be read.
-    """
-    newest = 0.0
-    for level in source.levels:
-        for written in _file_times(Path(source.path, level.path)):
-            if settling.is_young(written):
-                return None
-            newest = max(newest, written)
-    return newest
-
-
-def is_any_young(path: str | Path, settling: Settling) -> bool:
-    """Return whether any file or directory of what is no image yet is young; labels apart.
-
-    Parameters
-    ----------
-    path : path
-        A directory; where there is none, nothing is young.
-    settling : Settling
-
-    Raises
-    ------
-    ImageError
-        If a directory of it cannot be read.
-    """
-    try:
-        own = Path(path).stat().st_mtime
-    except OSError:
-        return False
-    return settling.is_young(own) or any(
-        settling.is_young(written) for written in _file_times(Path(path), but="labels")
-    )
-
-
-def _file_times(folder: Path, but: str | None = None) -> Iterator[float]:
-    """Times of the files below a directory, seconds; of a directory its files come first."""
-    waiting = [str(folder)]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    if not entry.is_dir(follow_symlinks=False):
-                        with suppress(FileNotFoundError):  # a writer renames its temporary files
-                            yield entry.stat().st_mtime
-                    elif entry.name != but:
-                        waiting.append(entry.path)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            message = f"{error.filename}: cannot be read: {error.strerror}"
-            raise ImageError(message) from error

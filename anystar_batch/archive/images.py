@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from anystar_batch.address import is_read_only, is_remote
 from anystar_batch.archive import metadata
 from anystar_batch.archive.arrays import array_info, axis_index, open_array, to_zyx
+from anystar_batch.archive.names import multiscale_index, multiscale_names, numbered
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.archive.nodes import read_root
+from anystar_batch.archive.nodes import Node, read_root
 from anystar_batch.archive.storage import files
-from anystar_batch.errors import DataError, shorten
+from anystar_batch.errors import DataError, ImageError, shorten
 from anystar_batch.geometry import ZYX, Box, grid_box, grid_range, grid_shape
 
 MOST_ASKED = 20_000
@@ -273,13 +274,16 @@ def _named(path: str) -> Iterator[None]:
         raise DataError(message) from error
 
 
-def read_image(path: str) -> ImageSource:
+def read_image(path: str, multiscale: str | int | None = None) -> ImageSource:
     """Read and check the description of one image.
 
     Parameters
     ----------
     path : str
         Path or address of an image: one of `find_images`.
+    multiscale : str or int, optional
+        One of several multiscales of its group: name or index as typed, or the index; None is the
+        first.
 
     Returns
     -------
@@ -289,9 +293,26 @@ def read_image(path: str) -> ImageSource:
     ------
     ImageError
         If it is not an image that can be segmented.
+    ConfigError
+        If there is no such multiscale.
     """
     path, node = read_root(path)
-    _, multiscales = metadata.multiscales_of(path, node.attributes, node.zarr_format)
+    ome = metadata.all_attributes(node.attributes, node.zarr_format)
+    names = multiscale_names(ome.get("multiscales"))
+    index = multiscale_index(names, multiscale)
+    try:
+        return _read_multiscale(path, node, index)
+    except ImageError as error:
+        if len(names) < 2:
+            raise
+        others = numbered(names, but=index)
+        message = f"{error}; the group has further multiscales, for --multiscale: {others}"
+        raise type(error)(message) from error
+
+
+def _read_multiscale(path: str, node: Node, index: int) -> ImageSource:
+    """Read and check one multiscale of an image's group."""
+    _, multiscales = metadata.multiscales_of(path, node.attributes, node.zarr_format, index)
     arrays = [
         array_info(path, relative, node.zarr_format)
         for relative in metadata.dataset_paths(path, multiscales)
@@ -302,4 +323,5 @@ def read_image(path: str) -> ImageSource:
         node.zarr_format,
         arrays,
         was_consolidated=node.was_consolidated,
+        multiscale=index,
     )

@@ -176,7 +176,7 @@ def _label_multiscales(source: ImageSource, keep: list[int]) -> JSON:
     raw = source.multiscales
     entry: JSON = {
         "axes": [copy.deepcopy(raw["axes"][i]) for i in keep],
-        "datasets": [{"path": d["path"], **cut(d)} for d in raw["datasets"]],
+        "datasets": [{"path": d["path"].strip("/"), **cut(d)} for d in raw["datasets"]],
         "type": "mode",
         "metadata": copy.deepcopy(METHOD),
     }

@@ -134,6 +134,20 @@ def image_of(path: str, attributes: JSON) -> str | None:
     return joined(path, image) if isinstance(image, str) else None
 
 
+def multiscale_of(attributes: JSON) -> int:
+    """Return which of several multiscales of its image a label of ours was made of; 0 is the first.
+
+    Parameters
+    ----------
+    attributes : dict
+        Its attributes.
+    """
+    found: object = attributes
+    for key in (KEY, "options", "multiscale", "index"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, int) and found > 0 else 0
+
+
 def publish(
     label: LabelPlace,
     spec: LabelSpec,

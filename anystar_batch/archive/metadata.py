@@ -16,8 +16,10 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from anystar_batch.archive.names import channel_names, multiscale_names
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Level, Version
-from anystar_batch.errors import ImageError, shorten
+from anystar_batch.archive.units import unit_of
+from anystar_batch.errors import ImageError, NoImageError, UnsuitedError, shorten
 
 MOST_VOXELS = 2**31 - 1
 """Most voxels an axis: positions are 32-bit integers."""
@@ -41,11 +43,14 @@ def ome_attributes(attributes: JSON, zarr_format: int) -> JSON:
 
 def all_attributes(attributes: JSON, zarr_format: int) -> JSON:
     """Return a group's attributes with those of OME-Zarr, wherever these are written."""
-    return {**attributes, **ome_attributes(attributes, zarr_format)}
+    inner = ome_attributes(attributes, 3)
+    return {**attributes, **inner} if zarr_format == 3 else {**inner, **attributes}
 
 
-def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Version, JSON]:
-    """Return the NGFF version of an image and the first entry of its `multiscales`.
+def multiscales_of(
+    path: str, attributes: JSON, zarr_format: int, index: int = 0
+) -> tuple[Version, JSON]:
+    """Return the NGFF version of an image and one entry of its `multiscales`.
 
     Parameters
     ----------
@@ -55,6 +60,8 @@ def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Versi
         Attributes of its root group.
     zarr_format : int
         2 or 3.
+    index : int
+        Of the entry; 0 is the first.
 
     Returns
     -------
@@ -66,26 +73,28 @@ def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Versi
     ImageError
         If there is no `multiscales` entry, or its version is not 0.4 (Zarr v2) or 0.5 (Zarr v3).
     """
-    ome = ome_attributes(attributes, zarr_format)
-    entries = ome.get("multiscales", attributes.get("multiscales"))
-    if not (isinstance(entries, list) and entries and isinstance(entries[0], dict)):
+    entries = all_attributes(attributes, zarr_format).get("multiscales")
+    listed = entries if isinstance(entries, list) else []
+    entry: JSON | None = listed[index] if len(listed) > index else None
+    if not isinstance(entry, dict):
         message = f"{path}: the group has no OME-Zarr `multiscales`; give the path of an image"
-        raise ImageError(message)
-    entry: JSON = entries[0]
-    stated = entry.get("version")
-    version = ome.get("version", stated) if zarr_format == 3 else stated
+        raise NoImageError(message)
+    stated, of_group = entry.get("version"), ome_attributes(attributes, 3).get("version")
+    version = (of_group or stated) if zarr_format == 3 else (stated or of_group)
     if version is None and zarr_format == 2:
         # The version is only recommended in 0.4; axes as objects are what 0.4 brought.
         axes = entry.get("axes")
         is_new = isinstance(axes, list) and all(isinstance(a, dict) for a in axes)
         version = "0.4" if is_new else "0.3"
     minor = re.sub(r"^(\d+\.\d+)\.\d+$", r"\1", str(version))
+    if zarr_format == 2 and minor == "0.5-dev":  # some converters say so of what is 0.4
+        minor = "0.4"
     if minor in _OLD_VERSIONS:
         message = (
             f"{path}: OME-NGFF {version} (or older) has no voxel size that can be trusted; "
             "rewrite the image as 0.4 or 0.5, e.g. with bioformats2raw or ome-zarr"
         )
-        raise ImageError(message)
+        raise UnsuitedError(message)
     if zarr_format == 2 and minor == "0.4":
         return "0.4", entry
     if zarr_format == 3 and minor == "0.5":
@@ -102,7 +111,7 @@ def multiscales_of(path: str, attributes: JSON, zarr_format: int) -> tuple[Versi
         f"{path}: OME-NGFF version {shorten(version)} in Zarr v{zarr_format} is unknown here; "
         "expected 0.4 in Zarr v2 or 0.5 in Zarr v3"
     )
-    raise ImageError(message)
+    raise UnsuitedError(message)
 
 
 def dataset_paths(path: str, multiscales: JSON) -> tuple[str, ...]:
@@ -132,13 +141,14 @@ def dataset_paths(path: str, multiscales: JSON) -> tuple[str, ...]:
     paths: list[str] = []
     for dataset in datasets:
         relative = dataset.get("path")
-        parts = relative.split("/") if isinstance(relative, str) else [""]
-        is_short = len(str(relative)) <= LONGEST_PATH
-        if not is_short or not {"", "..", "."}.isdisjoint(parts) or "\\" in str(relative):
+        # A slash in front is the image's own group, as everywhere in Zarr: BigStitcher writes `/0`.
+        inner = relative.strip("/") if isinstance(relative, str) else ""
+        is_short = len(inner) <= LONGEST_PATH
+        if not is_short or not {"", "..", "."}.isdisjoint(inner.split("/")) or "\\" in inner:
             name = shorten(repr(relative))
             message = f"{path}: dataset path {name} does not name an array inside the image"
             raise ImageError(message)
-        paths.append(str(relative))
+        paths.append(inner)
     if len(set(paths)) != len(paths):
         message = f"{path}: two datasets have the same path: {', '.join(paths)}"
         raise ImageError(message)
@@ -152,6 +162,7 @@ def image_source(
     arrays: Sequence[ArrayInfo],
     *,
     was_consolidated: bool,
+    multiscale: int = 0,
 ) -> ImageSource:
     """Build and check the description of an image.
 
@@ -167,6 +178,8 @@ def image_source(
         One for every dataset, in the order of `dataset_paths`.
     was_consolidated : bool
         Whether the root group carries consolidated metadata.
+    multiscale : int
+        Index of the entry of `multiscales`; 0 is the first.
 
     Returns
     -------
@@ -188,30 +201,35 @@ def image_source(
     >>> source.scale_um()
     (0.5, 0.1, 0.1)
     """
-    version, multiscales = multiscales_of(path, attributes, zarr_format)
+    version, multiscales = multiscales_of(path, attributes, zarr_format, multiscale)
     paths = dataset_paths(path, multiscales)
     axes = _axes(path, multiscales)
     outer = _transforms(path, "multiscales", multiscales, len(axes), needs_scale=False)
     levels = tuple(
-        _level(path, axes, dataset, info, outer)
-        for dataset, info in zip(multiscales["datasets"], arrays, strict=True)
+        _level(path, axes, {**dataset, "path": relative}, info, outer)
+        for relative, dataset, info in zip(paths, multiscales["datasets"], arrays, strict=True)
     )
+    stated = [*_listed(multiscales["datasets"][0]), *_listed(multiscales)]
+    is_sized = any(t["type"] == "scale" for t in stated)
     name = multiscales.get("name")
     source = ImageSource(
         path=path,
         name=name if isinstance(name, str) and name else PurePosixPath(path).name,
         version=version,
-        axes=axes,
+        # `identity` alone, as iohub writes it, is no voxel size, whatever the unit.
+        axes=axes if is_sized else tuple(replace(a, unit=None) for a in axes),
         levels=levels,
         channels=(),
         multiscales=multiscales,
         was_consolidated=was_consolidated,
+        multiscale=multiscale,
     )
     _check_shapes(source, paths)
     ome = all_attributes(attributes, zarr_format)
-    # Some writers put `omero` into the multiscale that it describes.
-    channels = _channel_names(ome.get("omero") or multiscales.get("omero"), source.num_channels)
-    return replace(source, channels=channels, others=_other_names(ome.get("multiscales")))
+    omero = (ome.get("omero"), multiscales.get("omero"))  # either, with some writers
+    names = multiscale_names(ome.get("multiscales"))
+    channels = channel_names(omero if len(names) == 1 else omero[::-1], source.num_channels)
+    return replace(source, channels=channels, multiscale_names=names)
 
 
 _TYPE_OF_NAME = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
@@ -225,32 +243,38 @@ def _axes(path: str, multiscales: JSON) -> tuple[Axis, ...]:
         raise ImageError(message)
     axes = []
     for a in raw:
-        name, unit = str(a["name"]), a.get("unit") or a.get("units")  # some writers' plural
+        name = str(a["name"])
         # The type is only recommended; without one, the five customary names are clear.
-        kind = str(a.get("type") or _TYPE_OF_NAME.get(name, "custom"))
-        axes.append(Axis(name, kind, unit if isinstance(unit, str) and unit.strip() else None))
+        kind = str(a.get("type") or _TYPE_OF_NAME.get(name.casefold(), "custom"))
+        axes.append(Axis(name, kind, unit_of(a)))
     listed = ", ".join(a.name for a in axes)
     num_space = sum(a.type == "space" for a in axes)
     if num_space == 0:
         message = f"{path}: no spatial axes among {listed}; expected z, y and x of type space"
-        raise ImageError(message)
+        raise UnsuitedError(message)
     if num_space < 3:
         message = (
             f"{path}: the image is 2D (axes {listed}); anystar-batch segments 3D volumes: "
             "use StarDist 2D for planes"
         )
-        raise ImageError(message)
+        raise UnsuitedError(message)
     num_time = sum(a.type == "time" for a in axes)
     if num_space > 3 or num_time > 1 or len(axes) - num_space - num_time > 1:
         message = (
             f"{path}: axes {listed} are not an NGFF image's; expected three of space, at most "
             "one of time and at most one other"
         )
-        raise ImageError(message)
+        raise UnsuitedError(message)
     if len({a.name for a in axes}) != len(axes):
         message = f"{path}: two axes have the same name: {listed}"
         raise ImageError(message)
     return tuple(axes)
+
+
+def _listed(holder: JSON) -> list[JSON]:
+    """Return the transforms of a dataset or a multiscale, one alone or none as a list too."""
+    transforms = holder.get("coordinateTransformations") or []
+    return transforms if isinstance(transforms, list) else [transforms]
 
 
 def _transforms(
@@ -259,10 +283,10 @@ def _transforms(
     """Compose `coordinateTransformations` into (scale, translation, declares a translation)."""
     scale, translation = [1.0] * ndim, [0.0] * ndim
     has_scale = has_translation = False
-    transforms = holder.get("coordinateTransformations") or []
-    for t in transforms if isinstance(transforms, list) else [transforms]:
+    for t in _listed(holder):
         kind = t.get("type") if isinstance(t, dict) else None
         if kind == "identity":
+            has_scale = True
             continue
         values = t.get(kind) if kind in ("scale", "translation") else None
         if not (isinstance(values, list) and len(values) == ndim and all(map(_is_finite, values))):
@@ -353,7 +377,7 @@ def _value_dtype(path: str, where: str, name: str) -> str:
             f"{path}: {where} has the unsupported type {name}; "
             "expected integers, floats (to 64 bits) or bool"
         )
-        raise ImageError(message)
+        raise UnsuitedError(message)
     return dtype.name
 
 
@@ -365,7 +389,7 @@ def _check_shapes(source: ImageSource, paths: tuple[str, ...]) -> None:
             f"{source.path}: the image is 2D (one plane, (z, y, x) = {shape}); anystar-batch "
             "segments 3D volumes: use StarDist 2D for planes"
         )
-        raise ImageError(message)
+        raise UnsuitedError(message)
     for axis in (source.t_axis, source.c_axis):
         lengths = [] if axis is None else [level.shape[axis] for level in source.levels]
         if len(set(lengths)) > 1:
@@ -374,27 +398,3 @@ def _check_shapes(source: ImageSource, paths: tuple[str, ...]) -> None:
                 f"channels: {lengths}"
             )
             raise ImageError(message)
-
-
-def _other_names(entries: object) -> tuple[str, ...]:
-    """Names of all multiscales but the first, which alone is read; `#1` and so on without one."""
-    others = entries[1:] if isinstance(entries, list) else []
-    return tuple(
-        str(entry["name"]) if isinstance(entry, dict) and entry.get("name") else f"#{n}"
-        for n, entry in enumerate(others, start=1)
-    )
-
-
-def _channel_names(omero: object, count: int) -> tuple[str, ...]:
-    """Return unique names: `omero` labels, doubles and gaps told apart by their index."""
-    channels = omero.get("channels") if isinstance(omero, dict) else None
-    given = [
-        str(c["label"]).strip() if isinstance(c, dict) and c.get("label") is not None else ""
-        for c in (channels if isinstance(channels, list) else [])
-    ]
-    if len(given) != count:
-        return tuple(map(str, range(count)))
-    names = [
-        (n if given.count(n) == 1 else f"{n}_{i}") if n else str(i) for i, n in enumerate(given)
-    ]
-    return tuple(names) if len(set(names)) == count else tuple(map(str, range(count)))

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from anystar_batch.archive.units import is_no_unit, micrometres_in
 from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.geometry import ZYX, ZYXFloat
 
@@ -24,85 +25,6 @@ JSON: TypeAlias = dict[str, Any]
 
 Version: TypeAlias = Literal["0.4", "0.5"]
 """The NGFF versions that can be read and written."""
-
-MICROMETRES = {
-    "angstrom": 1e-4,
-    "attometer": 1e-12,
-    "centimeter": 1e4,
-    "decimeter": 1e5,
-    "exameter": 1e24,
-    "femtometer": 1e-9,
-    "foot": 304800.0,
-    "gigameter": 1e15,
-    "hectometer": 1e8,
-    "inch": 25400.0,
-    "kilometer": 1e9,
-    "megameter": 1e12,
-    "meter": 1e6,
-    "micrometer": 1.0,
-    "mile": 1609344000.0,
-    "millimeter": 1e3,
-    "nanometer": 1e-3,
-    "parsec": 3.0856775814913674e22,
-    "petameter": 1e21,
-    "picometer": 1e-6,
-    "terameter": 1e18,
-    "yard": 914400.0,
-    "yoctometer": 1e-18,
-    "yottameter": 1e30,
-    "zeptometer": 1e-15,
-    "zettameter": 1e27,
-    # Not in the specification, but written by common converters and without a second meaning.
-    "micron": 1.0,
-}
-"""Micrometres in one unit of length, by name: UDUNITS-2 names of the specification, synonyms."""
-
-SYMBOLS = {
-    "pm": 1e-6,
-    "\N{LATIN CAPITAL LETTER A WITH RING ABOVE}": 1e-4,
-    "\N{ANGSTROM SIGN}": 1e-4,
-    "nm": 1e-3,
-    "um": 1.0,
-    "\N{MICRO SIGN}m": 1.0,
-    "\N{GREEK SMALL LETTER MU}m": 1.0,
-    "mm": 1e3,
-    "cm": 1e4,
-    "dm": 1e5,
-    "m": 1e6,
-    "km": 1e9,
-    "in": 25400.0,
-    "ft": 304800.0,
-}
-"""The same by symbol, as it is written: Mm and mm are two things."""
-
-NO_UNIT = frozenset(
-    {"pixel", "voxel", "px", "vx", "arbitrary", "none", "null", "unknown", "unitless"}
-)
-"""What writers put where there is no unit of length."""
-
-
-def micrometres_in(unit: str | None) -> float | None:
-    """Return the micrometres in a unit of length as people write it; None for no or another unit.
-
-    Case, spaces, plurals and British spelling do not matter in names; case does in symbols.
-
-    Examples
-    --------
-    >>> [micrometres_in(u) for u in ("micrometer", "Nanometres", " um", "Microns", "pixel")]
-    [1.0, 0.001, 1.0, 1.0, None]
-    """
-    text = "".join((unit or "").split())
-    if text in SYMBOLS:
-        return SYMBOLS[text]
-    name = text.casefold().replace("metre", "meter").removesuffix("s")
-    name = {
-        "inche": "inch",
-        "feet": "foot",
-        "\N{LATIN SMALL LETTER A WITH RING ABOVE}ngstr\u00f6m": "angstrom",
-    }.get(name, name)
-    if name in {"um", "nm", "pm"}:  # capitals mean nothing else here
-        return SYMBOLS[name]
-    return MICROMETRES.get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +117,13 @@ class ImageSource:
     channels : tuple of str
         Unique names: of the `omero` metadata, or "0", "1", ...
     multiscales : dict
-        The first entry of `multiscales`, as written in the file.
+        The entry of `multiscales` that is read, as written in the file.
     was_consolidated : bool
         Whether the image's root group carries consolidated metadata.
-    others : tuple of str
-        Names of further multiscales in the same group, which are not read.
+    multiscale : int
+        Index of that entry; 0 is the first.
+    multiscale_names : tuple of str
+        Names of all multiscales of the group.
     """
 
     path: str
@@ -210,12 +134,18 @@ class ImageSource:
     channels: tuple[str, ...]
     multiscales: JSON = field(hash=False)
     was_consolidated: bool
-    others: tuple[str, ...] = ()
+    multiscale: int = 0
+    multiscale_names: tuple[str, ...] = ()
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
         """Zarr format that stores this NGFF version."""
         return 2 if self.version == "0.4" else 3
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Names of further multiscales of the group, which are not read."""
+        return tuple(n for i, n in enumerate(self.multiscale_names) if i != self.multiscale)
 
     @property
     def t_axis(self) -> int | None:
@@ -231,7 +161,7 @@ class ImageSource:
     def space_axes(self) -> ZYX:
         """Indices of z, y, x: by name if all three names are there, else in the order listed."""
         space = [i for i, a in enumerate(self.axes) if a.type == "space"]
-        by_name = {self.axes[i].name: i for i in space}
+        by_name = {self.axes[i].name.casefold(): i for i in space}
         z, y, x = [by_name[n] for n in "zyx"] if set(by_name) == set("zyx") else space
         return z, y, x
 
@@ -253,7 +183,13 @@ class ImageSource:
     @property
     def unit_assumed(self) -> bool:
         """Whether micrometres are assumed on some spatial axis: no unit there, or not a length."""
-        return any(micrometres_in(self.axes[i].unit) is None for i in self.space_axes)
+        return not all(self.has_unit_zyx)
+
+    @property
+    def has_unit_zyx(self) -> tuple[bool, bool, bool]:
+        """Whether the unit of z, y, x is a length that is known."""
+        z, y, x = (micrometres_in(self.axes[i].unit) is not None for i in self.space_axes)
+        return z, y, x
 
     @property
     def unknown_units(self) -> dict[str, str]:
@@ -263,7 +199,7 @@ class ImageSource:
             for axis in (self.axes[i] for i in self.space_axes)
             if axis.unit is not None
             and micrometres_in(axis.unit) is None
-            and axis.unit.strip().casefold().removesuffix("s") not in NO_UNIT
+            and not is_no_unit(axis.unit)
         }
 
     def shape_zyx(self, level: int = 0) -> ZYX:
@@ -334,6 +270,14 @@ def metadata_fingerprint(source: ImageSource) -> JSON:
             for level in source.levels
         ],
     }
+
+
+def multiscale_json(source: ImageSource) -> JSON:
+    """Return which of several multiscales an image is, as JSON values; nothing for the first."""
+    if source.multiscale == 0:
+        return {}
+    name = source.multiscale_names[source.multiscale]
+    return {"multiscale": {"index": source.multiscale, "name": name}}
 
 
 def channel_index(source: ImageSource, channel: str) -> int:

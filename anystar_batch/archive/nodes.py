@@ -19,7 +19,14 @@ from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.storage import files, remote, remote_errors
 from anystar_batch.archive.storage.atomic_write import write_json_atomic
 from anystar_batch.archive.storage.files import output_error
-from anystar_batch.errors import DataError, ImageError, did_you_mean, shorten
+from anystar_batch.errors import (
+    DataError,
+    ForbiddenError,
+    ImageError,
+    NoImageError,
+    did_you_mean,
+    shorten,
+)
 
 MOST_BYTES = 256 * 2**20
 """Largest metadata file that is read; the consolidated metadata of a plate take some 20 MB."""
@@ -144,8 +151,11 @@ def kind_of(error: BaseException) -> type[ImageError]:
     Returns
     -------
     type
-        `DataError` for what may pass, so that the same command may be repeated; else `ImageError`.
+        `DataError` for what may pass, so that the same command may be repeated; `ForbiddenError`
+        for what this user may not read; else `ImageError`.
     """
+    if isinstance(error, PermissionError):
+        return ForbiddenError
     is_passing = isinstance(error, OSError) and error.errno in _PASSING
     return DataError if is_passing else ImageError
 
@@ -204,16 +214,21 @@ def read_root(path: str) -> tuple[str, Node]:
     if is_remote(path):
         return path, _read_remote_root(path)
     local = Path(path)
-    if not local.exists():
+    try:
+        local.stat()
+    except PermissionError as error:
+        message = f"{path}: cannot be read: {error.strerror}"
+        raise ForbiddenError(message) from error
+    except OSError as error:
         message = f"{path}: no such file or directory{did_you_mean(local.name, _beside(local))}"
-        raise ImageError(message)
+        raise ImageError(message) from error
     if local.is_file():
         if local.suffix in {".zip", ".ozx"} or zipfile.is_zipfile(local):
             message = f"{path}: a zipped OME-Zarr cannot hold new labels; unzip it first"
         else:
             cure = what_else(path) or "not a Zarr: expected a directory; convert it: bioformats2raw"
             message = f"{path}: {cure}"
-        raise ImageError(message)
+        raise NoImageError(message)
     node = read_node(path)
     if node is None:
         cure = what_else(path) or (
@@ -221,7 +236,7 @@ def read_root(path: str) -> tuple[str, Node]:
             "of an OME-Zarr image"
         )
         message = f"{path}: {cure}"
-        raise ImageError(message)
+        raise NoImageError(message)
     return path, node
 
 
@@ -244,7 +259,7 @@ def _read_remote_root(path: str) -> Node:
         "image"
     )
     message = f"{path}: {cure}"
-    raise ImageError(message)
+    raise NoImageError(message)
 
 
 def _beside(path: Path) -> list[str]:

@@ -10,7 +10,9 @@ as Typer takes them), `config_file` (the same from a file); the commands: `segme
 
 Exit codes: 0 done or nothing to do; 1 something failed (nothing of it is published, a rerun
 resumes); 2 wrong usage or input; 3 published, with warnings made fatal; 75 locked or out of time;
-130 interrupted. Over several images 1 beats 2 beats 75 beats 3.
+130 interrupted. Over several images 1 beats 2 beats 75 beats 3; what a container or a plate holds
+besides and is not for this tool (2D) is named and counts only alone, as 2. A sweep never fails for
+such images, nor for links, other formats and what it may not read.
 """
 
 from __future__ import annotations

@@ -55,18 +55,21 @@ def info(
     """Show what an image is, or each field of a plate: axes, levels, voxel sizes, labels."""
     from anystar_batch.pipeline.info import describe, describe_text, field_text
 
-    code = DONE
+    has_failed, described, unsuited = False, 0, 0
     try:
         plate, documents = describe(image)
         if plate is not None and not as_json:
             typer.echo(plate)
         for document in documents:
-            code = USAGE if "error" in document else code
+            has_failed = has_failed or "error" in document
+            unsuited += "unsuited" in document
+            described += document.keys().isdisjoint(("error", "unsuited"))
             text = describe_text if plate is None else field_text
             typer.echo(json.dumps(document) if as_json else text(document))
     except AnyStarBatchError as error:
         raise typer.Exit(report(error)) from None
-    raise typer.Exit(code)
+    # What is not for this tool counts only where it is all that there is.
+    raise typer.Exit(USAGE if has_failed or (unsuited and not described) else DONE)
 
 
 def evaluate(  # noqa: PLR0913  (one parameter an option)

@@ -60,6 +60,18 @@ def channels(context: typer.Context) -> list[str]:
     )
 
 
+def multiscales(context: typer.Context) -> list[str]:
+    """Return the multiscales of the first image that is named, where it has several."""
+    from anystar_batch.archive.discovery import find_images
+    from anystar_batch.archive.images import read_image
+
+    def names(path: str) -> list[str]:
+        known = [n for image in find_images(path)[:1] for n in read_image(image).multiscale_names]
+        return known if len(known) > 1 else []
+
+    return _of_image(context, names)
+
+
 def labels(context: typer.Context) -> list[str]:
     """Return the labels of the image that is named."""
     from anystar_batch.archive.label_list import existing_labels

@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 DONE, FAILED, USAGE, WARNED, LATER, INTERRUPTED = 0, 1, 2, 3, 75, 130
 """Exit codes, see the package's docstring."""
 
+UNSUITED = "not for this tool"
+"""What is said of images that a container holds besides, and a sweep meets: no failure."""
+
 SEVERITY = (FAILED, USAGE, LATER, WARNED, DONE)
 """Exit codes of images from the one that counts most."""
 
@@ -71,6 +74,7 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
         return
     done = "" if summary.status == "done" else f" ({summary.status})"
     typer.echo(f"labels {summary.label}: {summary.instances} instances{done}")
+    typer.echo(f"channel {summary.channel}")
     typer.echo(f"table  {summary.stats}")
     if summary.report is not None:
         typer.echo(f"report {summary.report}")
@@ -87,6 +91,13 @@ def print_gathered(table: Gathered, *, as_json: bool) -> None:
         names = ", ".join(table.missing[:5]) + (", ..." if len(table.missing) > 5 else "")
         text = f"warning: {table.stats} lacks {len(table.missing)} fields without a result: {names}"
         typer.echo(text, err=True)
+
+
+def print_unsuited(image: str, error: Exception, *, as_json: bool) -> None:
+    """Print which image of a container or a plate is left out, and why."""
+    if as_json:
+        typer.echo(json.dumps({"image": image, "status": UNSUITED, "text": str(error)}))
+    typer.echo(f"{UNSUITED}: {error}", err=True)
 
 
 def listener(*, quiet: bool, verbose: bool, is_here: bool = True) -> Listener:
@@ -210,6 +221,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
     return "\n".join(
         [
             f"image         {plan.source.path}",
+            f"  channel     {preview.channel}",
             f"  volume      {plan.source.shape_zyx(0)} voxels (z, y, x), {len(plan.times)} time(s)",
             f"  diameter    {diameter}",
             f"  reads       level {plan.working.level} ({plan.level.origin}), zoom {zoom}",

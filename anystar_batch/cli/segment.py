@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,10 +21,11 @@ from anystar_batch.cli.screen import (
     preview,
     print_gathered,
     print_summary,
+    print_unsuited,
     report,
     start_screen,
 )
-from anystar_batch.errors import AnyStarBatchError
+from anystar_batch.errors import AnyStarBatchError, UnsuitedError
 from anystar_batch.options import SCREEN, SEGMENT
 
 if TYPE_CHECKING:
@@ -52,13 +54,16 @@ def segment(
     as_json, is_fatal = options["as_json"], options["fail_on_warning"]
     try:
         configs, plates = image_configs(options, images)
+        several = _several(images, configs)
         for plate in plates:
             check_table(plate, overwrite=options["overwrite"])
     except AnyStarBatchError as error:
         raise typer.Exit(report(error)) from None
     if options["dry_run"]:
         with interruptible(lambda: None, "interrupted"):
-            code = _each(configs, lambda one: preview(one, as_json=as_json), as_json=as_json)
+            code = _each(
+                configs, several, lambda one: preview(one, as_json=as_json), as_json=as_json
+            )
     else:
         progress = listener(
             quiet=options["quiet"],
@@ -66,9 +71,24 @@ def segment(
             is_here=options["scheduler"] is None,
         )
         with interruptible(progress.close):
-            code = _segment_all(configs, progress, as_json=as_json, fail_on_warning=is_fatal)
+            code = _segment_all(
+                configs, several, progress, as_json=as_json, fail_on_warning=is_fatal
+            )
             code = _gather_all(plates, code, as_json=as_json)
     raise typer.Exit(code)
+
+
+def _several(images: list[str], configs: list[SegmentConfig]) -> dict[str, str]:
+    """The containers and plates among what was named, by the images that each holds."""
+    from anystar_batch.address import absolute
+
+    named = [absolute(image) for image in images]
+    return {
+        config.image: top
+        for top in named
+        for config in configs
+        if config.image.startswith(f"{top}/") and config.image not in named
+    }
 
 
 def _gather_all(plates: list[Plate], code: int, *, as_json: bool) -> int:
@@ -88,7 +108,12 @@ def _gather_all(plates: list[Plate], code: int, *, as_json: bool) -> int:
 
 
 def _segment_all(
-    configs: list[SegmentConfig], progress: Listener, *, as_json: bool, fail_on_warning: bool
+    configs: list[SegmentConfig],
+    several: Mapping[str, str],
+    progress: Listener,
+    *,
+    as_json: bool,
+    fail_on_warning: bool,
 ) -> int:
     """Segment one image after another with one engine; return the exit code that counts most."""
     from anystar_batch.events import Note
@@ -108,7 +133,7 @@ def _segment_all(
 
     try:
         with engine_for(configs[0]) as engine:
-            return _each(configs, lambda config: run(config, engine), as_json=as_json)
+            return _each(configs, several, lambda config: run(config, engine), as_json=as_json)
     except AnyStarBatchError as error:
         return report(error)
 
@@ -126,16 +151,33 @@ def _segment_one(config: SegmentConfig, engine: Engine, progress: Listener) -> S
 
 
 def _each(
-    configs: list[SegmentConfig], run: Callable[[SegmentConfig], int], *, as_json: bool
+    configs: list[SegmentConfig],
+    several: Mapping[str, str],
+    run: Callable[[SegmentConfig], int],
+    *,
+    as_json: bool,
 ) -> int:
-    """Do every image, whatever becomes of the others; return the exit code that counts most."""
+    """Do every image, whatever becomes of the others; return the exit code that counts most.
+
+    What a container or a plate holds besides and is not for this tool is told, and counts only
+    where it is all that there is.
+    """
     codes = [DONE]
+    left_out, tried = Counter[str](), Counter(several.values())
     for config in configs:
+        top = several.get(config.image)
         try:
             codes.append(run(config))
         except Exception as error:  # noqa: BLE001  (one broken image never stops the others)
+            if top is not None and isinstance(error, UnsuitedError):
+                print_unsuited(config.image, error, as_json=as_json)
+                left_out[top] += 1
+                continue
             codes.append(report(error, config.image if len(configs) > 1 else None))
             if as_json:
                 document = {"image": config.image, "error": str(error), "exit": codes[-1]}
                 typer.echo(json.dumps(document))
+    for top in (top for top, count in left_out.items() if count == tried[top]):
+        message = f"{top}: none of its {tried[top]} images is for this tool; see above"
+        codes.append(report(UnsuitedError(message)))
     return min(codes, key=SEVERITY.index)

@@ -144,7 +144,7 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     # Messages name the image they speak of.
     where = "" if outcome.image in outcome.text else outcome.image
     said = "; ".join([*parts, *([" ".join(outcome.text.split())] if outcome.text else [])])
-    typer.echo(f"{outcome.status:<14}{': '.join(part for part in (where, said) if part)}")
+    typer.echo(f"{outcome.status:<19}{': '.join(part for part in (where, said) if part)}")
 
 
 def _swept_text(swept: Swept) -> str:

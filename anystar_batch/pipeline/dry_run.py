@@ -27,7 +27,7 @@ from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.files import nearest
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import block_threads, natural_workers, threads_per_worker
-from anystar_batch.errors import OutputExistsError
+from anystar_batch.errors import OutputExistsError, shorten
 from anystar_batch.events import Event, StageDone
 from anystar_batch.geometry import ZYX, grid_shape
 from anystar_batch.network.model import Model
@@ -322,6 +322,12 @@ class Preview:
     estimate: Estimate | None = None
     free_bytes: int = 0
 
+    @property
+    def channel(self) -> str:
+        """Index and name of the channel, as `1 (GFP)`."""
+        name = self.plan.source.channels[self.plan.channel]
+        return f"{self.plan.channel} ({shorten(name)})"
+
     def to_json(self) -> dict[str, Any]:
         """Return the preview as plain JSON values."""
         estimate = self.estimate
@@ -330,6 +336,7 @@ class Preview:
             "label": self.outputs.label.path,
             "stats": self.outputs.stats,
             "status": self.status,
+            "channel": self.channel,
             "plan": self.plan.to_json(),
             "block_shape": list(self.block_shape),
             "blocks": self.blocks,

@@ -7,6 +7,7 @@ writes it is left out.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,12 +18,17 @@ from anystar_batch.archive.discovery import Field, find_images, plate_fields
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.label_place import KEY
+from anystar_batch.archive.labels import multiscale_of
+from anystar_batch.archive.names import numbered
 from anystar_batch.archive.ngff import JSON, ImageSource, metadata_fingerprint
 from anystar_batch.archive.nodes import read_node, read_object
-from anystar_batch.errors import ImageError, ModelError
+from anystar_batch.errors import ImageError, ModelError, UnsuitedError
 from anystar_batch.network.model import bundled_models, load_model
-from anystar_batch.pipeline.inputs import name_images
+from anystar_batch.pipeline.inputs import NamedImage, name_images
 from anystar_batch.stages.plan import ALGORITHM, fingerprint
+
+REASONS = {"error": "error", "unsuited": "not for this tool"}
+"""Why an image is not described, by key, in words."""
 
 
 def describe(path: str) -> tuple[str | None, Iterator[dict[str, Any]]]:
@@ -38,14 +44,15 @@ def describe(path: str) -> tuple[str | None, Iterator[dict[str, Any]]]:
     plate : str or None
         What a plate or a well is, in one line; None of anything else.
     images : iterator of dict
-        Of a field of a plate with `plate`, `well` and `field` besides. One that cannot be read has
-        `path` and `error` instead of the rest: a plate of thousands has more to say.
+        Of a field of a plate with `plate`, `well` and `field` besides. Of several, one that cannot
+        be read has `path` and `error` instead of the rest, one that is not for this tool `path` and
+        `unsuited`: a plate of thousands has more to say.
 
     Raises
     ------
     ImageError
         If there is no Zarr at the path, or what it lists lies elsewhere; while the images are asked
-        for, if there is none that can be read.
+        for, if the only one cannot be read.
     """
     path = normal(path)
     fields = plate_fields(path)
@@ -55,20 +62,29 @@ def describe(path: str) -> tuple[str | None, Iterator[dict[str, Any]]]:
 
 
 def _images(path: str) -> Iterator[dict[str, Any]]:
-    named = name_images([path], with_output=False)
-    sources = [read_image(image) for image in find_images(path)]
-    for source, one in zip(sources, named, strict=True):
-        yield _describe(source, one.home, one.stem)
+    images = find_images(path)
+    if len(images) == 1:
+        (one,) = name_images([path], with_output=False)
+        yield _describe(read_image(images[0]), one.home, one.stem)
+        return
+    for one in name_images([path], with_output=False):
+        yield _told(one)
+
+
+def _told(one: NamedImage) -> dict[str, Any]:
+    """One of several images, or what speaks against it."""
+    try:
+        return _describe(read_image(one.path), one.home, one.stem)
+    except UnsuitedError as error:
+        return {"path": one.path, "unsuited": str(error)}
+    except ImageError as error:
+        return {"path": one.path, "error": str(error)}
 
 
 def _fields(path: str, fields: Sequence[Field]) -> Iterator[dict[str, Any]]:
     named = name_images([path], with_output=False) if fields else ()
     for field, one in zip(fields, named, strict=True):
-        where = {"plate": path, "well": field.well, "field": field.name}
-        try:
-            yield {**where, **_describe(read_image(field.path), one.home, one.stem)}
-        except ImageError as error:
-            yield {**where, "path": field.path, "error": str(error)}
+        yield {"plate": path, "well": field.well, "field": field.name, **_told(one)}
 
 
 def _plate_text(path: str, fields: Sequence[Field]) -> str:
@@ -82,8 +98,8 @@ def _plate_text(path: str, fields: Sequence[Field]) -> str:
 def field_text(document: dict[str, Any]) -> str:
     """Return what a field of a plate is, in one line."""
     name = f"{document['well']}/{document['field']}".rstrip("/")
-    if "error" in document:
-        return f"  {name}: error: {document['error']}"
+    if not document.keys().isdisjoint(REASONS):
+        return f"  {name}: {_reason(document)}"
     level = document["levels"][0]
     size = " x ".join(f"{v:.4g}" for v in level["voxel_um"])
     labels = ", ".join(_count(Origin(**label)) for label in document["labels"])
@@ -91,6 +107,11 @@ def field_text(document: dict[str, Any]) -> str:
         f"  {name}: {tuple(level['shape'])} voxels of {size} um, axes {document['axes']}, "
         f"{document['dtype']}; {labels or 'no labels'}"
     )
+
+
+def _reason(document: dict[str, Any]) -> str:
+    """Why an image is not described."""
+    return next(f"{said}: {document[key]}" for key, said in REASONS.items() if key in document)
 
 
 def _count(label: Origin) -> str:
@@ -103,6 +124,8 @@ def _count(label: Origin) -> str:
 
 def describe_text(document: dict[str, Any]) -> str:
     """Return the description as lines for a person."""
+    if not document.keys().isdisjoint(REASONS):
+        return f"{document['path']}\n  {_reason(document)}"
     axes = ", ".join(f"{a['name']} ({a['unit'] or a['type']})" for a in document["axes_described"])
     lines = [
         f"{document['path']}",
@@ -113,8 +136,11 @@ def describe_text(document: dict[str, Any]) -> str:
         f"{document['times']} time(s)",
     ]
     if document["other_multiscales"]:
-        others = ", ".join(document["other_multiscales"])
-        lines.append(f"  further multiscales, not read: {others}")
+        others = numbered([document["multiscale"], *document["other_multiscales"]], but=0)
+        lines.append(
+            f"  multiscale 0 ({document['multiscale']}), the first; further ones, for "
+            f"--multiscale: {others}"
+        )
     for level in document["levels"]:
         size = " x ".join(f"{v:.4g}" for v in level["voxel_um"])
         shards = f", shards {tuple(level['shards'])}" if level["shards"] else ""
@@ -154,6 +180,7 @@ def _describe(source: ImageSource, home: str, stem: str) -> dict[str, Any]:
         "dtype": str(source.dtype),
         "unit": _unit(source),
         "channels": list(source.channels),
+        "multiscale": source.multiscale_names[source.multiscale],
         "other_multiscales": list(source.others),
         "times": source.num_times,
         "levels": [
@@ -262,7 +289,12 @@ def label_origin(
         ours.get("fingerprint"),
     )
     run = {} if record is None else _record(record, digest)
-    why = None if source is None else _why_not_current(ours, source)
+    why = None
+    if source is not None:
+        with contextlib.suppress(ImageError):  # the multiscale is gone: nobody can tell
+            index = multiscale_of(attributes)
+            is_same = index == source.multiscale
+            why = _why_not_current(ours, source if is_same else read_image(source.path, index))
     return Origin(
         name=name,
         is_ours=True,

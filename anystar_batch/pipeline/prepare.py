@@ -10,8 +10,9 @@ from typing import Any
 
 from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
+from anystar_batch.archive.names import numbered
 from anystar_batch.archive.ngff import ImageSource, channel_index
-from anystar_batch.config import SegmentConfig
+from anystar_batch.config import ResultConfig, SegmentConfig
 from anystar_batch.engine.engines import Engine, open_engine, threads_per_worker
 from anystar_batch.engine.machine import available_memory
 from anystar_batch.engine.stop import Stop
@@ -78,7 +79,7 @@ def request(
         If it is no image that can be segmented, or there is no such model.
     """
     model = load_model(config.model) if model is None else model
-    source = _open(config.image)
+    source = _open(config.image, config.result.multiscale)
     _check_units(source, config)
     outputs = output_paths(config)
     parts = _settled(config, source, model, outputs)
@@ -123,7 +124,9 @@ def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
             f"(voxel {_triple_text(source.scale_um(0))}); give --voxel-size Z Y X to override"
         )
         on_event(Note(text, is_warning=True))
+    _tell_position(source, options, on_event)
     channel = channel_index(source, options.channel)
+    _tell_channel(source, options.channel, channel, on_event)
     times = options.segmented_times(source.num_times)
     content = limits_content(reader, times, channel)
     entry = None if ledger is None else ledger.entry("plan", "")
@@ -161,6 +164,36 @@ def _look(reader: ImageReader, result: Request, on_event: Listener) -> dict[str,
     return entry | {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
 
 
+def _tell_position(source: ImageSource, options: ResultConfig, on_event: Listener) -> None:
+    """Say what a voxel size given by the user makes of the image's position; warn if it moves."""
+    scales, position = level_scales(source, options)
+    before, voxel = source.translation_um(0), scales[0]
+    if options.voxel_size is None or not any(before):
+        return
+    if all(abs(a - b) <= v for a, b, v in zip(before, position, voxel, strict=True)):
+        text = f"--voxel-size: the image's position {_triple_text(position)} is kept"
+        on_event(Note(text))
+        return
+    text = (
+        f"--voxel-size: the image's position ({', '.join(f'{v:.6g}' for v in before)}) is in no "
+        f"known unit; it goes with the voxel size and is {_triple_text(position)}; positions in "
+        "the table count from there"
+    )
+    on_event(Note(text, is_warning=True))
+
+
+def _tell_channel(source: ImageSource, asked: str, index: int, on_event: Listener) -> None:
+    """Warn where a channel's name is another one's index."""
+    other = int(asked) if asked.isdecimal() else index
+    if other != index and other < source.num_channels:
+        text = (
+            f"{source.path}: --channel {asked} is the name of channel {index}, and the index of "
+            f"channel {other} ({source.channels[other]}); the name counts: for the other give "
+            f"--channel {source.channels[other]}"
+        )
+        on_event(Note(text, is_warning=True))
+
+
 def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
     """Say which scale is used and why."""
     if probe is not None and not probe["is_certain"]:
@@ -186,7 +219,11 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
         on_event(Note(text))
     on_event(Note(f"channel {plan.channel} ({plan.source.channels[plan.channel]})"))
     if plan.source.others:
-        text = f"further multiscales, not read: {', '.join(plan.source.others)}; the first one is"
+        names, index = plan.source.multiscale_names, plan.source.multiscale
+        text = (
+            f"multiscale {index} ({names[index]}); not read: {numbered(names, but=index)}; "
+            "--multiscale takes one of them"
+        )
         on_event(Note(text))
     if plan.diameter_um is not None:
         how = "probed" if probe is not None else "given"
@@ -198,13 +235,13 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
         on_event(Note(text))
 
 
-def _open(path: str) -> ImageSource:
+def _open(path: str, multiscale: str | None) -> ImageSource:
     """Read the description of an image; of what is none, say what it is."""
     images = find_images(path)
     if images != [path]:
         message = f"{path}: a container of {len(images)} series; give one of them: {images[0]}"
         raise ImageError(message)
-    return read_image(path)
+    return read_image(path, multiscale)
 
 
 def _settled(

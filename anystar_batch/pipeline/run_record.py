@@ -72,6 +72,8 @@ class Summary:
         Survivors that each filter has removed.
     report : str or None
         Path of the page that shows the result; None where there is none.
+    channel : str
+        Index and name of the channel that is segmented, as `1 (GFP)`.
     """
 
     image: str
@@ -86,6 +88,7 @@ class Summary:
     warnings: tuple[str, ...] = ()
     removed: Mapping[str, int] = field(default_factory=dict)
     report: str | None = None
+    channel: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""

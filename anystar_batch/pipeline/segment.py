@@ -25,7 +25,7 @@ import numpy as np
 
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.labels import create_label, discard, publish, recover
-from anystar_batch.archive.ngff import metadata_fingerprint
+from anystar_batch.archive.ngff import channel_index, metadata_fingerprint
 from anystar_batch.archive.storage.atomic_write import write_bytes_atomic, write_json_atomic
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import exists
@@ -33,7 +33,7 @@ from anystar_batch.archive.tables import has_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.engine.machine import MemoryMeter, available_memory
-from anystar_batch.errors import ImageChangedError, LedgerMismatchError
+from anystar_batch.errors import ImageChangedError, LedgerMismatchError, shorten
 from anystar_batch.events import Event, Listener, Note, StageDone, ignore
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
@@ -230,6 +230,7 @@ def _summary(requested: Request) -> Summary:
     """What is known of a run before it has done anything."""
     config, outputs, source = requested.config, requested.outputs, requested.source
     times = config.result.segmented_times(source.num_times)
+    channel = channel_index(source, config.result.channel)
     return Summary(
         image=config.image,
         label=outputs.label.path,
@@ -240,6 +241,7 @@ def _summary(requested: Request) -> Summary:
         seconds={},
         peak_memory=0,
         fingerprint=requested.digest,
+        channel=f"{channel} ({shorten(source.channels[channel])})",
     )
 
 
@@ -265,7 +267,8 @@ def _segment(run: Run, outputs: Outputs, parts: Mapping[str, object]) -> int:
     pyramid.pyramid_run(run)
     count = table_run(run, pending_table(outputs))
     image_identity.check_content(run)
-    if metadata_fingerprint(read_image(run.plan.source.path)) != parts["image"]:
+    source = read_image(run.plan.source.path, run.plan.source.multiscale)
+    if metadata_fingerprint(source) != parts["image"]:
         message = (
             f"{run.plan.source.path}: its metadata has changed during the run; nothing is "
             "published; give --restart to begin again"

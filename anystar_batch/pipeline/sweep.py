@@ -8,7 +8,8 @@
     gather    a table of every plate         plates.gather
 
 One image is one outcome, whatever becomes of it; the next one is begun all the same, unless it is
-time to stop. Two sweeps never work on one root at once, and runs on one image never do.
+time to stop. What is not for this tool is told, and fails nothing. Two sweeps never work on one
+root at once, and runs on one image never do.
 """
 
 from __future__ import annotations
@@ -24,14 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anystar_batch.address import is_remote
-from anystar_batch.archive.discovery import (
-    Settling,
-    find_zarrs,
-    images_in,
-    is_any_young,
-    is_zarr,
-    newest_file,
-)
+from anystar_batch.archive.age import Settling, is_any_young, newest_file
+from anystar_batch.archive.discovery import find_zarrs, images_in, is_zarr
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.nodes import local_path
 from anystar_batch.archive.storage import files
@@ -43,13 +38,16 @@ from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.errors import (
     AnyStarBatchError,
     ConfigError,
+    ForbiddenError,
     ImageChangedError,
     ImageError,
     LockedError,
     LostLockError,
     ModelError,
+    NoImageError,
     OutOfTimeError,
     OutputError,
+    UnsuitedError,
 )
 from anystar_batch.events import Listener, Note, ignore
 from anystar_batch.network.model import Model, load_model
@@ -60,7 +58,7 @@ from anystar_batch.pipeline.dry_run import standing as standing_of
 from anystar_batch.pipeline.inputs import Plate, name_images, plates_of
 from anystar_batch.pipeline.plate_table import gather
 from anystar_batch.pipeline.run_record import DONE
-from anystar_batch.pipeline.sweep_outcome import Outcome, Status, Swept
+from anystar_batch.pipeline.sweep_outcome import Outcome, Status, Swept, condensed
 
 logger = logging.getLogger(__name__)
 
@@ -218,13 +216,13 @@ def _judged(shared: _Sweeping, tell: Callable[[Outcome], None]) -> tuple[list[_T
 
     The paths returned besides hold more images than one: plates may be among them.
     """
-    zarrs, unreadable = find_zarrs(shared.config.root, shared.config.pattern)
-    for path, error in unreadable:
-        tell(Outcome(path, Status.FAILED, f"{path}: cannot be listed: {error.strerror}"))
+    found = find_zarrs(shared.config.root, shared.config.pattern)
+    for path, reason in found.left_out:
+        tell(Outcome(path, Status.UNSUITED, reason))
     taken: dict[tuple[str, str], str] = {}
     todo: list[_Todo] = []
     several: list[str] = []
-    for top in zarrs:
+    for top in found.matches:
         try:
             images = images_in(top)
         except Exception as error:  # noqa: BLE001  (one broken image never stops the others)
@@ -232,18 +230,23 @@ def _judged(shared: _Sweeping, tell: Callable[[Outcome], None]) -> tuple[list[_T
             continue
         if images and images != [top]:
             several.append(top)
-        for image in images:
-            try:
-                judged = _judge(shared, _config_of(shared.config, image, taken), top)
-            except ModelError:
-                raise
-            except Exception as error:  # noqa: BLE001
-                judged = _failure(shared, error, image, top)
-            if isinstance(judged, Outcome):
-                tell(judged)
-            else:
-                todo.append(judged)
+        judged = [_judged_one(shared, image, top, taken) for image in images]
+        todo += [one for one in judged if isinstance(one, _Todo)]
+        for outcome in condensed([one for one in judged if isinstance(one, Outcome)], top):
+            tell(outcome)
     return sorted(todo, key=lambda one: (one.written, one.config.image)), several
+
+
+def _judged_one(
+    shared: _Sweeping, image: str, top: str, taken: dict[tuple[str, str], str]
+) -> Outcome | _Todo:
+    """Judge one image; whatever is raised becomes its outcome, but for the model."""
+    try:
+        return _judge(shared, _config_of(shared.config, image, taken), top)
+    except ModelError:
+        raise
+    except Exception as error:  # noqa: BLE001  (one broken image never stops the others)
+        return _failure(shared, error, image, top)
 
 
 def _config_of(config: SweepConfig, image: str, taken: dict[tuple[str, str], str]) -> SegmentConfig:
@@ -269,7 +272,8 @@ def _judge(shared: _Sweeping, config: SegmentConfig, top: str) -> Outcome | _Tod
         return Outcome(config.image, Status.CURRENT, text)
     if standing is Standing.OTHER and not config.run.overwrite:
         return Outcome(config.image, Status.OTHER, text)
-    written = newest_file(read_image(config.image), shared.settling)
+    source = read_image(config.image, config.result.multiscale)
+    written = newest_file(source, shared.settling)
     if written is None:
         return Outcome(config.image, Status.WAITING)
     run = replace(config.run, overwrite=standing is Standing.OTHER)
@@ -299,7 +303,8 @@ def _segmented(shared: _Sweeping, one: _Todo) -> Outcome:
 
 def _segment(shared: _Sweeping, config: SegmentConfig) -> Outcome:
     """Segment an image, unless it was written to since it was judged: the night is long."""
-    if newest_file(read_image(config.image), shared.settling) is None:
+    source = read_image(config.image, config.result.multiscale)
+    if newest_file(source, shared.settling) is None:
         return Outcome(config.image, Status.WAITING)
     summary = segment.segment(
         config,
@@ -337,10 +342,17 @@ def _plate(config: SweepConfig, top: str) -> Plate | None:
 
 
 def _failure(shared: _Sweeping, error: Exception, image: str, top: str) -> Outcome:
-    """The outcome of an error: no image yet may be one once it is written."""
+    """The outcome of an error: no image yet may be one once it is written.
+
+    What a container lists and is no image is a failure; what only has the name of one is none.
+    """
     with contextlib.suppress(AnyStarBatchError):
         if isinstance(error, ImageError) and is_any_young(top, shared.settling):
             return Outcome(image, Status.WAITING, str(error))
+    is_other = isinstance(error, NoImageError) and image == top
+    if is_other or isinstance(error, UnsuitedError | ForbiddenError):
+        logger.info("%s", error)
+        return Outcome(image, Status.UNSUITED, str(error))
     if isinstance(error, AnyStarBatchError):
         logger.error("%s", error)
         return Outcome(image, Status.FAILED, str(error))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from anystar_batch.pipeline.run_record import Summary
+
+MOST_TOLD = 3
+"""Most images of one container that are named one by one as not for this tool."""
 
 
 class Status(StrEnum):
@@ -19,6 +23,7 @@ class Status(StrEnum):
     WAITING = "being written"
     LOCKED = "locked"
     FAILED = "failed"
+    UNSUITED = "not for this tool"
     STOPPED = "stopped"
     LEFT = "left"
     WANTED = "wanted"
@@ -51,6 +56,24 @@ class Outcome:
         return more | {"image": self.image, "status": str(self.status), "text": self.text}
 
 
+def condensed(outcomes: Sequence[Outcome], top: str) -> list[Outcome]:
+    """Return the outcomes of a container or a plate, its many unsuited images as one.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+        Of those of its images of which it is known already.
+    top : str
+        Its path.
+    """
+    unsuited = [one for one in outcomes if one.status is Status.UNSUITED]
+    if len(unsuited) <= MOST_TOLD:
+        return list(outcomes)
+    text = f"{top}: {len(unsuited)} of its images; the first: {unsuited[0].text}"
+    others = [one for one in outcomes if one.status is not Status.UNSUITED]
+    return [*others, Outcome(top, Status.UNSUITED, text)]
+
+
 @dataclass(frozen=True, slots=True)
 class Swept:
     """A sweep that has ended.
@@ -60,7 +83,7 @@ class Swept:
     root : str
         Directory below which the images lie.
     outcomes : tuple of Outcome
-        One of every image.
+        One of every image, and of what is not for this tool.
     seconds : float
         Wall time.
     stopped : str or None
@@ -92,7 +115,7 @@ class Swept:
         """Return the summary as plain JSON values."""
         return {
             "root": self.root,
-            "images": len(self.outcomes),
+            "images": sum(one.status is not Status.UNSUITED for one in self.outcomes),
             "counts": self.counts,
             "seconds": round(self.seconds, 3),
             "stopped": self.stopped,

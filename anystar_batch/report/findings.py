@@ -95,7 +95,8 @@ def gather(record: Mapping[str, Any], table: Path) -> Findings:
         If the record is of an older version.
     """
     plan = record["plan"]
-    source = read_image(str(record["summary"]["image"]))
+    multiscale = plan.get("multiscale", {}).get("index", 0)
+    source = read_image(str(record["summary"]["image"]), multiscale)
     z, y, x = plan["voxel_size_um"]
     frame = Frame(
         shape=source.shape_zyx(0),

@@ -12,7 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from anystar_batch.archive.images import ImageReader
-from anystar_batch.archive.ngff import ImageSource, channel_index, metadata_fingerprint
+from anystar_batch.archive.ngff import (
+    ImageSource,
+    channel_index,
+    metadata_fingerprint,
+    multiscale_json,
+)
 from anystar_batch.config import Filters, ResultConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYXFloat
@@ -144,7 +149,8 @@ class Plan:
     def to_json(self) -> dict[str, object]:
         """Return what was decided as plain JSON values: for the run record and the attributes."""
         return (
-            {
+            multiscale_json(self.source)
+            | {
                 "channel": self.channel,
                 "times": list(self.times),
                 "intensity_limits": [None if pair is None else list(pair) for pair in self.limits],
@@ -212,7 +218,16 @@ def fingerprint_parts(
         | _refiner_json(model, config)
         | ({} if config.outline is None else {"outline": config.outline})
         | ({} if config.expand is None else {"expand": [config.expand.value, config.expand.unit]})
+        | multiscale_json(source)
+        | _position_json(source, config)
     )
+
+
+def _position_json(source: ImageSource, config: ResultConfig) -> dict[str, object]:
+    """That a position in a known unit is kept beside another voxel size, where there is one."""
+    position = zip(source.has_unit_zyx, source.translation_um(0), strict=True)
+    is_kept = config.voxel_size is not None and any(has and where for has, where in position)
+    return {"position": "kept"} if is_kept else {}
 
 
 def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:
@@ -260,7 +275,8 @@ def fingerprint(parts: dict[str, object]) -> str:
 def level_scales(source: ImageSource, config: ResultConfig) -> tuple[list[ZYXFloat], ZYXFloat]:
     """Return every level's voxel size, and the position of level 0's voxel 0, micrometres.
 
-    With `--voxel-size` the image's own ratios between levels are kept.
+    With `--voxel-size` the image's own ratios between levels are kept. So is a position in a known
+    unit of length, where the stage stood; in any other one it goes with the voxel size.
     """
     declared = [source.scale_um(k) for k in range(len(source.levels))]
     translation = source.translation_um(0)
@@ -268,7 +284,8 @@ def level_scales(source: ImageSource, config: ResultConfig) -> tuple[list[ZYXFlo
         return declared, translation
     factor = [w / s for w, s in zip(config.voxel_size, declared[0], strict=True)]
     scaled = [_times(scale, factor) for scale in declared]
-    return scaled, _times(translation, factor)
+    moved = [1.0 if has else f for has, f in zip(source.has_unit_zyx, factor, strict=True)]
+    return scaled, _times(translation, moved)
 
 
 def make_plan(

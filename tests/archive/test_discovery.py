@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from anystar_batch.archive import discovery
-from anystar_batch.archive.discovery import Settling
 from anystar_batch.archive.images import read_image
-from anystar_batch.errors import ImageError
+from anystar_batch.errors import ForbiddenError, ImageError
 
 
 def group(path, **ome):
@@ -24,8 +22,13 @@ def group(path, **ome):
 
 
 def found(root, pattern="*.ome.zarr"):
-    paths, unreadable = discovery.find_zarrs(str(root), pattern)
-    return [os.path.relpath(p, root) for p in paths], [p for p, _ in unreadable]
+    """Matches below a root, and the reasons for what is left out by its place there."""
+    below = discovery.find_zarrs(str(root), pattern)
+    reasons = {os.path.relpath(path, root): reason for path, reason in below.left_out}
+    assert all(reason.startswith(f"{root}/{path}: ") for path, reason in reasons.items())
+    return [os.path.relpath(path, root) for path in below.matches], {
+        path: reason.removeprefix(f"{root}/{path}: ") for path, reason in reasons.items()
+    }
 
 
 def test_names_decide_and_no_zarr_is_entered(tmp_path):
@@ -33,17 +36,49 @@ def test_names_decide_and_no_zarr_is_entered(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     group(tmp_path / "b/e.zarr")
     (tmp_path / "file.ome.zarr").write_text("")
-    assert found(tmp_path) == (["a.ome.zarr", "b/c.ome.zarr"], [])
+    file = {"file.ome.zarr": "a file; expected a directory, as an OME-Zarr is"}
+    assert found(tmp_path) == (["a.ome.zarr", "b/c.ome.zarr"], file)
     assert found(tmp_path, "*.zarr")[0] == ["a.ome.zarr", "b/c.ome.zarr", "b/e.zarr"]
 
 
-def test_neither_links_nor_hidden_directories_are_followed(tmp_path):
+def test_neither_links_nor_hidden_directories_are_followed_and_each_is_named(tmp_path):
     (tmp_path / "a.ome.zarr").mkdir()
     (tmp_path / ".snapshot/a.ome.zarr").mkdir(parents=True)
     (tmp_path / ".a.ome.zarr").mkdir()
+    (tmp_path / "notes.txt").write_text("")
     (tmp_path / "link.ome.zarr").symlink_to(tmp_path / "a.ome.zarr")
+    (tmp_path / "lost.ome.zarr").symlink_to("nowhere")
     (tmp_path / "up").symlink_to(tmp_path)
-    assert found(tmp_path) == (["a.ome.zarr"], [])
+    (tmp_path / "latest.txt").symlink_to("notes.txt")
+    end = "; links are not followed: name what it leads to"
+    assert found(tmp_path) == (
+        ["a.ome.zarr"],
+        {
+            ".a.ome.zarr": "hidden; not entered",
+            ".snapshot": "hidden; not entered",
+            "link.ome.zarr": f"a link to {tmp_path}/a.ome.zarr{end}",
+            "lost.ome.zarr": f"a link to {tmp_path}/nowhere, which is no directory{end}",
+            "up": f"a link to {tmp_path}{end}",
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["@eaDir", "#recycle", "@Recycle", "#snapshot", "lost+found", "$RECYCLE.BIN", "~snapshot",
+     "System Volume Information", "__MACOSX"],
+)  # fmt: skip
+def test_folders_of_a_file_server_are_named_once_and_not_entered(tmp_path, name):
+    for folder in ("x", "y", "z"):
+        (tmp_path / folder / name / "a.ome.zarr").mkdir(parents=True)
+    (tmp_path / "z/a.ome.zarr").mkdir()
+    matches, left_out = found(tmp_path)
+    assert matches == ["z/a.ome.zarr"]
+    assert left_out == {
+        f"x/{name}": "thumbnails, snapshots or trash of a file server; not entered, like 2 more of "
+        "this name"
+    }
+    assert found(tmp_path, "*")[0] == ["x", "y", "z"]
 
 
 def test_a_directory_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
@@ -59,7 +94,8 @@ def test_a_directory_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert found(tmp_path) == (["a.ome.zarr"], [str(tmp_path / "shut")])
+    shut = {"shut": "cannot be listed: Permission denied"}
+    assert found(tmp_path) == (["a.ome.zarr"], shut)
 
 
 def test_a_label_is_no_image(tmp_path):
@@ -77,6 +113,17 @@ def test_a_plate_is_its_fields(tmp_path):
     assert names == ["A/1/0", "A/1/1", "A/2"]
 
 
+def test_a_well_that_cannot_be_read_hides_no_other(tmp_path):
+    plate = group(tmp_path / "p", plate={"wells": [{"path": "A/1"}, {"path": "A/2"}]})
+    group(plate / "A/1", well={"images": [{"path": "0"}]})
+    group(plate / "A/2", well={"images": [{"path": "0"}]})
+    (plate / "A/1/zarr.json").write_text("{")
+    fields = discovery.plate_fields(str(plate))
+    assert [(f.well, f.name) for f in fields] == [("A/1", ""), ("A/2", "0")]
+    with pytest.raises(ImageError, match=r"A/1/zarr\.json: truncated or invalid JSON"):
+        read_image(fields[0].path)
+
+
 @pytest.mark.parametrize("path", ["../x", "/x", "a//b", None, 3])
 def test_a_plate_that_leads_elsewhere_is_refused(tmp_path, path):
     plate = group(tmp_path / "p", plate={"wells": [{"path": path}]})
@@ -84,64 +131,22 @@ def test_a_plate_that_leads_elsewhere_is_refused(tmp_path, path):
         discovery.images_in(str(plate))
 
 
-@pytest.fixture
-def image(make_image):
-    path = make_image(np.ones((16, 16, 16), "u2"))
-    for file in Path(path).rglob("*"):
-        os.utime(file, (1e9, 1e9))
-    return path
+@pytest.mark.parametrize("call", ["stat", "read_bytes"])
+def test_an_image_that_may_not_be_read_is_told_from_a_broken_one(make_image, monkeypatch, call):
+    image = make_image(np.ones((16, 16, 16), "u2"))
+    asked = getattr(Path, call)
+
+    def refuse(path, *more, **options):
+        if str(path) in {image, f"{image}/zarr.json"}:
+            raise PermissionError(13, "Permission denied", str(path))
+        return asked(path, *more, **options)
+
+    monkeypatch.setattr(Path, call, refuse)
+    with pytest.raises(ForbiddenError, match="cannot be read: Permission denied"):
+        discovery.images_in(image)
 
 
-def test_the_newest_file_of_the_levels_counts_and_no_other(image):
-    source, settling = read_image(image), Settling(900.0)
-    os.utime(Path(image, "1/zarr.json"), (1.5e9, 1.5e9))
-    Path(image, "labels/n/0").mkdir(parents=True)
-    Path(image, "labels/n/0/zarr.json").write_text("")
-    Path(image, "zarr.json").touch()
-    assert discovery.newest_file(source, settling) == 1.5e9
-    Path(image, "1/c/0/0/0").touch()
-    assert discovery.newest_file(source, settling) is None
-    assert discovery.newest_file(source, Settling(0.0)) > 1.6e9
-    # The file server's clock is an hour behind ours.
-    then = time.time() - 3600
-    os.utime(Path(image, "1/c/0/0/0"), (then, then))
-    assert discovery.newest_file(source, Settling(900.0, offset=-3600.0)) is None
-
-
-def test_the_first_young_file_ends_the_search(image, monkeypatch):
-    Path(image, "0/zarr.json").touch()
-    listed, scandir = [], os.scandir
-    monkeypatch.setattr(os, "scandir", lambda p: listed.append(str(p)) or scandir(p))
-    assert discovery.newest_file(read_image(image), Settling(900.0)) is None
-    assert listed == [f"{image}/0"]
-
-
-def test_a_file_that_is_renamed_meanwhile_hides_no_other(image, monkeypatch):
-    Path(image, "0/c/0/0/0").touch()
-    for n in range(30):
-        Path(image, f"0/c/0/0/{n}-gone").symlink_to("nowhere")
-    assert discovery.newest_file(read_image(image), Settling(900.0)) is None
-
-
-def test_what_cannot_be_read_is_named(image, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    source = read_image(image)
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(ImageError, match="0: cannot be read: Permission denied"):
-        discovery.newest_file(source, Settling(900.0))
-
-
-def test_of_what_is_no_image_yet_any_file_counts_but_labels(tmp_path):
-    root = tmp_path / "a.ome.zarr"
-    settling = Settling(900.0)
-    assert not discovery.is_any_young(root, settling)
-    (root / "labels").mkdir(parents=True)
-    (root / "labels" / "x").write_text("")
-    (root / "0").mkdir()
-    assert discovery.is_any_young(root, settling), "the directory itself is new"
-    os.utime(root, (1e9, 1e9))
-    assert not discovery.is_any_young(root, settling)
-    (root / "0" / "x").write_text("")
-    assert discovery.is_any_young(root, settling)
+def test_a_series_that_is_listed_twice_is_one(tmp_path):
+    root = group(tmp_path / "r", **{"bioformats2raw.layout": 3})
+    group(root / "OME", series=["0", "1", "0"])
+    assert discovery.find_images(str(root)) == [f"{root}/0", f"{root}/1"]

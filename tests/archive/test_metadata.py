@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from anystar_batch.archive.metadata import dataset_paths, image_source, multiscales_of
-from anystar_batch.archive.ngff import MICROMETRES, ArrayInfo
+from anystar_batch.archive.ngff import ArrayInfo
+from anystar_batch.archive.units import MICROMETRES
 from anystar_batch.errors import ImageError
 
 UDUNITS = {
@@ -73,7 +74,11 @@ def test_units_are_converted_per_axis_and_missing_ones_are_assumed():
         ("m", 1e6), ("meters", 1e6), ("mm", 1e3), ("cm", 1e4), ("inches", 25400.0),
         ("feet", 304800.0),
         ("\N{LATIN CAPITAL LETTER A WITH RING ABOVE}", 1e-4), ("\N{ANGSTROM SIGN}", 1e-4),
-        ("Angstroms", 1e-4),
+        ("Angstroms", 1e-4), ("angstr\u00f6m", 1e-4), ("A\u030angstro\u0308m", 1e-4),
+        ("A\u030a", 1e-4),
+        ("\N{SQUARE MU M}", 1.0), ("\N{GREEK SMALL LETTER MU}", 1.0), ("\\u00B5m", 1.0),
+        ("\N{MICRO SIGN}M", 1.0), ("micro\u00a0meter", 1.0), ("MICROMETER", 1.0),
+        ("decametre", 1e7), ("parsecs", 3.0856775814913674e22),
         ("\N{LATIN CAPITAL LETTER A WITH RING ABOVE}ngstr\u00f6m", 1e-4),
     ],
 )  # fmt: skip
@@ -98,6 +103,31 @@ def test_omero_may_stand_in_the_multiscale_and_others_are_named():
     attributes = {"multiscales": [entry(), entry(name="second"), entry()]}
     two = image_source("p.zarr", attributes, 2, infos, was_consolidated=False)
     assert two.others == ("second", "#2")
+
+
+@pytest.mark.parametrize("key", ["unit", "units"])
+@pytest.mark.parametrize("unit", [None, "", "  ", "Pixels", "px", "voxel", "Reference Frame", []])
+def test_no_unit_is_told_apart_from_an_unknown_one(unit, key):
+    e = entry()
+    for a in e["axes"]:
+        a[key] = unit
+    source = parse(e)
+    assert source.unit_assumed
+    assert not source.unknown_units
+    assert source.scale_um() == (2.0, 2.0, 2.0)
+
+
+def test_a_blank_unit_does_not_hide_the_other_key():
+    e = entry()
+    for a in e["axes"]:
+        a |= {"unit": " ", "units": "nanometer"}
+    assert parse(e).scale_um() == pytest.approx((0.002,) * 3)
+
+
+def test_a_unit_that_is_no_text_is_not_taken_for_none():
+    e = entry()
+    e["axes"][0]["unit"] = {"name": "nanometer"}
+    assert parse(e).unknown_units == {"z": "{'name': 'nanometer'}"}
 
 
 @pytest.mark.parametrize("unit", ["furlong", "second", "Mm", "MM", "1", "stage steps"])
@@ -280,7 +310,9 @@ def test_levels_that_differ_in_time_are_refused():
         image_source("p", {"multiscales": [e]}, 2, infos, was_consolidated=False)
 
 
-@pytest.mark.parametrize("path", ["../0", "/0", "", "a/../../b", ".", "a\\b", "a//b", 3, None])
+@pytest.mark.parametrize(
+    "path", ["../0", "/", "", "/../0", "a/../../b", ".", "a\\b", "a//b", 3, None]
+)
 def test_dataset_paths_outside_the_image_are_refused(path):
     with pytest.raises(ImageError, match="does not name an array inside the image"):
         dataset_paths("p", {"datasets": [{"path": path}]})

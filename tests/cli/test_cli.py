@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -23,8 +24,10 @@ from anystar_batch.errors import (
 )
 from anystar_batch.pipeline import run_record
 from anystar_batch.pipeline import segment as pipeline
+from tests.laws.test_times import container
 from tests.support import tiny_volume
-from tests.support.fakes import TruthPredictor
+from tests.support.fakes import TruthPredictor, write_image
+from tests.support.tiny_volume import Spheres
 
 SIZE = ["--diameter", "5um"]
 HEAVY = ["tensorflow", "keras", "dask", "distributed", "zarr", "numpy", "numba", "stardist"]
@@ -92,6 +95,7 @@ def test_label_goes_into_the_image_and_the_table_beside_it(tmp_path, command):
     assert Path(image, "labels", "anystar").is_dir()
     assert done.stdout.splitlines() == [
         f"labels {image}/labels/anystar: 5 instances",
+        "channel 0 (0)",
         f"table  {tmp_path}/embryo.anystar.csv",
         f"report {tmp_path}/embryo.anystar.html",
     ]
@@ -103,6 +107,39 @@ def test_label_goes_into_the_image_and_the_table_beside_it(tmp_path, command):
         "embryo.anystar.toml",
     }
     assert "network" in done.stderr
+
+
+NAMED = [
+    (["BF", "H2B"], "H2B", "1 (H2B)", False),
+    (["405", "488"], "488", "1 (488)", False),
+    (["405", "488"], "1", "1 (488)", False),
+    (["1", "0"], "1", "0 (1)", True),
+    (["2", "1"], "1", "1 (1)", False),
+    (["1", "x"], "1", "0 (1)", True),
+]
+
+
+@pytest.mark.parametrize(("labels", "asked", "used", "is_doubtful"), NAMED)
+def test_the_channel_that_is_used_is_always_told_by_index_and_name(
+    tmp_path, command, labels, asked, used, is_doubtful
+):
+    image = tiny_volume.small_series(tmp_path / "a.zarr", "czyx")
+    omero = {"channels": [{"label": label} for label in labels]}
+    tiny_volume.edit_json(
+        tmp_path / "a.zarr/zarr.json", lambda d: d["attributes"]["ome"].update(omero=omero)
+    )
+    words = ["segment", image, *SIZE, "--channel", asked, "-q"]
+    assert f"channel     {used}\n" in command(*words, "--dry-run").stdout
+    assert json.loads(command(*words, "--dry-run", "--json").stdout)["channel"] == used
+    done = command(*words, factory=Spheres())
+    assert done.exit_code == 0, done.stderr
+    assert f"channel {used}\n" in done.stdout
+    assert ("is the name of channel" in done.stderr) == is_doubtful
+    found = json.loads((tmp_path / "a.anystar.run.json").read_text())
+    assert found["plan"]["channel"] == int(used[0])
+    assert found["summary"]["channel"] == used
+    again = command(*words, "--json", factory=Spheres())
+    assert json.loads(again.stdout)["channel"] == used, "nothing to do, and told all the same"
 
 
 def test_json_is_one_object_an_image(tmp_path, command):
@@ -221,6 +258,32 @@ def test_a_broken_image_does_not_stop_the_others(tmp_path, command, json_too):
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         assert [line.get("exit") for line in lines] == [None, 2, None]
         assert "not a Zarr" in lines[1]["error"]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--dry-run"], ["-q"]])
+def test_series_that_are_not_for_this_tool_are_told_and_count_only_alone(tmp_path, command, more):
+    root = Path(container(tmp_path / "scan.zarr", 3))
+    for n in "01":
+        write_image(root / n, [np.ones((1, 40, 44), "u2")])
+    done = command("segment", root, *SIZE, *more)
+    assert done.exit_code == 0, done.stderr
+    flat = [line for line in done.stderr.splitlines() if line.startswith("not for this tool: ")]
+    assert [line.split(": ")[1] for line in flat] == [f"{root}/0", f"{root}/1"]
+    assert "the image is 2D (one plane" in flat[0]
+    assert "error" not in done.stderr
+    assert (root / "2/labels/anystar").exists() == (more != ["--dry-run"])
+    if more == ["--json"]:
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [line["status"] for line in lines] == ["not for this tool"] * 2 + ["done"]
+    named = command("segment", root / "0", root / "2", *SIZE, *more)
+    assert named.exit_code == 2, "who names it wants it"
+    (root / "1/zarr.json").write_text("{")
+    assert command("segment", root, *SIZE, *more).exit_code == 2, "broken is not flat"
+    for n in "12":
+        write_image(root / n, [np.ones((1, 40, 44), "u2")])
+    alone = command("segment", root, *SIZE, *more)
+    assert alone.exit_code == 2
+    assert f"error: {root}: none of its 3 images is for this tool" in alone.stderr
 
 
 @pytest.mark.parametrize(

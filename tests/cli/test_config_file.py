@@ -166,6 +166,7 @@ EVERYTHING = SegmentConfig(
             1 / 3,
             0.4,
         ),
+        multiscale="second",
         refine="on",
         outline=0.25,
         expand=Quantity(-1.5, "um"),

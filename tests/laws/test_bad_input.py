@@ -430,6 +430,39 @@ class Failing:
         raise RuntimeError("no network today")
 
 
+@pytest.mark.parametrize(
+    ("unit", "first", "is_warned"), [("micrometer", 1000.0, False), ("furlong", 500.0, True)]
+)
+def test_a_stage_position_beside_another_voxel_size_is_kept_or_told(
+    tmp_path, command, unit, first, is_warned
+):
+    """Twice the declared voxels: a known position stays, one in an unknown unit goes with them."""
+    image = tiny_volume.small_image(tmp_path / "a.zarr", levels=1)
+    moved = [
+        {"type": "scale", "scale": [1, 1, 1]},
+        {"type": "translation", "translation": [1e3] * 3},
+    ]
+
+    def change(document):
+        (entry,) = document["attributes"]["ome"]["multiscales"]
+        entry["coordinateTransformations"] = moved
+        for axis in entry["axes"]:
+            axis["unit"] = unit
+
+    tiny_volume.edit_json(Path(image) / "zarr.json", change)
+    size = ["--voxel-size", 0.25, 0.25, 0.25]
+    done = command("segment", image, "--diameter", "2.5um", *size, "--fail-on-warning")
+    assert done.exit_code == (3 if is_warned else 0), done.stderr
+    assert ("goes with the voxel size and is 500 x 500 x 500 um" in done.stderr) == is_warned
+    assert ("position 1000 x 1000 x 1000 um is kept" in done.stderr) != is_warned
+    for row in tiny_volume.rows(tmp_path / "a.anystar.csv"):
+        for axis in "zyx":
+            inside = 0.25 * float(row[f"centroid_{axis}"])
+            assert float(row[f"centroid_{axis}_um"]) == pytest.approx(first + inside, abs=1e-3)
+    parts = json.loads((tmp_path / "a.anystar.run.json").read_text())["config"]["result"]
+    assert parts["voxel_size"] == [0.25] * 3
+
+
 def test_an_unknown_unit_is_refused_and_the_voxel_size_helps(tmp_path, command):
     image = tiny_volume.small_image(tmp_path / "a.zarr")
     path = Path(image) / "zarr.json"

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
 
@@ -13,6 +14,7 @@ from anystar_batch.stages import plan
 from tests.laws.test_times import container
 from tests.pipeline.test_plate_table import make_plate
 from tests.support import tiny_volume
+from tests.support.fakes import write_image
 
 RUN = ["--diameter", "5um", "-q"]
 
@@ -220,6 +222,30 @@ def test_an_image_without_a_unit_or_with_bad_metadata(tmp_path, command):
     done = command("info", image)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "truncated or invalid JSON" in done.stderr
+
+
+def test_one_bad_series_hides_no_other_and_flat_ones_are_no_failure(tmp_path, command):
+    root = Path(container(tmp_path / "scan.zarr", 4))
+    write_image(root / "0", [np.ones((1, 40, 44), "u2")])
+    done = command("info", root)
+    assert done.exit_code == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{root}/0"
+    assert lines[1].startswith(f"  not for this tool: {root}/0: the image is 2D")
+    assert lines[2] == f"{root}/1"
+    (root / "1/zarr.json").write_text("{")
+    (root / "2/0/zarr.json").unlink()
+    done = command("info", root, "--json")
+    assert done.exit_code == 2
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["path"] for one in found] == [f"{root}/{n}" for n in range(4)]
+    assert [next((k for k in ("unsuited", "error") if k in one), "") for one in found] == [
+        "unsuited", "error", "error", ""
+    ]  # fmt: skip
+    assert "its array is missing" in found[2]["error"]
+    for n in range(1, 4):
+        write_image(root / str(n), [np.ones((1, 40, 44), "u2")])
+    assert command("info", root).exit_code == 2, "there is nothing else"
 
 
 def test_every_series_of_a_container(tmp_path, command):

@@ -9,6 +9,7 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
 
@@ -25,9 +26,10 @@ from anystar_batch.pipeline import publish as publication
 from anystar_batch.pipeline.outputs import output_paths
 from anystar_batch.pipeline.sweep import SweepConfig
 from tests.laws.test_times import container
+from tests.pipeline.test_plate_table import make_plate
 from tests.support import tiny_volume
 from tests.support.checkout import ROOT
-from tests.support.fakes import TruthPredictor
+from tests.support.fakes import TruthPredictor, write_image
 from tests.support.stopped_run import INTERVAL
 
 SIZE = ["--diameter", "5um"]
@@ -189,14 +191,111 @@ def test_a_broken_image_never_stops_the_others(tmp_path, command, monkeypatch):
         "2": "failed",
         "3": "done",
         "cut": "failed",
-        "empty": "failed",
+        "empty": "not for this tool",
         "young": "being written",
     }
     assert found["2.ome.zarr"][1] == "unexpected ZeroDivisionError: division by zero"
     assert "truncated or invalid JSON" in found["cut.ome.zarr"][1]
     assert "not a Zarr" in found["empty.ome.zarr"][1]
-    assert whole["counts"] == {"done": 2, "being written": 1, "failed": 3}
+    assert whole["counts"] == {
+        "done": 2,
+        "being written": 1,
+        "failed": 2,
+        "not for this tool": 1,
+    }
+    assert whole["images"] == 5
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_what_is_not_for_this_tool_is_told_with_a_reason_and_never_fails_the_night(
+    tmp_path, command, monkeypatch
+):
+    old_image(tmp_path / "good.ome.zarr")
+    write_image(tmp_path / "flat.ome.zarr", [np.ones((40, 44), "u2")], axes="yx")
+    write_image(tmp_path / "plane.ome.zarr", [np.ones((1, 40, 44), "u2")])
+    write_image(tmp_path / "complex.ome.zarr", [np.ones((20, 40, 44), "c8")])
+    zarr.open_group(str(tmp_path / "other.ome.zarr"), mode="w", zarr_format=3)
+    zarr.create_array(str(tmp_path / "array.ome.zarr"), shape=(9, 9, 9), dtype="u1")
+    (tmp_path / "alike.ome.zarr/thumbnails").mkdir(parents=True)
+    (tmp_path / "file.ome.zarr").write_text("PK")
+    (tmp_path / "@eaDir/good.ome.zarr").mkdir(parents=True)
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / ".zfs/snapshot/good.ome.zarr").mkdir(parents=True)
+    old_image(tmp_path / "../elsewhere.ome.zarr")
+    (tmp_path / "linked.ome.zarr").symlink_to(tmp_path / "../elsewhere.ome.zarr")
+    old = old_image(tmp_path / "old.ome.zarr")
+    tiny_volume.edit_json(
+        Path(old, "zarr.json"), lambda d: d["attributes"]["ome"].update(version="0.6")
+    )
+    shut = old_image(tmp_path / "shut.ome.zarr")
+    age(tmp_path)
+    read_bytes = Path.read_bytes
+
+    def refuse(path):
+        if str(path).startswith(shut):
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    done = command("sweep", tmp_path, *SIZE, "--json")
+    found, whole = outcomes(done)
+    assert (done.exit_code, whole["exit"], whole["images"]) == (0, 0, 1)
+    assert found.pop("good.ome.zarr")[0] == "done"
+    assert {status for status, _ in found.values()} == {"not for this tool"}
+    for name, reason in {
+        "flat.ome.zarr": "the image is 2D (axes y, x)",
+        "plane.ome.zarr": "the image is 2D (one plane",
+        "complex.ome.zarr": "unsupported type complex64",
+        "other.ome.zarr": "a Zarr group without OME-Zarr `multiscales`",
+        "array.ome.zarr": "a bare Zarr array",
+        "alike.ome.zarr": "not a Zarr",
+        "file.ome.zarr": "a file; expected a directory",
+        "@eaDir": "thumbnails, snapshots or trash",
+        "lost+found": "thumbnails, snapshots or trash",
+        ".zfs": "hidden; not entered",
+        "linked.ome.zarr": "a link to ",
+        "old.ome.zarr": "OME-NGFF version 0.6",
+        "shut.ome.zarr": "Permission denied",
+    }.items():
+        assert reason in found.pop(name)[1]
+    assert not found
+    again = command("sweep", tmp_path, *SIZE)
+    assert again.exit_code == 0
+    assert f"not for this tool  {tmp_path}/flat.ome.zarr: the image is 2D" in again.stdout
+    assert "1 current, 13 not for this tool" in again.stdout
+
+
+def test_a_series_or_a_field_that_is_not_for_this_tool_is_told_and_a_broken_one_fails(
+    tmp_path, command
+):
+    root = Path(container(tmp_path / "scan.ome.zarr", 4))
+    write_image(root / "1", [np.ones((1, 40, 44), "u2")])
+    age(root)
+    options = ["sweep", tmp_path, *SIZE, "--json"]
+    done = command(*options)
+    names = {"0": "done", "1": "not for this tool", "2": "done", "3": "done"}
+    assert (done.exit_code, statuses(done)) == (0, names)
+    (root / "2/zarr.json").write_text("{")
+    (root / "3/zarr.json").unlink()
+    age(root)
+    done = command(*options)
+    assert done.exit_code == 1
+    assert statuses(done) == {
+        "0": "current", "1": "not for this tool", "2": "failed", "3": "failed"
+    }  # fmt: skip
+    assert "not a Zarr" in outcomes(done)[0]["3"][1], "the container lists it"
+
+
+def test_the_many_planes_of_a_plate_are_one_line(tmp_path, command):
+    path = make_plate(tmp_path / "plate.ome.zarr", {"A/1": list("01234")})
+    for field in "1234":
+        write_image(path / "A/1" / field, [np.ones((1, 40, 44), "u2")])
+    age(path)
+    done = command("sweep", tmp_path, *SIZE, "--json")
+    assert done.exit_code == 0
+    assert statuses(done) == {"plate.ome.zarr": "not for this tool", "0": "done"}
+    text = outcomes(done)[0]["plate.ome.zarr"][1]
+    assert text.startswith(f"{path}: 4 of its images; the first: {path}/A/1/1: the image is 2D")
 
 
 def test_a_second_sweep_of_a_root_exits_75_and_says_who_holds_it(tmp_path, command):

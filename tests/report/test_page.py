@@ -155,7 +155,8 @@ def test_runs_differ_in_times_only_and_no_report_takes_the_page_away(tmp_path, c
     assert first == second == third
     assert without_times(pages[0]) == without_times(pages[1])
     assert pages[2] is None
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["labels", "table"]
+    first_words = [line.split()[0] for line in done.stdout.splitlines()]
+    assert first_words == ["labels", "channel", "table"]
 
 
 def test_it_lies_beside_the_table_and_is_named_like_it(tmp_path, command):
@@ -194,6 +195,7 @@ def test_a_page_that_fails_spoils_nothing(tmp_path, command, monkeypatch):
     assert "Traceback" not in done.stderr
     assert done.stdout.splitlines() == [
         f"labels {image}/labels/anystar: 5 instances",
+        "channel 0 (0)",
         f"table  {tmp_path}/a.anystar.csv",
     ]
     assert not list(tmp_path.glob("*.work"))

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import time as clock
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,7 +308,19 @@ def test_one_translation_of_the_whole_multiscale_says_nothing_about_a_level(tmp_
 # The plan
 
 
-def test_voxel_size_scales_levels_and_translation_alike(tmp_path):
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [
+        ("micrometer micrometer micrometer", (1.0, 2.0, 3.0)),
+        ("nanometer micrometer mm", (0.001, 2.0, 3000.0)),
+        ("pixel pixel pixel", (0.5, 4.0, 1.5)),
+        ("furlong furlong furlong", (0.5, 4.0, 1.5)),
+        ("- - micrometer", (0.5, 4.0, 3.0)),
+    ],
+)
+def test_voxel_size_scales_levels_and_a_position_only_where_its_unit_is_not_known(
+    tmp_path, units, expected
+):
     path = write_image(
         tmp_path / "a.ome.zarr",
         make_pyramid(NOISE, "stride", (1, 2, 2)),
@@ -315,13 +328,20 @@ def test_voxel_size_scales_levels_and_translation_alike(tmp_path):
         scale=(2.0, 0.5, 0.5),
         translations=[(1.0, 2.0, 3.0), (1.0, 2.25, 3.25), (1.0, 2.75, 3.75)],
     )
+
+    def say(ome):
+        for axis, unit in zip(ome["multiscales"][0]["axes"], units.split(), strict=True):
+            axis["unit"] = unit.removeprefix("-")
+
+    edit_ome(Path(path), say)
     source = read_image(path)
     scales, translation = level_scales(source, ResultConfig(voxel_size=(1.0, 1.0, 0.25)))
-    assert scales == [(1.0, 1.0, 0.25), (1.0, 2.0, 0.5), (1.0, 4.0, 1.0)]
-    assert translation == (0.5, 4.0, 1.5)
-    same, where = level_scales(source, ResultConfig())
-    assert same == [(2.0, 0.5, 0.5), (2.0, 1.0, 1.0), (2.0, 2.0, 2.0)]
-    assert where == (1.0, 2.0, 3.0)
+    assert np.allclose(scales, [(1.0, 1.0, 0.25), (1.0, 2.0, 0.5), (1.0, 4.0, 1.0)])
+    assert translation == pytest.approx(expected)
+    if units.split()[0] == "micrometer":
+        same, where = level_scales(source, ResultConfig())
+        assert same == [(2.0, 0.5, 0.5), (2.0, 1.0, 1.0), (2.0, 2.0, 2.0)]
+        assert where == (1.0, 2.0, 3.0)
 
 
 def test_voxel_size_changes_the_working_scale_and_not_where_levels_lie(tmp_path):
@@ -427,8 +447,9 @@ def test_every_option_that_changes_the_result_changes_the_fingerprint(series):
         for field in dataclasses.fields(ResultConfig)
         if any(getattr(o, field.name) != getattr(ResultConfig(), field.name) for o in OPTIONS)
     }
-    # Of the precision counts what comes of it, not what was asked for.
-    assert covered == {field.name for field in dataclasses.fields(ResultConfig)} - {"precision"}
+    # Of precision and multiscale counts what comes of it, not what was asked for.
+    known = {field.name for field in dataclasses.fields(ResultConfig)}
+    assert covered == known - {"precision", "multiscale"}
 
 
 def test_saying_what_holds_anyway_changes_nothing(series):

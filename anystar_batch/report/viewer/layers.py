@@ -19,7 +19,7 @@ from anystar_batch.archive.discovery import find_images, plate_fields
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.label_source import read_label_source
-from anystar_batch.archive.labels import image_of
+from anystar_batch.archive.labels import image_of, multiscale_of
 from anystar_batch.archive.ngff import JSON, ImageSource
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.archive.storage import files
@@ -120,7 +120,7 @@ def scene(path: str, labels: Sequence[str] = (), output: str | None = None) -> S
     ConfigError
         If there is no label of a name.
     """
-    image, own, notes = _one_image(path)
+    image, own, index, notes = _one_image(path)
     chosen = _chosen(own or _labels_of(image, output), labels, image, output)
     volumes = []
     for name, label_path in chosen.items():
@@ -132,7 +132,9 @@ def scene(path: str, labels: Sequence[str] = (), output: str | None = None) -> S
             notes.append(f"label {name} is left out: {error}")
     if not chosen:
         notes.append("the image has no labels; give --output DIR if segment was given one")
-    source = None if image in own.values() else read_image(image)
+    source = None if image in own.values() else read_image(image, index)
+    if source is not None and source.others:
+        notes.append(f"further multiscales of the image are not shown: {', '.join(source.others)}")
     for one in (*(() if source is None else (source,)), *(volume for _, volume in volumes)):
         notes += _slowness(one)
     if source is not None and source.unit_assumed:
@@ -145,8 +147,8 @@ def scene(path: str, labels: Sequence[str] = (), output: str | None = None) -> S
     )
 
 
-def _one_image(path: str) -> tuple[str, dict[str, str], list[str]]:
-    """The image to show; where the path is that of a label, this label by its name; notes.
+def _one_image(path: str) -> tuple[str, dict[str, str], int, list[str]]:
+    """The image to show; of a label's path, this label by its name; which multiscale; notes.
 
     Of a label whose image is not known, or is no longer there, image and label are the same.
     """
@@ -163,14 +165,14 @@ def _one_image(path: str) -> tuple[str, dict[str, str], list[str]]:
     node = read_node(image)
     attributes = {} if node is None else node.attributes
     if node is None or "image-label" not in metadata.all_attributes(attributes, node.zarr_format):
-        return image, {}, []
+        return image, {}, 0, []
     own = {_label_name(image, attributes, node.zarr_format): image}
     source = image_of(image, attributes)
     if source is None:
-        return image, own, ["the label does not say which image it is of; it is shown alone"]
+        return image, own, 0, ["the label does not say which image it is of; it is shown alone"]
     if read_node(source) is None:
-        return image, own, [f"the label's image {source} is not there; it is shown alone"]
-    return source, own, []
+        return image, own, 0, [f"the label's image {source} is not there; it is shown alone"]
+    return source, own, multiscale_of(attributes), []
 
 
 def _label_name(path: str, attributes: JSON, zarr_format: int) -> str:
