@@ -35,6 +35,7 @@ from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.engine.machine import MemoryMeter, available_memory
 from anystar_batch.errors import ImageChangedError, LedgerMismatchError
 from anystar_batch.events import Event, Listener, Note, StageDone, ignore
+from anystar_batch.kernel_cache import news
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.pipeline.outputs import (
@@ -133,6 +134,9 @@ def segment(
             warnings.append(event.text)
         on_event(event)
 
+    kernels = news()
+    if kernels is not None:
+        on_event(Note(kernels))
     check_table_output(config)
     check_outputs(outputs)
     with named_errors(outputs), lock_outputs(outputs) as fence:
