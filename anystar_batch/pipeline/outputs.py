@@ -3,6 +3,7 @@
 Without `--output` everything lies in and beside the image; with it, in that directory::
 
     embryo.ome.zarr/labels/anystar                OUT/embryo.anystar.ome.zarr
+    embryo.ome.zarr/labels/.anystar.lock
     embryo.anystar.csv                            OUT/embryo.anystar.csv
     embryo.anystar.html                           OUT/embryo.anystar.html
     embryo.anystar.run.json                       OUT/embryo.anystar.run.json
@@ -25,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from anystar_batch.address import is_read_only, is_remote, parent
+from anystar_batch.address import absolute_place, is_read_only, is_remote, parent
 from anystar_batch.archive.label_place import LabelPlace, in_image, standalone
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import (
@@ -48,6 +49,9 @@ from anystar_batch.errors import (
     OutputError,
 )
 from anystar_batch.measure.table_files import check_kind, courses_path
+
+TRIES = 20
+"""How often a directory is made for a lock that others remove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +108,13 @@ class Outputs:
 
     @property
     def locks(self) -> tuple[str, ...]:
-        """The lock files: of the results, and of a work directory that lies elsewhere."""
+        """The lock files: of table and record, of the label, of a work directory elsewhere."""
         results, work = f"{self.folder}/{self.base}.lock", f"{self.work.removesuffix('.work')}.lock"
-        return (results,) if results == work else (results, work)
+        # One file under two names, by a link, would be locked by ourselves.
+        apart: dict[str, str] = {}
+        for lock in (results, self.label.lock, work):
+            apart.setdefault(absolute_place(lock), lock)
+        return tuple(apart.values())
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -241,7 +249,7 @@ def _check_table(outputs: Outputs) -> None:
 
 @contextlib.contextmanager
 def lock_outputs(outputs: Outputs) -> Iterator[Fence]:
-    """Hold the run's locks: of its results, and of its work directory where that lies elsewhere.
+    """Hold the run's locks: of its results, its label, and a work directory that lies elsewhere.
 
     Yields
     ------
@@ -256,10 +264,9 @@ def lock_outputs(outputs: Outputs) -> Iterator[Fence]:
         Instead of any other error, if one was lost meanwhile: what fails then fails for that.
     """
     with contextlib.ExitStack() as stack:
-        fences = []
-        for lock in outputs.locks:
-            make_folder(parent(lock))
-            fences.append(stack.enter_context(hold(lock)))
+        if not is_remote(outputs.label.parent):
+            stack.callback(_remove_empty, outputs.label.parent)
+        fences = [_hold_in_folder(stack, lock) for lock in outputs.locks]
         _remove_torn(outputs)
         fence = Fence(tuple(mark for one in fences for mark in one.marks))
         try:
@@ -272,6 +279,24 @@ def lock_outputs(outputs: Outputs) -> Iterator[Fence]:
             except LostLockError as lost:
                 raise lost from error
             raise
+
+
+def _hold_in_folder(stack: contextlib.ExitStack, lock: str) -> Fence:
+    """Hold a lock in a directory that is made if need be, and that others may remove, if empty."""
+    for _ in range(TRIES):
+        make_folder(parent(lock))
+        try:
+            return stack.enter_context(hold(lock))
+        except OutputError as error:
+            if error.errno != errno.ENOENT:
+                raise
+    return stack.enter_context(hold(lock))
+
+
+def _remove_empty(folder: str) -> None:
+    """Remove a directory that holds nothing: an image without labels has none."""
+    with contextlib.suppress(OSError):
+        Path(folder).rmdir()
 
 
 def _remove_torn(outputs: Outputs) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,7 @@ def segment(
             warnings.append(event.text)
         on_event(event)
 
-    kernels = news()
-    if kernels is not None:
-        on_event(Note(kernels))
+    _tell_of_kernels(on_event)
     check_table_output(config)
     check_outputs(outputs)
     with named_errors(outputs), lock_outputs(outputs) as fence:
@@ -186,10 +185,24 @@ def segment(
         options = effective_toml(config, parts)
         _leave_record(run_record(config, run, summary), options, outputs, fence)
         hand_over(outputs, fence)
-        publish(outputs.label, run.spec, digest, provenance(run, parts), fence.check)
+        check = partial(_check_place, config, outputs, digest, fence)
+        publish(outputs.label, run.spec, digest, provenance(run, parts), check)
         finish(config, outputs, fence)
         write_report(config, outputs, fence, listen)
     return replace(summary, report=_page(outputs), warnings=tuple(warnings))
+
+
+def _tell_of_kernels(on_event: Listener) -> None:
+    """Say where compiled kernels are kept, if that is no usual place."""
+    text = news()
+    if text is not None:
+        on_event(Note(text))
+
+
+def _check_place(config: SegmentConfig, outputs: Outputs, digest: str, fence: Fence) -> None:
+    """Raise if the lock is lost, or another result has taken the place since the run began."""
+    fence.check()
+    published(config, outputs, digest)
 
 
 def _leave_record(record: dict[str, Any], options: str, outputs: Outputs, fence: Fence) -> None:

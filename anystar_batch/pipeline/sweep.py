@@ -258,7 +258,9 @@ def _config_of(config: SweepConfig, image: str, taken: dict[tuple[str, str], str
     run = template.run
     if run.work_dir is not None:
         # Images of one name in two directories must not meet each other's work.
-        run = replace(run, work_dir=f"{run.work_dir}/{os.path.relpath(named.home, config.root)}")
+        below = os.path.relpath(named.home, config.root)
+        below = named.home.lstrip("/") if below.startswith("..") else below
+        run = replace(run, work_dir=f"{run.work_dir}/{below}")
     return replace(template, image=image, home=named.home, stem=named.stem, run=run)
 
 

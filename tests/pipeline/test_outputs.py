@@ -1,15 +1,17 @@
 """Where results go, and how they are kept apart."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from anystar_batch.address import absolute
 from anystar_batch.archive.storage.atomic_write import move_atomic
 from anystar_batch.config import RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.pipeline import outputs
 from anystar_batch.pipeline.inputs import name_images
-from anystar_batch.pipeline.outputs import output_paths
+from anystar_batch.pipeline.outputs import lock_outputs, output_paths
 from anystar_batch.pipeline.publish import seen_by_workers
 from tests.support import tiny_volume
 
@@ -94,8 +96,8 @@ def test_places_in_the_image():
     assert found.record == "/d/a.anystar.run.json"
     assert found.config == "/d/a.anystar.toml"
     assert found.work == "/d/a.anystar.work"
-    assert found.locks == ("/d/a.anystar.lock",)
-    assert not any(f.startswith("/d/a.ome.zarr/") for f in (found.work, found.stats, *found.locks))
+    assert found.locks == ("/d/a.anystar.lock", "/d/a.ome.zarr/labels/.anystar.lock")
+    assert not any(f.startswith("/d/a.ome.zarr/") for f in (found.work, found.stats))
 
 
 def test_places_in_an_output_directory():
@@ -124,7 +126,93 @@ def test_a_work_directory_elsewhere_has_a_lock_of_its_own():
     run = RunConfig(work_dir="/scratch")
     found = output_paths(SegmentConfig(image="/d/a.zarr", label="v1.2", run=run))
     assert found.work == "/scratch/a.v1.2.work"
-    assert found.locks == ("/d/a.v1.2.lock", "/scratch/a.v1.2.lock")
+    label = "/d/a.zarr/labels/.v1.2.lock"
+    assert found.locks == ("/d/a.v1.2.lock", label, "/scratch/a.v1.2.lock")
+
+
+def test_one_lock_under_two_names_is_taken_once(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "d")
+    run = RunConfig(work_dir=str(tmp_path / "link"))
+    found = output_paths(SegmentConfig(str(tmp_path / "d/a.zarr"), run=run))
+    assert len(found.locks) == 2
+    with lock_outputs(found):
+        pass
+
+
+def test_an_image_without_labels_has_no_folder_of_them_after_a_refused_run(tmp_path):
+    found = output_paths(SegmentConfig(tiny_volume.small_image(tmp_path / "a.zarr")))
+    with lock_outputs(found):
+        assert (tmp_path / "a.zarr/labels/.anystar.lock").exists()
+    assert not (tmp_path / "a.zarr/labels").exists()
+
+
+def links(tmp_path):
+    """An image, and every way to name it."""
+    image = tiny_volume.small_image(tmp_path / "archive/embryo.ome.zarr")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/embryo.ome.zarr").symlink_to(image)
+    (tmp_path / "project/other").symlink_to("embryo.ome.zarr")
+    (tmp_path / "here").symlink_to("archive")
+    names = ["project/embryo.ome.zarr", "project/other", "archive/../project/other/"]
+    return image, [*(str(tmp_path / name) for name in names), Path(image).as_uri()]
+
+
+def test_an_image_has_one_place_whatever_links_name_it(tmp_path):
+    image, names = links(tmp_path)
+    for name in names:
+        assert named([name]) == [(image, str(tmp_path / "archive"), "embryo")]
+        with pytest.raises(ConfigError, match="is named twice"):
+            named([image, name])
+    by_folder = str(tmp_path / "here/embryo.ome.zarr")
+    assert named([by_folder]) == [(by_folder, str(tmp_path / "here"), "embryo")], "the same folder"
+    assert named([names[1]], with_output=True) == [(names[1], str(tmp_path / "project"), "other")]
+
+
+@pytest.mark.parametrize("has_rows", [True, False])
+def test_a_field_has_one_place_named_directly_or_through_its_plate(tmp_path, has_rows):
+    from tests.pipeline.test_plate_table import make_plate
+
+    root = make_plate(tmp_path / "scan.ome.zarr")
+    if not has_rows:
+        for row in "AB":
+            (root / row / "zarr.json").unlink()
+    through = named([root])
+    assert through[0] == (f"{root}/A/1/0", str(tmp_path), "scan.A.1.0")
+    assert [named([one[0]]) for one in through] == [[one] for one in through]
+    assert named([root / "B/03"]) == through[2:]
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/field.zarr").symlink_to(through[0][0])
+    assert named([tmp_path / "far/field.zarr"]) == through[:1]
+    (tmp_path / "far/plate.zarr").symlink_to(root)
+    assert named([tmp_path / "far/plate.zarr/A/1/0"]) == through[:1]
+
+
+def test_a_folder_below_a_stray_group_is_no_row_of_it(tmp_path):
+    (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    image = tiny_volume.small_image(tmp_path / "images/a.zarr")
+    assert named([image]) == [(image, str(tmp_path / "images"), "a")]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "path"),
+    [
+        ("FILE:///d/a.zarr/", "/d/a.zarr"),
+        ("file:/d/a.zarr", "/d/a.zarr"),
+        ("file://localhost/d/a.zarr", "/d/a.zarr"),
+        ("file:///d/my%20a.zarr", "/d/my a.zarr"),
+        ("S3://b/a.zarr//", "s3://b/a.zarr"),
+        ("HTTPS://Host.org:443/A.zarr/", "https://host.org/A.zarr"),
+        ("http://host.org:8080/A.zarr", "http://host.org:8080/A.zarr"),
+    ],
+)
+def test_an_address_has_one_spelling(spelling, path):
+    assert absolute(spelling) == path
+
+
+def test_a_name_with_a_percent_sign_is_not_decoded(tmp_path):
+    (tmp_path / "100%20.zarr").mkdir()
+    assert absolute(f"file://{tmp_path}/100%20.zarr") == f"{tmp_path}/100%20.zarr"
 
 
 def test_a_file_is_moved_whole_or_not_at_all(tmp_path, monkeypatch):
