@@ -41,6 +41,7 @@ from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.pipeline.outputs import (
     Outputs,
+    check_left,
     check_outputs,
     check_table_output,
     lock_outputs,
@@ -138,7 +139,7 @@ def segment(
     _tell_of_kernels(on_event)
     check_table_output(config)
     check_outputs(outputs)
-    with named_errors(outputs), lock_outputs(outputs) as fence:
+    with named_errors(outputs), lock_outputs(outputs, on_event) as fence:
         recover(outputs.label, fence.check)
         before = published(config, outputs, digest)
         if before is not None:
@@ -156,6 +157,7 @@ def segment(
                 removed=before.get("removed", {}),
             )
         check_network(requested.factory)
+        check_left(outputs, digest, overwrite=config.run.overwrite, table=config.run.table)
         if config.run.restart or is_spent(outputs, digest):
             throw_away(outputs, digest, fence)
         make_folders(outputs)
