@@ -6,7 +6,7 @@ stdout carries the result, stderr everything else. Heavy imports wait until they
 In the order in which a command passes them: `completion` (what TAB offers), `parameters` (options
 as Typer takes them), `config_file` (the same from a file); the commands: `segment`, `sweep`, and in
 `commands` the shorter ones; `progress` (bars and the log) with `pace` (how fast, how long still);
-`screen` (prints the result, and ends).
+`screen` (prints the result, and ends), into `streams` that may be full or closed.
 
 Exit codes: 0 done or nothing to do; 1 something failed (nothing of it is published, a rerun
 resumes); 2 wrong usage or input; 3 published, with warnings made fatal; 75 locked or out of time;
@@ -24,6 +24,7 @@ from anystar_batch import __version__
 from anystar_batch.cli import segment, sweep
 from anystar_batch.cli.commands import demo, evaluate, info, models, selftest, view
 from anystar_batch.cli.screen import INTERRUPTED, exit_code, start_log
+from anystar_batch.cli.streams import guard
 
 __all__ = ["app", "exit_code", "main"]
 
@@ -60,6 +61,7 @@ for _command in (segment.segment, sweep.sweep, info, view, evaluate, models, dem
 def main() -> None:
     """Run the command."""
     arguments: Any = app
+    guard()
     try:
         arguments()
     except KeyboardInterrupt:  # before a command has begun

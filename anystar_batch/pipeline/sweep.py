@@ -402,5 +402,5 @@ class SweepConfig:
         """The root's lock file: beside the results, so that `--output` leaves the root alone."""
         if self.template.output is None:
             return f"{self.root}/{LOCK}.lock"
-        digest = hashlib.sha256(self.root.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:8]
         return f"{self.template.output}/{LOCK}.{digest}.lock"
