@@ -107,11 +107,11 @@ def _go_elsewhere() -> bool:
     """Have numba, also that of worker processes, keep kernels in a temporary place, if there is."""
     folder = _own_temporary_folder()
     why = "neither the package's folder nor the user's cache can be written"
-    cure = "set NUMBA_CACHE_DIR to a folder that can, and the next run compiles nothing"
+    cure = "NUMBA_CACHE_DIR names a place that lasts"
     if folder is None:
         _news.append(f"{why}, nor is there a temporary place: every process compiles; {cure}")
         return False
-    _news.append(f"{why}: compiled kernels are kept in {folder} until it is cleared; {cure}")
+    _news.append(f"{why}: compiled kernels are kept in {folder}; {cure}")
     os.environ["NUMBA_CACHE_DIR"] = folder
     config.CACHE_DIR = folder  # type: ignore[attr-defined]
     return True

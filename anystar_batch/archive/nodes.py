@@ -204,9 +204,14 @@ def read_root(path: str) -> tuple[str, Node]:
     if is_remote(path):
         return path, _read_remote_root(path)
     local = Path(path)
-    if not local.exists():
+    try:
+        local.stat()
+    except (FileNotFoundError, NotADirectoryError):
         message = f"{path}: no such file or directory{did_you_mean(local.name, _beside(local))}"
-        raise ImageError(message)
+        raise ImageError(message) from None
+    except OSError as error:  # no permission, a name that is too long, links in a circle
+        message = f"{path}: cannot be read: {error.strerror}"
+        raise ImageError(message) from error
     if local.is_file():
         if local.suffix in {".zip", ".ozx"} or zipfile.is_zipfile(local):
             message = f"{path}: a zipped OME-Zarr cannot hold new labels; unzip it first"

@@ -23,8 +23,8 @@ import typer
 from anystar_batch import __version__
 from anystar_batch.cli import segment, sweep
 from anystar_batch.cli.commands import demo, evaluate, info, models, selftest, view
-from anystar_batch.cli.screen import INTERRUPTED, exit_code, start_log
-from anystar_batch.cli.streams import guard
+from anystar_batch.cli.screen import INTERRUPTED, exit_code, report, start_log
+from anystar_batch.cli.streams import find_temporary, guard
 
 __all__ = ["app", "exit_code", "main"]
 
@@ -62,7 +62,10 @@ def main() -> None:
     """Run the command."""
     arguments: Any = app
     guard()
+    find_temporary()
     try:
         arguments()
     except KeyboardInterrupt:  # before a command has begun
         sys.exit(INTERRUPTED)
+    except OSError as error:  # of a place that no check has thought of
+        sys.exit(report(error))

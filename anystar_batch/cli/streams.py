@@ -1,4 +1,4 @@
-"""What a command prints into: streams that may be full, closed, or of another alphabet.
+"""What a command takes for granted and may not find: open streams, a temporary place.
 
 stdout carries the result: where it cannot be written the command says so in one line and ends; what
 is published stays, and the same command continues. stderr is for whoever watches: where nobody can,
@@ -11,11 +11,16 @@ import contextlib
 import io
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import TextIO
 
 FAILED = 1
 """Exit code where the result cannot be printed."""
+
+
+MEMORY = "/dev/shm"
+"""A directory in memory that Linux has, also in containers whose disks are read-only."""
 
 
 class Guarded(io.TextIOWrapper):
@@ -74,6 +79,19 @@ def guard() -> None:
         elif getattr(sys, name) is getattr(sys, f"__{name}__"):
             on_error = _end if handle == 1 else _ignore
             setattr(sys, name, Guarded(handle, getattr(sys, name), on_error))
+
+
+def find_temporary() -> None:
+    """Have this process and its children use the memory's file system where no disk can be written.
+
+    Whoever needs a temporary place and finds none says so.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        with contextlib.suppress(OSError):
+            tempfile.TemporaryFile(dir=MEMORY).close()
+            os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
 
 
 def _open_closed() -> None:
