@@ -162,6 +162,9 @@ def read_object(path: str | Path) -> JSON | None:
     try:
         data = files.read_bytes(path, MOST_BYTES)
         document = None if data is None else json.loads(data)
+        if data is not None and b"\\ud" in data.lower():
+            # Half of a character parses, and could never be written: a name of a channel, say.
+            json.dumps(document, ensure_ascii=False).encode()
     except OSError as error:
         message = f"{path}: the metadata cannot be read: {error.strerror}"
         if isinstance(error, remote_errors.CredentialsError):

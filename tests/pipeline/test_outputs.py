@@ -1,14 +1,20 @@
 """Where results go, and how they are kept apart."""
 
+import json
+import os
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import zarr
 
 from anystar_batch.address import absolute
+from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.atomic_write import move_atomic
 from anystar_batch.config import RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, OutputError
+from anystar_batch.events import StageStarted
 from anystar_batch.pipeline import outputs
 from anystar_batch.pipeline.inputs import name_images
 from anystar_batch.pipeline.outputs import lock_outputs, output_paths
@@ -235,3 +241,81 @@ def test_a_file_is_moved_whole_or_not_at_all(tmp_path, monkeypatch):
     move_atomic(source, target)
     assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, "t"]
     assert target.read_text() == "new"
+
+
+ODD = """a 'b' "c" <d> & #e %20 ?f *g :h |i [j] {k} \\l $m ~n ü,;!
+end"""
+"""What a file system takes, and somebody has used."""
+
+
+def test_a_name_of_odd_characters_is_written_down_as_it_is(tmp_path, command):
+    image = tiny_volume.small_image(tmp_path / f"{ODD}.ome.zarr")
+    done = command("segment", image, "--diameter", "5um", "-q")
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / f"{ODD}.anystar.run.json").read_text())
+    assert record["summary"]["image"] == image
+    assert tomllib.loads((tmp_path / f"{ODD}.anystar.toml").read_text())
+    assert len((tmp_path / f"{ODD}.anystar.csv").read_text().splitlines()) == 6
+    again = command("segment", image, "--diameter", "5um", "-q")
+    assert "nothing to do" in again.stdout
+    info = command("info", image, "--json")
+    assert json.loads(info.stdout)["labels"][0]["instances"] == 5
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_name_that_is_too_long_once_written_is_refused_before_work(tmp_path, command, options):
+    image = tiny_volume.small_image(tmp_path / f"{'x' * 222}.ome.zarr")
+    done = command("segment", image, "--diameter", "5um", *options)
+    assert done.exit_code == 2
+    assert "too long, with the letters that are added while it is written" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == [Path(image).name]
+    assert not Path(image, "labels").exists()
+    short = command("segment", image, "--diameter", "5um", "-q", "--label", "a")
+    assert short.exit_code == 2, "one letter more than there is room for"
+    out = command("segment", image, "--diameter", "5um", "-q", "--output", tmp_path / "out")
+    assert out.exit_code == 2
+
+
+def test_a_directory_in_the_place_of_a_file_is_refused_before_work(tmp_path):
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
+    for name in ("a.anystar.run.json", "a.anystar.html", "a.anystar.courses.csv"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(ConfigError, match=f"{name} is a directory; expected the name of"):
+            tiny_volume.segment(image)
+        (tmp_path / name).rmdir()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
+@pytest.mark.parametrize("where", ["a.anystar.work", "a.zarr/labels/.anystar", "a.zarr",
+                                   "a.zarr/labels/anystar", "a.zarr/tables"])  # fmt: skip
+def test_what_others_keep_from_us_is_told_before_work(tmp_path, monkeypatch, where):
+    """A place that would be written last of all is looked at first."""
+    image = tiny_volume.small_image(tmp_path / "a.zarr", version="0.4")
+    run = {"table": where == "a.zarr/tables", "overwrite": where.endswith("labels/anystar")}
+    if where == "a.zarr":
+        zarr.consolidate_metadata(image, zarr_format=2)
+    elif run["overwrite"]:
+        tiny_volume.segment(image)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            tiny_volume.segment(image, interrupt, run=run)
+        (tmp_path / "a.zarr/tables").mkdir(exist_ok=True)
+    really, started = files.stamp, []
+
+    def refuse(folder):
+        found = str(Path(folder).relative_to(tmp_path))
+        hidden = where.endswith(".anystar") and found.startswith(where)
+        if found == where or hidden:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return really(folder)
+
+    monkeypatch.setattr(files, "stamp", refuse)
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    with pytest.raises(OutputError, match=r"\(Permission denied; it belongs to \w+\)"):
+        tiny_volume.segment(image, started.append, run=run)
+    assert not [e for e in started if isinstance(e, StageStarted)]
+
+
+def interrupt(event):
+    if isinstance(event, StageStarted) and event.stage == "paint":
+        raise KeyboardInterrupt
