@@ -329,7 +329,7 @@ def lock_outputs(outputs: Outputs, on_event: Listener = ignore) -> Iterator[Fenc
         dead: list[str] = []
         fences = [_hold_in_folder(stack, lock, dead.append) for lock in outputs.locks]
         for who in sorted(set(dead)):
-            on_event(Note(f"the lock of {who} is taken over: that run is gone"))
+            on_event(taken_over(who))
         _remove_torn(outputs)
         fence = Fence(tuple(mark for one in fences for mark in one.marks))
         try:
@@ -342,6 +342,11 @@ def lock_outputs(outputs: Outputs, on_event: Listener = ignore) -> Iterator[Fenc
             except LostLockError as lost:
                 raise lost from error
             raise
+
+
+def taken_over(who: str) -> Note:
+    """Return what is said of a dead holder, e.g. `process 7 on host since ...`."""
+    return Note(f"the lock of {who} is taken over: that run is gone")
 
 
 def _hold_in_folder(stack: contextlib.ExitStack, lock: str, tell: Callable[[str], None]) -> Fence:

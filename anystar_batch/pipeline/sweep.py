@@ -58,6 +58,7 @@ from anystar_batch.pipeline import segment
 from anystar_batch.pipeline.dry_run import Standing
 from anystar_batch.pipeline.dry_run import standing as standing_of
 from anystar_batch.pipeline.inputs import Plate, name_images, plates_of
+from anystar_batch.pipeline.outputs import taken_over
 from anystar_batch.pipeline.plate_table import gather
 from anystar_batch.pipeline.run_record import DONE
 from anystar_batch.pipeline.sweep_outcome import Outcome, Status, Swept
@@ -138,7 +139,7 @@ def sweep(
         on_outcome(outcome)
 
     stopped = None
-    with _hold_root(config) as (fence, offset):
+    with _hold_root(config, on_event) as (fence, offset):
         shared = _Sweeping(
             config, Settling(config.settle, offset), model, factory, engine, on_event
         )
@@ -188,7 +189,7 @@ def preview(
 
 
 @contextlib.contextmanager
-def _hold_root(config: SweepConfig) -> Iterator[tuple[Fence, float]]:
+def _hold_root(config: SweepConfig, on_event: Listener) -> Iterator[tuple[Fence, float]]:
     """Hold the root; give also by how much the clock of the images' files is ahead of ours."""
     folder = Path(config.lock).parent
     try:
@@ -196,7 +197,11 @@ def _hold_root(config: SweepConfig) -> Iterator[tuple[Fence, float]]:
     except OSError as error:
         message = f"{folder}: cannot be made ({error.strerror}); give another --output DIR"
         raise OutputError(error.errno, message) from error
-    with hold(config.lock) as fence:
+
+    def tell(who: str) -> None:
+        on_event(taken_over(who))
+
+    with hold(config.lock, tell=tell) as fence:
         # Beside the images alone is the clock theirs.
         is_theirs = config.template.output is None
         yield fence, file_system_now(folder) - clock.time() if is_theirs else 0.0

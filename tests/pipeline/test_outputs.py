@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +11,13 @@ import pytest
 import zarr
 
 from anystar_batch.address import absolute
+from anystar_batch.archive.nodes import Node
 from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.atomic_write import move_atomic
 from anystar_batch.config import RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, OutputError
-from anystar_batch.events import StageStarted
-from anystar_batch.pipeline import outputs
+from anystar_batch.events import Note, StageStarted
+from anystar_batch.pipeline import inputs, outputs
 from anystar_batch.pipeline.inputs import name_images
 from anystar_batch.pipeline.outputs import lock_outputs, output_paths
 from anystar_batch.pipeline.publish import seen_by_workers
@@ -319,3 +321,31 @@ def test_what_others_keep_from_us_is_told_before_work(tmp_path, monkeypatch, whe
 def interrupt(event):
     if isinstance(event, StageStarted) and event.stage == "paint":
         raise KeyboardInterrupt
+
+
+def test_a_field_in_a_store_has_one_place_although_rows_say_nothing(monkeypatch):
+    def node(**attributes):
+        return Node(2, "group", attributes, was_consolidated=False)
+
+    plate, image = {"wells": [{"path": "A/1"}]}, {"multiscales": [{}]}
+    root = "s3://b/p.zarr"
+    there = {root: node(plate=plate), f"{root}/A/1": node(well={"images": [{"path": "0"}]}),
+             f"{root}/A/1/0": node(**image), "s3://b/images/x.zarr": node(**image)}  # fmt: skip
+    monkeypatch.setattr(inputs, "read_node", there.get)
+    for module in ("archive.nodes", "archive.discovery"):
+        monkeypatch.setattr(f"anystar_batch.{module}.read_node", there.get)
+    field = (f"{root}/A/1/0", "s3://b", "p.A.1.0")
+    assert named([root]) == named([f"{root}/A/1"]) == named([f"{root}/A/1/0/"]) == [field]
+    assert named(["S3://b/images/x.zarr"]) == [("s3://b/images/x.zarr", "s3://b/images", "x")]
+
+
+def test_who_takes_a_dead_lock_over_says_whose_it_was(tmp_path):
+    image, events = tiny_volume.small_image(tmp_path / "a.zarr"), []
+    holder = {"host": socket.gethostname(), "pid": 2**22 - 7, "user": "ada", "since": "then"}
+    for lock in output_paths(SegmentConfig(image)).locks:
+        Path(lock).parent.mkdir(exist_ok=True)
+        Path(lock).write_text(json.dumps(holder))
+    assert tiny_volume.segment(image, events.append).instances == 5
+    said = [e.text for e in events if isinstance(e, Note) and "taken over" in e.text]
+    assert said == [f"the lock of process {2**22 - 7} on {socket.gethostname()} (user ada) since "
+                    "then is taken over: that run is gone"]  # fmt: skip
