@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import PurePosixPath
+from urllib.parse import unquote_to_bytes
 
 from anystar_batch.errors import ConfigError, shorten
 
@@ -19,9 +20,13 @@ SCHEMES = ("s3", "gs", *READ_ONLY)
 """Schemes of stores that images can be read from."""
 
 
+_FILE = re.compile(r"file:(//(localhost(?=/))?|(?=/))", re.IGNORECASE)
+"""What a local path may begin with, as a URI."""
+
+
 def is_remote(path: object) -> bool:
     """Return whether a path is an address, and not of the local file system."""
-    return "://" in str(path) and not str(path).startswith("file://")
+    return "://" in str(path) and not _FILE.match(str(path))
 
 
 def is_read_only(path: str) -> bool:
@@ -54,9 +59,11 @@ def normal(path: str) -> str:
     --------
     >>> normal("file:///data/a.zarr/"), normal("S3://bucket/a.zarr/")
     ('/data/a.zarr', 's3://bucket/a.zarr')
+    >>> normal("file:/data/my%20embryo.zarr"), normal("https://HOST:443/a.zarr")
+    ('/data/my embryo.zarr', 'https://host/a.zarr')
     """
     if not is_remote(path):
-        return path.removeprefix("file://").rstrip("/") or "/"
+        return _local(path).rstrip("/") or "/"
     kind, _, rest = path.partition("://")
     kind, shown = kind.lower(), shorten(scrub(path))
     if kind not in SCHEMES:
@@ -64,6 +71,8 @@ def normal(path: str) -> str:
         message = f"{shown}: stores of this kind are not known; expected {known} or a local path"
         raise ConfigError(message)
     host, _, key = rest.partition("/")
+    if kind in READ_ONLY:
+        host = host.lower().removesuffix({"https": ":443", "http": ":80"}[kind])
     if "@" in host:
         message = (
             f"{shown}: the address holds credentials, which would end in records and logs; leave "
@@ -82,6 +91,16 @@ def normal(path: str) -> str:
         message = f"{shown}: expected {kind}://{'HOST' if kind in READ_ONLY else 'BUCKET'}/PATH"
         raise ConfigError(message)
     return f"{kind}://{host}/{key}".rstrip("/")
+
+
+def _local(path: str) -> str:
+    """A local path, or the one that a URI of the scheme `file` means, percent-encoded or not."""
+    given = _FILE.match(path)
+    if given is None:
+        return path
+    plain = path[given.end() :]
+    is_literal = "%" not in plain or os.path.exists(plain)  # noqa: PTH110  (too long: no)
+    return plain if is_literal else os.fsdecode(unquote_to_bytes(plain))
 
 
 def absolute(path: str) -> str:

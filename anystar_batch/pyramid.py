@@ -11,10 +11,10 @@ position in the volume alone: blocks give what the whole gives.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx
+from anystar_batch.kernel_cache import compiled
 
 
 def level_factors(shape_from: ZYX, shape_to: ZYX) -> ZYXFloat:
@@ -182,7 +182,7 @@ def _relative(
     return span[0] - origin, span[1] - origin
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _mode(  # noqa: PLR0912, PLR0913, C901 - one loop nest: a call per voxel would cost more
     labels: NDArray[np.uint32],
     z0: NDArray[np.int64],

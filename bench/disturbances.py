@@ -128,8 +128,8 @@ def _second(scene: Scene) -> None:
 
 
 def _jump(scene: Scene) -> None:
-    """Let the file system's clock jump, as the lock's file shows it, and start a second run."""
-    for lock in scene.folder.glob("*.lock"):
+    """Let the file system's clock jump, as the locks' files show it, and start a second run."""
+    for lock in [*scene.folder.glob("*.lock"), *scene.image.glob("labels/.*.lock")]:
         then = time.time() + scene.rng.choice([-1, 1]) * scene.rng.uniform(3600, 400 * 86400)
         with contextlib.suppress(FileNotFoundError):
             os.utime(lock, (then, then))

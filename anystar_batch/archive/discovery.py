@@ -15,7 +15,7 @@ from pathlib import Path
 from anystar_batch.address import is_remote
 from anystar_batch.archive import metadata
 from anystar_batch.archive.ngff import JSON
-from anystar_batch.archive.nodes import WRITE, read_node, read_object, read_root
+from anystar_batch.archive.nodes import WRITE, Node, read_node, read_object, read_root
 from anystar_batch.errors import ImageError, NoImageError, shorten
 
 _METADATA = {"zarr.json", ".zgroup", ".zattrs", ".zarray"}
@@ -230,6 +230,14 @@ def plate_fields(path: str) -> list[Field] | None:
         names = _paths(well_path, ome.get("well", well_node.attributes.get("well")), "images")
         fields += [Field(f"{well_path}/{name}", well, name) for name in names]
     return fields
+
+
+def rows(node: Node) -> set[str]:
+    """Return the names of the rows of a plate (HCS) in which its metadata list wells; else none."""
+    plate = metadata.all_attributes(node.attributes, node.zarr_format).get("plate")
+    wells = plate.get("wells") if isinstance(plate, dict) else None
+    paths = [one.get("path") if isinstance(one, dict) else None for one in wells or []]
+    return {path.partition("/")[0] for path in paths if isinstance(path, str)}
 
 
 def _paths(path: str, holder: JSON | None, key: str) -> list[str]:

@@ -103,6 +103,19 @@ def sweep_lists(label: LabelPlace) -> None:
         atomic_write.remove_partials(Path(label.parent, name))
 
 
+def consolidated_above(label: LabelPlace) -> list[str]:
+    """Return the groups above a label whose consolidated metadata may have to be rewritten."""
+    found: list[str] = []
+    root = label.image
+    while not label.is_standalone and (node := nodes.read_node(root)) is not None:
+        if node.was_consolidated:
+            found.append(root)
+        if parent(root) == root:
+            break
+        root = parent(root)
+    return found
+
+
 def refresh_consolidated(label: LabelPlace) -> None:
     """Rewrite consolidated metadata above the label that does not describe it as it is."""
     if label.is_standalone:

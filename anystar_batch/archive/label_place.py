@@ -10,6 +10,9 @@ from anystar_batch.errors import OutputError
 KEY = "anystar-batch"
 """Attribute that holds the provenance of a label."""
 
+_USED = {"lock", "old", "publish", "trash"}
+"""Ends of other hidden names."""
+
 TOKEN_DIGITS = 12
 """Digits of a fingerprint that tell hidden labels apart."""
 
@@ -45,6 +48,13 @@ class LabelPlace:
         """The group once published."""
         return f"{self.parent}/{self.name}"
 
+    @property
+    def lock(self) -> str:
+        """The lock of whoever makes the label; it lies with it, however the image was named."""
+        if self.is_standalone:
+            return f"{self.parent}/{self.name.removesuffix('.ome.zarr')}.lock"
+        return f"{self.parent}/.{self.name}.lock"
+
     def hidden_path(self, digest: str) -> str:
         """Return the group while it is being made.
 
@@ -57,10 +67,10 @@ class LabelPlace:
         Raises
         ------
         OutputError
-            If the digits are none of these, or a name that `publish` uses itself.
+            If the digits are none of these, or a name that is used otherwise.
         """
         token = digest[:TOKEN_DIGITS]
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", token) or token in {"old", "trash", "publish"}:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", token) or token in _USED:
             message = f"{token!r} cannot name a hidden label; expected letters and digits"
             raise OutputError(message)
         return f"{self.parent}/.{self.name}.{token}"

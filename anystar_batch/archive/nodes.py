@@ -172,6 +172,9 @@ def read_object(path: str | Path) -> JSON | None:
     try:
         data = files.read_bytes(path, MOST_BYTES)
         document = None if data is None else json.loads(data)
+        if data is not None and b"\\ud" in data.lower():
+            # Half of a character parses, and could never be written: a name of a channel, say.
+            json.dumps(document, ensure_ascii=False).encode()
     except OSError as error:
         message = f"{path}: the metadata cannot be read: {error.strerror}"
         if isinstance(error, remote_errors.CredentialsError):
@@ -216,11 +219,14 @@ def read_root(path: str) -> tuple[str, Node]:
     local = Path(path)
     try:
         local.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        message = f"{path}: no such file or directory{did_you_mean(local.name, _beside(local))}"
+        raise ImageError(message) from None
     except PermissionError as error:
         message = f"{path}: cannot be read: {error.strerror}"
         raise ForbiddenError(message) from error
-    except OSError as error:
-        message = f"{path}: no such file or directory{did_you_mean(local.name, _beside(local))}"
+    except OSError as error:  # a name that is too long, links in a circle
+        message = f"{path}: cannot be read: {error.strerror}"
         raise ImageError(message) from error
     if local.is_file():
         if local.suffix in {".zip", ".ozx"} or zipfile.is_zipfile(local):

@@ -6,7 +6,7 @@ stdout carries the result, stderr everything else. Heavy imports wait until they
 In the order in which a command passes them: `completion` (what TAB offers), `parameters` (options
 as Typer takes them), `config_file` (the same from a file); the commands: `segment`, `sweep`, and in
 `commands` the shorter ones; `progress` (bars and the log) with `pace` (how fast, how long still);
-`screen` (prints the result, and ends).
+`screen` (prints the result, and ends), into `streams` that may be full or closed.
 
 Exit codes: 0 done or nothing to do; 1 something failed (nothing of it is published, a rerun
 resumes); 2 wrong usage or input; 3 published, with warnings made fatal; 75 locked or out of time;
@@ -25,7 +25,8 @@ import typer
 from anystar_batch import __version__
 from anystar_batch.cli import segment, sweep
 from anystar_batch.cli.commands import demo, evaluate, info, models, selftest, view
-from anystar_batch.cli.screen import INTERRUPTED, exit_code, start_log
+from anystar_batch.cli.screen import INTERRUPTED, exit_code, report, start_log
+from anystar_batch.cli.streams import find_temporary, guard
 
 __all__ = ["app", "exit_code", "main"]
 
@@ -62,7 +63,11 @@ for _command in (segment.segment, sweep.sweep, info, view, evaluate, models, dem
 def main() -> None:
     """Run the command."""
     arguments: Any = app
+    guard()
+    find_temporary()
     try:
         arguments()
     except KeyboardInterrupt:  # before a command has begun
         sys.exit(INTERRUPTED)
+    except OSError as error:  # of a place that no check has thought of
+        sys.exit(report(error))

@@ -174,6 +174,19 @@ def start_screen(options: Mapping[str, Any]) -> None:
     start_log(options["log_file"])
 
 
+class _Log(logging.FileHandler):
+    """A log file that may become full: that is said once, and the work goes on."""
+
+    is_lost = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002  (logging's)
+        """Say once that the log is not complete."""
+        if not self.is_lost:
+            self.is_lost = True
+            why = sys.exc_info()[1]
+            typer.echo(f"warning: --log-file: cannot be written any more ({why})", err=True)
+
+
 def start_log(log_file: str | None) -> None:
     """Send the log to a file; without one, what listeners do not show is dropped.
 
@@ -186,7 +199,7 @@ def start_log(log_file: str | None) -> None:
     if log_file is not None:
         try:
             Path(log_file).absolute().parent.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(log_file, encoding="utf-8")
+            handler = _Log(log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             message = f"--log-file: {log_file} cannot be written ({error.strerror})"
             raise typer.Exit(report(ConfigError(message))) from None

@@ -7,11 +7,12 @@ in C order through the chunk, and no run goes beyond its line.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from anystar_batch.kernel_cache import compiled
 
-@njit(cache=True, nogil=True)
+
+@compiled()
 def _slot(label: np.uint32, table: NDArray[np.int64], present: NDArray[np.uint32]) -> int:
     """Place of a label in a hash table of 2^k places, or the free one where it belongs."""
     mask = len(table) - 1
@@ -22,7 +23,7 @@ def _slot(label: np.uint32, table: NDArray[np.int64], present: NDArray[np.uint32
     return int(at)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def name_runs(
     flat: NDArray[np.uint32], starts: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -51,7 +52,7 @@ def name_runs(
     return present[:labels], runs[:count]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _roomier(
     table: NDArray[np.int64], present: NDArray[np.uint32]
 ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
@@ -64,7 +65,7 @@ def _roomier(
     return larger, longer
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def sum_shapes(  # noqa: PLR0913 - arrays in, arrays out: numba has no cheap structures
     runs: NDArray[np.int64],
     extent: NDArray[np.int64],
@@ -98,7 +99,7 @@ def sum_shapes(  # noqa: PLR0913 - arrays in, arrays out: numba has no cheap str
         low[row, 2], high[row, 2] = min(low[row, 2], x0), max(high[row, 2], x0 + n)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def sum_integers(
     runs: NDArray[np.int64],
     image: NDArray[np.int64],
@@ -125,7 +126,7 @@ def sum_integers(
         extremes[row, 0], extremes[row, 1] = least, most
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def sum_floats(
     runs: NDArray[np.int64],
     image: NDArray[np.float64],
@@ -164,7 +165,7 @@ def sum_floats(
                 moving[row, 1] += (v - moving[row, 0]) ** 2
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def merge_floats(
     starts: NDArray[np.int64],
     stops: NDArray[np.int64],

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from anystar_batch.errors import ImageError
+from anystar_batch.kernel_cache import compiled
 
 LOW_PERCENTILE = 1.0
 """Percentile that becomes 0, unless a model's provenance says otherwise."""
@@ -102,7 +102,7 @@ def raised(crop: NDArray[np.number], low: float) -> tuple[NDArray[np.float32], f
     return above, None
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _raise(values: NDArray[Any], low: float, out: NDArray[np.float32]) -> bool:
     """Fill `out`; return whether all values are one, or all NaN."""
     first = values[0]
@@ -156,7 +156,7 @@ def normalise(image: NDArray[np.number], low: float, high: float) -> NDArray[np.
     return scaled
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _scale(
     values: NDArray[np.floating[Any]], low: float, width: float, out: NDArray[np.float32]
 ) -> None:

@@ -144,6 +144,9 @@ def extra_of(backend: str) -> str:
 def quiet_imports(backend: str = "tensorflow") -> Iterator[None]:
     """Send what TensorFlow, StarDist and CSBDeep print while loading to the log.
 
+    Keras loads with its own defaults: a `keras.json` of the user's, or of whoever wrote one into
+    `/tmp` first, has no say in results, and need not be readable.
+
     Parameters
     ----------
     backend : {"tensorflow", "jax"}
@@ -151,6 +154,8 @@ def quiet_imports(backend: str = "tensorflow") -> Iterator[None]:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = backend
+    home = os.environ.get("KERAS_HOME")
+    os.environ["KERAS_HOME"] = f"{os.devnull}/keras"  # nothing is read from there, nor written
     out, err = io.StringIO(), io.StringIO()
     saved = os.dup(2)
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (the C++ libraries write to fd 2)
@@ -161,6 +166,10 @@ def quiet_imports(backend: str = "tensorflow") -> Iterator[None]:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+            if home is None:
+                os.environ.pop("KERAS_HOME", None)
+            else:
+                os.environ["KERAS_HOME"] = home
     for line in (out.getvalue() + err.getvalue()).splitlines():
         if line.strip():
             logger.debug("%s", line)

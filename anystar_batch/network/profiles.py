@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYX, Box, ZYXFloat
+from anystar_batch.kernel_cache import compiled
 
 SAMPLES = 33
 """Samples of a ray."""
@@ -123,7 +123,7 @@ def window(
     return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def profiles(  # noqa: PLR0913  (a kernel takes arrays, not objects)
     image: NDArray[np.float32],
     origin: NDArray[np.int64],
@@ -166,7 +166,7 @@ def profiles(  # noqa: PLR0913  (a kernel takes arrays, not objects)
         _measure(dist[i], spokes, near, values[i], scalars[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _sample(  # noqa: PLR0913
     image: NDArray[np.float32],
     origin: NDArray[np.int64],
@@ -210,7 +210,7 @@ def _sample(  # noqa: PLR0913
             values[k, 3, ray] = np.float32(1.0) if beyond else np.float32(0.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _standardise(values: NDArray[np.float32]) -> None:
     """Bring channel 0 to mean 0, spread 1 and a bright core, bend far values; sums in one order."""
     n_rays = values.shape[2]
@@ -244,7 +244,7 @@ def _standardise(values: NDArray[np.float32]) -> None:
             values[k, 0, ray] = value / (np.float32(1.0) + abs(value) * bend)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _surround(values: NDArray[np.float32], near: NDArray[np.int64]) -> None:
     """Mean of the neighbours in channel 1, of all rays in channel 2."""
     n_rays = values.shape[2]
@@ -262,7 +262,7 @@ def _surround(values: NDArray[np.float32], near: NDArray[np.int64]) -> None:
             values[k, 2, ray] = mean
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _measure(
     dist: NDArray[np.float32],
     spokes: NDArray[np.float64],

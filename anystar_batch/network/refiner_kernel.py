@@ -18,9 +18,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from anystar_batch.kernel_cache import compiled
 from anystar_batch.network.profiles import CHANNELS, NEAREST, SAMPLES, SCALARS
 
 MOST_LOG = 1.2
@@ -43,7 +43,7 @@ FIRST, SECOND = (SAMPLES + 1) // 2, (SAMPLES + 3) // 4
 Arrays = tuple[NDArray[np.float32], ...]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _layer(
     rows: NDArray[np.float32],
     first: int,
@@ -76,7 +76,7 @@ def _layer(
                 q[ray] = (((q[ray] + b0 * x0) + b1 * x1) + b2 * x2) + b3 * x3
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _rectify(out: NDArray[np.float32]) -> None:
     """Negative values become 0."""
     for o in range(out.shape[0]):
@@ -84,7 +84,7 @@ def _rectify(out: NDArray[np.float32]) -> None:
             out[o, ray] = max(out[o, ray], np.float32(0.0))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _means(rows: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """Mean of every row over the rays, in order."""
     share = np.float32(1.0 / rows.shape[1])
@@ -95,7 +95,7 @@ def _means(rows: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         out[m] = total * share
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _vector(
     x: NDArray[np.float32], kernel: NDArray[np.float32], bias: NDArray[np.float32]
 ) -> NDArray[np.float32]:
@@ -107,7 +107,7 @@ def _vector(
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _convolve(
     near: NDArray[np.int64],
     arrays: Any,  # noqa: ANN401  (a tuple of arrays of one and of two axes)
@@ -139,7 +139,7 @@ def _convolve(
     _rectify(three[: SECOND * w3])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _judge(
     first: NDArray[np.float32],
     second: NDArray[np.float32],
@@ -157,7 +157,7 @@ def _judge(
     return np.float32(1.0 / (1.0 + math.exp(-logit)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def answer(  # noqa: PLR0913
     values: NDArray[np.float32],
     scalars: NDArray[np.float32],

@@ -15,10 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx
+from anystar_batch.kernel_cache import compiled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,7 +191,7 @@ def resample(
     return np.ascontiguousarray(result)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _weigh(
     rows: NDArray[np.float32], first: NDArray[np.int64], weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:

@@ -1,7 +1,8 @@
 """Inputs: which images a command names, each once, and how the files of their results are called.
 
 An image inside another Zarr hierarchy (a series of a container, a field of a plate) is named by its
-path from the outermost one, and its files lie beside that.
+path from the outermost one, and its files lie beside that. A link to an image, or to what holds it,
+names what it leads to: one image has one label, one table and one lock.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from anystar_batch.address import absolute, image_stem, is_remote, parent
-from anystar_batch.archive.discovery import Field, find_images, plate_fields
+from anystar_batch.address import absolute, absolute_place, image_stem, is_remote, parent
+from anystar_batch.archive.discovery import Field, find_images, plate_fields, rows
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
@@ -91,6 +92,8 @@ def name_images(
         used.
     """
     absolute_paths = [absolute(p) for p in paths]
+    if not with_output:  # else image and results have nothing to do with each other
+        absolute_paths = [_place(p, root) for p in absolute_paths]
     outermost = [_outermost(p, root) for p in absolute_paths]
     if root is None:
         root = os.path.commonpath([str(Path(_rooted(p)).parent) for p in outermost])
@@ -134,30 +137,56 @@ def _check_apart(named: Sequence[NamedImage], *, with_output: bool) -> None:
         taken[key] = one.path
 
 
+def _place(path: str, root: str | None) -> str:
+    """The path itself; where a link to its outermost Zarr group names it, what that leads to.
+
+    Links above are kept, and so are those within: the results lie in one place either way.
+    """
+    top = _outermost(path, root)
+    real = absolute_place(top)
+    if real == top:
+        return path
+    real_root = None if root is None else absolute_place(root)
+    is_below = real_root is not None and real.startswith(f"{real_root.rstrip('/')}/")
+    if _outermost(real, real_root if is_below else None) == real and real == (
+        f"{absolute_place(parent(top)).rstrip('/')}/{top.rpartition('/')[2]}"
+    ):
+        return path
+    return f"{real}{path.removeprefix(top)}"
+
+
 def _outermost(path: str, root: str | None) -> str:
     """The outermost Zarr group that holds a path; the path itself without one.
 
-    Below a root, the rows of a plate need not be groups, as the specification demands.
+    The rows of a plate need not be groups, as the specification demands; below a root nothing need.
     """
-    outermost = path
-    if is_remote(path):
-        while (outer := parent(outermost)) != outermost and _is_group(outer):
-            outermost = outer
-        return outermost
-    for above in Path(path).parents:
-        if str(above) == root:
+    outermost = inner = path
+    while (above := parent(inner)) not in {inner, root}:
+        if _is_group(above):
+            outermost = above
+        elif root is None and not _is_row(above):
             break
-        if any((above / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
-            outermost = str(above)
-        elif root is None:
-            break
+        inner = above
     return outermost
 
 
 def _is_group(path: str) -> bool:
-    """Whether there is a Zarr group at an address; of one that says nothing, no."""
+    """Whether there is a Zarr group; at an address that says nothing, no."""
+    if not is_remote(path):
+        names = ("zarr.json", ".zgroup", ".zattrs")
+        return any(os.path.isfile(f"{path}/{name}") for name in names)  # noqa: PTH113  (no access: no)
     try:
         return read_node(path) is not None
+    except ImageError:
+        return False
+
+
+def _is_row(path: str) -> bool:
+    """Whether the group above is a plate that has wells in this row."""
+    plate, row = parent(path), path.rpartition("/")[2]
+    try:
+        node = read_node(plate)
+        return node is not None and row in rows(node)
     except ImageError:
         return False
 

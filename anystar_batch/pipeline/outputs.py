@@ -3,6 +3,7 @@
 Without `--output` everything lies in and beside the image; with it, in that directory::
 
     embryo.ome.zarr/labels/anystar                OUT/embryo.anystar.ome.zarr
+    embryo.ome.zarr/labels/.anystar.lock
     embryo.anystar.csv                            OUT/embryo.anystar.csv
     embryo.anystar.html                           OUT/embryo.anystar.html
     embryo.anystar.run.json                       OUT/embryo.anystar.run.json
@@ -21,11 +22,12 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from anystar_batch.address import is_read_only, is_remote, parent
+from anystar_batch.address import absolute_place, is_read_only, is_remote, parent
+from anystar_batch.archive.label_list import consolidated_above
 from anystar_batch.archive.label_place import LabelPlace, in_image, standalone
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import (
@@ -39,6 +41,13 @@ from anystar_batch.archive.storage.files import (
     remove,
 )
 from anystar_batch.archive.storage.lock import hold
+from anystar_batch.archive.storage.names import (
+    check_length,
+    check_name,
+    check_replaceable,
+    check_text,
+)
+from anystar_batch.archive.tables import TABLES
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import (
     AnyStarBatchError,
@@ -47,7 +56,12 @@ from anystar_batch.errors import (
     LostLockError,
     OutputError,
 )
+from anystar_batch.events import Listener, Note, ignore
 from anystar_batch.measure.table_files import check_kind, courses_path
+from anystar_batch.stages.workdir import FOLDERS
+
+TRIES = 20
+"""How often a directory is made for a lock that others remove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +118,19 @@ class Outputs:
 
     @property
     def locks(self) -> tuple[str, ...]:
-        """The lock files: of the results, and of a work directory that lies elsewhere."""
+        """The lock files: of table and record, of the label, of a work directory elsewhere."""
         results, work = f"{self.folder}/{self.base}.lock", f"{self.work.removesuffix('.work')}.lock"
-        return (results,) if results == work else (results, work)
+        # One file under two names, by a link, would be locked by ourselves.
+        apart: dict[str, str] = {}
+        for lock in (results, self.label.lock, work):
+            apart.setdefault(absolute_place(lock), lock)
+        return tuple(apart.values())
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files beside the label that the run may make, whole or not at all."""
+        table = (self.stats, courses_path(self.stats), self.report)
+        return (*table, self.record, self.config, self.probe)
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -125,7 +149,7 @@ def output_paths(config: SegmentConfig) -> Outputs:
     Raises
     ------
     OutputError
-        If nothing can ever be written there: it is a web server.
+        If nothing can ever be written there: it is a web server, or a name is no text or too long.
     ConfigError
         If the work directory is an address.
     """
@@ -142,13 +166,18 @@ def output_paths(config: SegmentConfig) -> Outputs:
         if config.output is None
         else standalone(folder, config.stem, config.label, config.image)
     )
-    return Outputs(
+    outputs = Outputs(
         label=label,
         folder=folder,
         base=base,
         stats=config.stats if config.stats is not None else f"{folder}/{base}.csv",
         work=_work_folder(config.run.work_dir, folder, base),
     )
+    for path in (config.image, label.path, outputs.stats, outputs.work):
+        check_text(path)
+    for path in (*outputs.files, *outputs.locks, outputs.work, label.path):
+        check_length(path)
+    return outputs
 
 
 def _work_folder(work_dir: str | None, folder: str, base: str) -> str:
@@ -201,11 +230,42 @@ def check_outputs(outputs: Outputs) -> None:
     OutputError
         If something cannot.
     ConfigError
-        If the table would take the place of a directory, or what writes it is not installed.
+        If a file would take the place of a directory, or what writes the table is not installed.
     """
-    _check_table(outputs)
+    _check_files(outputs)
     for folder in outputs.folders:
+        check_writable(parent(folder) if folder == outputs.work else folder)
+    for path in (*outputs.files, outputs.work):
+        check_name(path)
+
+
+def check_left(outputs: Outputs, digest: str, *, overwrite: bool, table: bool) -> None:
+    """Check before work what can be looked at under the lock only: what earlier runs have left.
+
+    Parameters
+    ----------
+    outputs : Outputs
+        Whose locks are held.
+    digest : str
+        Fingerprint of the run, whose unfinished label may be there.
+    overwrite : bool
+        Whether a published label may be replaced.
+    table : bool
+        Whether the table goes into the image, too.
+
+    Raises
+    ------
+    OutputError
+        If something belongs to others who keep it from us, or a name cannot be given.
+    """
+    label = outputs.label
+    check_name(label.path)
+    for folder in (*([f"{label.image}/{TABLES}"] if table else []), *consolidated_above(label)):
         check_writable(folder)
+    left = [outputs.work, *(f"{outputs.work}/{name}" for name in FOLDERS)]
+    left += [label.hidden_path(digest), *outputs.files, *([label.path] if overwrite else [])]
+    for path in left:
+        check_replaceable(path)
 
 
 def check_permissions(outputs: Outputs) -> None:
@@ -216,9 +276,9 @@ def check_permissions(outputs: Outputs) -> None:
     OutputError
         If something cannot be written.
     ConfigError
-        If the table would take the place of a directory, or what writes it is not installed.
+        If a file would take the place of a directory, or what writes the table is not installed.
     """
-    _check_table(outputs)
+    _check_files(outputs)
     for folder in outputs.folders:
         if is_remote(folder):
             check_store(folder)
@@ -232,16 +292,24 @@ def check_permissions(outputs: Outputs) -> None:
             raise OutputError(message)
 
 
-def _check_table(outputs: Outputs) -> None:
-    if not is_remote(outputs.stats) and Path(outputs.stats).is_dir():
-        message = f"--stats: {outputs.stats} is a directory; expected the name of a file"
-        raise ConfigError(message)
+def _check_files(outputs: Outputs) -> None:
+    for path in outputs.files:
+        if not is_remote(path) and os.path.isdir(path):  # noqa: PTH112  (no access: no)
+            what = "--stats: " if path == outputs.stats else ""
+            message = f"{what}{path} is a directory; expected the name of a file"
+            raise ConfigError(message)
     check_kind(outputs.stats)
 
 
 @contextlib.contextmanager
-def lock_outputs(outputs: Outputs) -> Iterator[Fence]:
-    """Hold the run's locks: of its results, and of its work directory where that lies elsewhere.
+def lock_outputs(outputs: Outputs, on_event: Listener = ignore) -> Iterator[Fence]:
+    """Hold the run's locks: of its results, its label, and a work directory that lies elsewhere.
+
+    Parameters
+    ----------
+    outputs : Outputs
+    on_event : callable, optional
+        Told of a dead run whose locks are taken over.
 
     Yields
     ------
@@ -256,10 +324,12 @@ def lock_outputs(outputs: Outputs) -> Iterator[Fence]:
         Instead of any other error, if one was lost meanwhile: what fails then fails for that.
     """
     with contextlib.ExitStack() as stack:
-        fences = []
-        for lock in outputs.locks:
-            make_folder(parent(lock))
-            fences.append(stack.enter_context(hold(lock)))
+        if not is_remote(outputs.label.parent):
+            stack.enter_context(_emptied(outputs.label.parent))
+        dead: list[str] = []
+        fences = [_hold_in_folder(stack, lock, dead.append) for lock in outputs.locks]
+        for who in sorted(set(dead)):
+            on_event(taken_over(who))
         _remove_torn(outputs)
         fence = Fence(tuple(mark for one in fences for mark in one.marks))
         try:
@@ -274,11 +344,44 @@ def lock_outputs(outputs: Outputs) -> Iterator[Fence]:
             raise
 
 
+def taken_over(who: str) -> Note:
+    """Return what is said of a dead holder, e.g. `process 7 on host since ...`."""
+    return Note(f"the lock of {who} is taken over: that run is gone")
+
+
+def _hold_in_folder(stack: contextlib.ExitStack, lock: str, tell: Callable[[str], None]) -> Fence:
+    """Hold a lock in a directory that is made if need be, and that others may remove, if empty."""
+    for _ in range(TRIES):
+        make_folder(parent(lock))
+        try:
+            return stack.enter_context(hold(lock, tell=tell))
+        except OutputError as error:
+            if error.errno != errno.ENOENT:
+                raise
+    return stack.enter_context(hold(lock, tell=tell))
+
+
+@contextlib.contextmanager
+def _emptied(folder: str) -> Iterator[None]:
+    """Remove a directory afterwards that holds nothing: an image without labels has none.
+
+    What is above keeps its time where the directory was not there: an image that nobody writes.
+    """
+    above = Path(folder).parent
+    before = None if Path(folder).exists() or not above.exists() else above.stat()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()
+            if before is not None:
+                os.utime(above, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def _remove_torn(outputs: Outputs) -> None:
     """Delete what a killed run was writing beside the results: who holds the lock writes alone."""
-    targets = [outputs.stats, courses_path(outputs.stats), outputs.report]
-    targets += [outputs.record, outputs.config, outputs.probe]
-    for folder in {parent(target) for target in targets if not is_remote(target)}:
+    targets = [target for target in outputs.files if not is_remote(target)]
+    for folder in {parent(target) for target in targets}:
         heads = tuple(f".{target.rpartition('/')[2]}." for target in targets)
         for name in names(folder):
             if name.startswith(heads) and name.endswith(PARTIAL):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from anystar_batch.config import ResultConfig, SegmentConfig
 from anystar_batch.engine.engines import Engine, open_engine, threads_per_worker
 from anystar_batch.engine.machine import available_memory
 from anystar_batch.engine.stop import Stop
-from anystar_batch.errors import ImageChangedError, ImageError, ModelError
+from anystar_batch.errors import ConfigError, ImageChangedError, ImageError, ModelError, shorten
 from anystar_batch.events import Listener, Note
 from anystar_batch.network.devices import gpu_names, natural_precision
 from anystar_batch.network.model import Model, load_model
@@ -289,12 +290,25 @@ def engine_for(config: SegmentConfig, stop: Stop | None = None) -> Iterator[Engi
     Raises
     ------
     ConfigError
-        If the memory is too small, or the cluster does not answer.
+        If the memory is too small, the cluster does not answer, or there is no temporary place.
     """
+    _check_temporary()
     memory, gpus = resources(config)
     run = config.run
     with open_engine(run.workers, memory, stop, scheduler=run.scheduler, gpus=gpus) as engine:
         yield engine
+
+
+def _check_temporary() -> None:
+    """Check that there is a temporary place: the network and the workers need one."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        message = (
+            f"no temporary directory can be written ({shorten(error.strerror)}); set TMPDIR to one "
+            "that can"
+        )
+        raise ConfigError(message) from error
 
 
 def check_network(factory: PredictorFactory) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,12 @@ from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.engine.machine import MemoryMeter, available_memory
 from anystar_batch.errors import ImageChangedError, LedgerMismatchError, shorten
 from anystar_batch.events import Event, Listener, Note, StageDone, ignore
+from anystar_batch.kernel_cache import news
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.pipeline.outputs import (
     Outputs,
+    check_left,
     check_outputs,
     check_table_output,
     lock_outputs,
@@ -133,9 +136,10 @@ def segment(
             warnings.append(event.text)
         on_event(event)
 
+    _tell_of_kernels(on_event)
     check_table_output(config)
     check_outputs(outputs)
-    with named_errors(outputs), lock_outputs(outputs) as fence:
+    with named_errors(outputs), lock_outputs(outputs, on_event) as fence:
         recover(outputs.label, fence.check)
         before = published(config, outputs, digest)
         if before is not None:
@@ -153,6 +157,7 @@ def segment(
                 removed=before.get("removed", {}),
             )
         check_network(requested.factory)
+        check_left(outputs, digest, overwrite=config.run.overwrite, table=config.run.table)
         if config.run.restart or is_spent(outputs, digest):
             throw_away(outputs, digest, fence)
         make_folders(outputs)
@@ -182,10 +187,24 @@ def segment(
         options = effective_toml(config, parts)
         _leave_record(run_record(config, run, summary), options, outputs, fence)
         hand_over(outputs, fence)
-        publish(outputs.label, run.spec, digest, provenance(run, parts), fence.check)
+        check = partial(_check_place, config, outputs, digest, fence)
+        publish(outputs.label, run.spec, digest, provenance(run, parts), check)
         finish(config, outputs, fence)
         write_report(config, outputs, fence, listen)
     return replace(summary, report=_page(outputs), warnings=tuple(warnings))
+
+
+def _tell_of_kernels(on_event: Listener) -> None:
+    """Say where compiled kernels are kept, if that is no usual place."""
+    text = news()
+    if text is not None:
+        on_event(Note(text))
+
+
+def _check_place(config: SegmentConfig, outputs: Outputs, digest: str, fence: Fence) -> None:
+    """Raise if the lock is lost, or another result has taken the place since the run began."""
+    fence.check()
+    published(config, outputs, digest)
 
 
 def _leave_record(record: dict[str, Any], options: str, outputs: Outputs, fence: Fence) -> None:

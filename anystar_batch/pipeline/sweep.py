@@ -56,6 +56,7 @@ from anystar_batch.pipeline import segment
 from anystar_batch.pipeline.dry_run import Standing
 from anystar_batch.pipeline.dry_run import standing as standing_of
 from anystar_batch.pipeline.inputs import Plate, name_images, plates_of
+from anystar_batch.pipeline.outputs import taken_over
 from anystar_batch.pipeline.plate_table import gather
 from anystar_batch.pipeline.run_record import DONE
 from anystar_batch.pipeline.sweep_outcome import Outcome, Status, Swept, condensed
@@ -136,7 +137,7 @@ def sweep(
         on_outcome(outcome)
 
     stopped = None
-    with _hold_root(config) as (fence, offset):
+    with _hold_root(config, on_event) as (fence, offset):
         shared = _Sweeping(
             config, Settling(config.settle, offset), model, factory, engine, on_event
         )
@@ -186,7 +187,7 @@ def preview(
 
 
 @contextlib.contextmanager
-def _hold_root(config: SweepConfig) -> Iterator[tuple[Fence, float]]:
+def _hold_root(config: SweepConfig, on_event: Listener) -> Iterator[tuple[Fence, float]]:
     """Hold the root; give also by how much the clock of the images' files is ahead of ours."""
     folder = Path(config.lock).parent
     try:
@@ -194,7 +195,11 @@ def _hold_root(config: SweepConfig) -> Iterator[tuple[Fence, float]]:
     except OSError as error:
         message = f"{folder}: cannot be made ({error.strerror}); give another --output DIR"
         raise OutputError(error.errno, message) from error
-    with hold(config.lock) as fence:
+
+    def tell(who: str) -> None:
+        on_event(taken_over(who))
+
+    with hold(config.lock, tell=tell) as fence:
         # Beside the images alone is the clock theirs.
         is_theirs = config.template.output is None
         yield fence, file_system_now(folder) - clock.time() if is_theirs else 0.0
@@ -261,7 +266,9 @@ def _config_of(config: SweepConfig, image: str, taken: dict[tuple[str, str], str
     run = template.run
     if run.work_dir is not None:
         # Images of one name in two directories must not meet each other's work.
-        run = replace(run, work_dir=f"{run.work_dir}/{os.path.relpath(named.home, config.root)}")
+        below = os.path.relpath(named.home, config.root)
+        below = named.home.lstrip("/") if below.startswith("..") else below
+        run = replace(run, work_dir=f"{run.work_dir}/{below}")
     return replace(template, image=image, home=named.home, stem=named.stem, run=run)
 
 
@@ -412,5 +419,5 @@ class SweepConfig:
         """The root's lock file: beside the results, so that `--output` leaves the root alone."""
         if self.template.output is None:
             return f"{self.root}/{LOCK}.lock"
-        digest = hashlib.sha256(self.root.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:8]
         return f"{self.template.output}/{LOCK}.{digest}.lock"

@@ -1,4 +1,4 @@
-"""Star-convex geometry, exactly: NumPy and numba, and nothing of ours but `geometry` and `errors`.
+"""Star-convex geometry, exactly: NumPy, numba (`kernel_cache`), and of ours `geometry`, `errors`.
 
 `rays` (directions), `candidates` (points, distances, probabilities), `gauge` (how deep in a star a
 voxel lies), `zones` and `polyhedra` (bounds and volumes of stars), `neighbours` (who is near),

@@ -1,47 +1,21 @@
-"""The one way kernels are compiled: numba, cached on disk, without any liberty about floats.
+"""The one way kernels of this room are compiled: without any liberty about floats.
 
 No `fastmath` and no contraction into fused multiply-adds: a tie must fall on the same side in every
-block, on every machine and in every build. `cache=True` everywhere, so a second process compiles
-nothing. Kernels release the GIL, so blocks may run on threads.
+block, on every machine and in every build. All are cached (`kernel_cache`), so a second process
+compiles nothing. Kernels release the GIL, so blocks may run on threads.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from anystar_batch.kernel_cache import compiled
+
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _sources() -> str:
-    """Return a hash of every module of this room."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-SOURCES = _sources()
-"""Stands in for the code of all kernels."""
-
-
-def _compiled(function: Function, **options: bool) -> Function:
-    """Return a numba dispatcher whose cache is fresh only while no kernel has changed.
-
-    Numba compares the file of the kernel alone; a kernel compiled with another file's old callee
-    would be taken for good.
-    """
-    njit: Any = numba.njit  # its annotations leave out `_nrt`
-    dispatcher = njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-    stored = dispatcher._cache._cache_file  # noqa: SLF001  (numba has no public way)
-    stored._source_stamp = (stored._source_stamp, SOURCES)  # noqa: SLF001
-    return cast("Function", dispatcher)
 
 
 def kernel(function: Function) -> Function:
@@ -57,7 +31,7 @@ def kernel(function: Function) -> Function:
     callable
         A numba dispatcher; `stats.cache_hits` tells what came from the cache.
     """
-    return _compiled(function)
+    return compiled(error_model="numpy")(function)
 
 
 def leaf(function: Function) -> Function:
@@ -75,7 +49,7 @@ def leaf(function: Function) -> Function:
     callable
         As from `kernel`.
     """
-    return _compiled(function, _nrt=False)
+    return compiled(error_model="numpy", _nrt=False)(function)
 
 
 def inlined(function: Function) -> Function:
@@ -90,7 +64,7 @@ def inlined(function: Function) -> Function:
     callable
         As from `kernel`.
     """
-    return _compiled(function, _nrt=False, forceinline=True)
+    return compiled(error_model="numpy", _nrt=False, forceinline=True)(function)
 
 
 def ready(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:

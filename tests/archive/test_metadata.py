@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from anystar_batch.archive.metadata import dataset_paths, image_source, multiscales_of
 from anystar_batch.archive.ngff import ArrayInfo
+from anystar_batch.archive.nodes import read_root
 from anystar_batch.archive.units import MICROMETRES
 from anystar_batch.errors import ImageError
+from tests.support import tiny_volume
 
 UDUNITS = {
     *("angstrom", "attometer", "centimeter", "decimeter", "exameter", "femtometer", "foot"),
@@ -364,3 +367,19 @@ def test_keys_of_0_4_in_zarr_v3_are_told_from_a_version_of_the_future(said):
     assert "None" not in str(error.value)
     with pytest.raises(ImageError, match=r"OME-NGFF version 0\.6 in Zarr v3 is unknown here"):
         multiscales_of("p.zarr", {"ome": {"version": "0.6", "multiscales": [entry()]}}, 3)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_half_a_character_in_a_name_is_refused_before_work(tmp_path, version):
+    image = Path(tiny_volume.small_image(tmp_path / "a.zarr", levels=1, version=version))
+    file = image / ("zarr.json" if version == "0.5" else ".zattrs")
+    document = json.loads(file.read_text())
+    holder = document["attributes"]["ome"] if version == "0.5" else document
+    for name, fits in (("\U0001f52c", True), ("\udce4", False)):
+        holder["omero"] = {"channels": [{"label": name}]}
+        file.write_text(json.dumps(document))
+        if fits:
+            assert read_root(str(image))[1].attributes
+        else:
+            with pytest.raises(ImageError, match="surrogates not allowed"):
+                read_root(str(image))

@@ -161,6 +161,20 @@ def test_what_libraries_print_while_loading_goes_to_the_log(capfd, caplog, monke
     assert capfd.readouterr() == ("", "after\n")
 
 
+@pytest.mark.parametrize("given", [None, "/somewhere"])
+def test_keras_does_not_look_for_settings_of_the_users(monkeypatch, given):
+    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "tensorflow"))
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    if given is not None:
+        monkeypatch.setenv("KERAS_HOME", given)
+    with quiet_imports():
+        home = os.environ["KERAS_HOME"]
+        assert not os.path.exists(home)  # noqa: PTH110
+        with pytest.raises(NotADirectoryError):
+            os.makedirs(home)  # noqa: PTH103
+    assert os.environ.get("KERAS_HOME") == given
+
+
 def test_the_error_stream_comes_back_after_a_failure(capfd, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "tensorflow"))
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")

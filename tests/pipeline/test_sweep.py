@@ -551,9 +551,9 @@ def test_from_the_moment_on_at_which_it_lost_the_lock_a_run_writes_nothing(
     there, events = {}, []
 
     def lose(*_):
-        held = tmp_path / "a.anystar.lock"
-        held.unlink()
-        held.write_text('{"pid": 7, "host": "elsewhere", "since": "then"}')
+        for held in (tmp_path / "a.anystar.lock", tmp_path / "a.zarr/labels/.anystar.lock"):
+            held.unlink()
+            held.write_text('{"pid": 7, "host": "elsewhere", "since": "then"}')
         there.update(tiny_volume.contents(tmp_path))
 
     def listen(event):

@@ -2,8 +2,9 @@
 
 From the bottom up: `filesystems` (the one door to fsspec), `remote_errors` (what a store's error
 means), `remote` (objects of stores and web servers), `files` (the same calls for files and
-objects), `atomic_write` (files that are whole or absent), `zarr_store` (the store that zarr is
-given for an address), `fence` (the signature in a lock, looked at before every write), `file_lock`
-and `object_lock` (a lock as a file or as an object), `lock` (the law of both: hold, heartbeat, take
-over from the dead). Nothing here knows OME-Zarr, the store adapter `zarr_store` apart.
+objects), `names` (whether results can get theirs), `atomic_write` (files that are whole or absent),
+`zarr_store` (the store that zarr is given for an address), `fence` (the signature in a lock, looked
+at before every write), `file_lock` and `object_lock` (a lock as a file or as an object), `lock`
+(the law of both: hold, heartbeat, take over from the dead). Nothing here knows OME-Zarr, the store
+adapter `zarr_store` apart.
 """

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from anystar_batch.address import is_remote
-from anystar_batch.archive.storage import remote
+from anystar_batch.archive.storage import files, remote
 from anystar_batch.errors import LostLockError
 
 Holder: TypeAlias = dict[str, object]
-"""Who holds a lock: `host`, `boot`, `pid`, `since`, `nonce`, `interval`, `limit`."""
+"""Who holds a lock: `host`, `boot`, `pid`, `user`, `since`, `nonce`, `interval`, `limit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,10 @@ class Signature:
         """The holder in words."""
         if not self.holder:
             return "a run that is just starting"
-        pid, host, since = (self.holder.get(name) for name in ("pid", "host", "since"))
-        return f"process {pid} on {host} since {since}"
+        names = ("pid", "host", "user", "since")
+        pid, host, user, since = (self.holder.get(name) for name in names)
+        of = "" if user is None else f" (user {user})"  # older versions did not sign it
+        return f"process {pid} on {host}{of} since {since}"
 
     def seconds(self, name: str) -> float | None:
         """Return a duration that the holder has signed, None without one."""
@@ -71,6 +73,7 @@ def new_signature(interval: float, limit: float) -> Holder:
         "host": socket.gethostname(),
         "boot": boot(),
         "pid": os.getpid(),
+        "user": files.user_name(os.getuid()),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "nonce": secrets.token_hex(16),
         "interval": interval,

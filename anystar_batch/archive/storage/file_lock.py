@@ -42,6 +42,7 @@ class FileLock:
     def __init__(self, path: str | Path) -> None:
         self._file = Path(path)
         self.path = str(self._file)
+        self.taken_from: Signature | None = None
         self._handle = -1  # of our own file, open and flocked while we hold it
 
     def create(self, holder: Holder) -> bool:
@@ -53,7 +54,8 @@ class FileLock:
             If it cannot be made.
         """
         try:
-            handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            # As open as the directory's group and the umask have it: others may have to take over.
+            handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             return False
         except OSError as error:
@@ -81,15 +83,16 @@ class FileLock:
         Raises
         ------
         OutputError
-            If it cannot be opened.
+            If it cannot be opened or removed.
         """
         try:
-            handle = os.open(self._file, os.O_RDWR)
+            handle = _opened(self._file)
         except FileNotFoundError:
             return False
         except OSError as error:
             message = (
-                f"{self.path}: the lock cannot be opened ({error.strerror}); give --output DIR"
+                f"{self.path}: the lock cannot be opened ({error.strerror}"
+                f"{files.owner_text(self._file)}); give --output DIR"
             )
             raise OutputError(error.errno, message) from error
         try:
@@ -99,7 +102,16 @@ class FileLock:
                 if not (is_free and _is_surely_dead(self._file, signature)):
                     check_silent(signature)
                 logger.info("%s: taken over from %s", self.path, signature.who)
-                _set_aside(self._file, handle)
+                self.taken_from = signature
+                try:
+                    _set_aside(self._file, handle)
+                except OSError as error:
+                    message = (
+                        f"{self.path}: the lock of {signature.who}, whose run is gone, cannot be "
+                        f"removed ({error.strerror}{files.owner_text(self._file)}); have it "
+                        "deleted, or give --output DIR"
+                    )
+                    raise OutputError(error.errno, message) from error
         finally:
             os.close(handle)
         return False
@@ -119,6 +131,14 @@ class FileLock:
         The file is removed by then: whoever waited on it finds it gone and tries anew.
         """
         os.close(self._handle)
+
+
+def _opened(path: Path) -> int:
+    """Open another's lock: flock asks for no right to write, where files are local."""
+    try:
+        return os.open(path, os.O_RDWR)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY)
 
 
 def _set_aside(path: Path, handle: int) -> None:
@@ -171,7 +191,7 @@ def _is_same_file(handle: int, path: Path) -> bool:
 
 def _flock_excludes(path: Path) -> bool:
     """Return whether flock is enforced: a second descriptor must not get the lock we hold."""
-    second = os.open(path, os.O_RDWR)
+    second = _opened(path)
     try:
         return not try_flock(second)
     finally:

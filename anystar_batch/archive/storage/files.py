@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import secrets
 import shutil
 import tempfile
@@ -212,7 +213,7 @@ def check_writable(path: str) -> None:
 def nearest(path: str | Path) -> Path:
     """Return a local path, or the nearest above it that exists."""
     folder = Path(path).absolute()
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:  # noqa: PTH110  (too long: no)
         folder = folder.parent
     return folder
 
@@ -289,13 +290,32 @@ def _check_store(path: str) -> None:
         raise output_error(path, error) from error
 
 
+def user_name(number: int) -> str:
+    """Return the name of a user; of one that this machine does not know, the number."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def owner_text(path: str | Path) -> str:
+    """Return whose a path is, or the nearest above it, for a message; nothing if it is ours."""
+    try:
+        owner = nearest(path).stat().st_uid
+    except OSError:
+        return ""
+    return "" if owner == os.geteuid() else f"; it belongs to {user_name(owner)}"
+
+
 def output_error(path: str | Path, error: OSError) -> OutputError:
     """Return the error that tells the user why a place cannot be written and what to do."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         message = f"{path}: no space left to write; free some, or use --output DIR elsewhere"
     else:
+        is_denied = error.errno in {errno.EACCES, errno.EPERM} and not is_remote(path)
+        owner = owner_text(path) if is_denied else ""
         message = (
-            f"{path}: cannot be written ({error.strerror or error}); give --output DIR to keep "
-            "results elsewhere"
+            f"{path}: cannot be written ({error.strerror or error}{owner}); give --output DIR to "
+            "keep results elsewhere"
         )
     return OutputError(error.errno, message)

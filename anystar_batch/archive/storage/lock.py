@@ -57,6 +57,8 @@ class Backend(Protocol):
     path: str
     kind: str
     """What the lock is, in a message: `file` or `object`."""
+    taken_from: Signature | None
+    """Dead holder whose lock we have taken the place of, if any."""
 
     def create(self, holder: Holder) -> bool:
         """Make the lock, signed by us, if there is none; return whether it is ours."""
@@ -90,7 +92,9 @@ class Backend(Protocol):
 
 
 @contextmanager
-def hold(path: str | Path, interval: float | None = None) -> Iterator[Fence]:
+def hold(
+    path: str | Path, interval: float | None = None, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Fence]:
     """Hold a lock, a file or an object, for the length of a `with` block.
 
     The lock of a dead holder is taken over; see the module.
@@ -101,6 +105,8 @@ def hold(path: str | Path, interval: float | None = None) -> Iterator[Fence]:
         The lock file, whose directory exists, or the address of the lock.
     interval : float, optional
         Seconds between two heartbeats; None is `INTERVAL`.
+    tell : callable, optional
+        Told who held the lock, if that was a dead one.
 
     Yields
     ------
@@ -117,6 +123,8 @@ def hold(path: str | Path, interval: float | None = None) -> Iterator[Fence]:
     backend: Backend = ObjectLock(str(path)) if is_remote(path) else FileLock(path)
     interval = INTERVAL if interval is None else interval
     nonce = _acquire(backend, interval)
+    if backend.taken_from is not None:
+        tell(backend.taken_from.who)
     ended = threading.Event()
     heartbeat = threading.Thread(
         target=_beat, args=(backend, interval, ended), name="heartbeat", daemon=True

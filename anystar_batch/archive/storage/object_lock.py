@@ -44,6 +44,7 @@ class ObjectLock:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.taken_from: Signature | None = None
         self._nonce: object = None  # what our own signature is told by
 
     def create(self, holder: Holder) -> bool:
@@ -65,6 +66,7 @@ class ObjectLock:
             if not _is_surely_dead(signature):
                 check_silent(signature)
             logger.info("%s: taken over from %s", self.path, signature.who)
+            self.taken_from = signature
             try:
                 remote.put(self.path, _content(holder), replaces=status[1])
             except (FileExistsError, FileNotFoundError):

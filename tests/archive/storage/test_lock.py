@@ -5,16 +5,19 @@ import fcntl
 import json
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from anystar_batch.archive.storage import fence as fence_module
 from anystar_batch.archive.storage import file_lock, lock
+from anystar_batch.archive.storage.fence import new_signature
 from anystar_batch.errors import LockedError, LostLockError, OutputError
 
 DEAD = 2**22 - 7
@@ -386,4 +389,68 @@ def test_a_directory_that_is_kept_for_too_long_is_named(tmp_path):
         pytest.raises(LockedError, match=r"another process has been changing it for 0.05 s"),
         lock.hold_directory(tmp_path, 0.05),
     ):
+        pass
+
+
+@pytest.fixture
+def colleagues(monkeypatch):
+    """Whatever is opened for writing without being made belongs to a colleague."""
+    really = os.open
+
+    def refuse(path, flags, *mode, **named):
+        if flags & os.O_RDWR and not flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really(path, flags, *mode, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+def test_a_lock_follows_the_umask(tmp_path):
+    path = tmp_path / "run.lock"
+    before = os.umask(0o002)
+    try:
+        with lock.hold(path):
+            assert path.stat().st_mode & 0o777 == 0o664
+    finally:
+        os.umask(before)
+
+
+def test_the_lock_of_a_dead_colleague_is_taken_over_and_its_holder_named(tmp_path, colleagues):
+    path, told = tmp_path / "run.lock", []
+    sign(path, pid=DEAD, user="ada")
+    path.chmod(0o444)
+    with lock.hold(path, tell=told.append):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    (who,) = told
+    assert re.fullmatch(rf"process {DEAD} on \S+ \(user ada\) since then", who)
+
+
+def test_the_lock_of_a_living_colleague_is_respected(tmp_path, colleagues):
+    path = tmp_path / "run.lock"
+    with (
+        lock.hold(path),
+        pytest.raises(LockedError, match=rf"process {os.getpid()} on .* \(user \w+\) since 20"),
+        lock.hold(path),
+    ):
+        pass
+
+
+def test_a_holder_without_a_name_is_told_by_number(monkeypatch):
+    monkeypatch.setattr(os, "getuid", lambda: 1234567)  # as OpenShift gives them
+    assert new_signature(1.0, 2.0)["user"] == "1234567"
+
+
+def test_a_dead_lock_that_may_not_be_removed_says_whose_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "run.lock"
+    sign(path, pid=DEAD)
+
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with (
+        pytest.raises(OutputError, match=rf"lock of process {DEAD} on .* since then, whose run is "
+                      r"gone, cannot be removed \(Operation not permitted"),
+        lock.hold(path),
+    ):  # fmt: skip
         pass
