@@ -154,6 +154,8 @@ class ResultConfig:
     refine : {"auto", "on", "off"}
         The second look: `auto` where the model has a refiner and the image shows more than the
         network saw; `on` with the bundled refiner where the model has none.
+    level : int or None
+        Level that the network reads; None chooses among those that show what level 0 shows.
     """
 
     channel: str = "0"
@@ -170,6 +172,7 @@ class ResultConfig:
     reference_time: int | None = None
     measure: tuple[str, ...] = ()
     refine: str = "auto"
+    level: int | None = None
 
     def segmented_times(self, count: int) -> tuple[int, ...]:
         """Return the time points to segment, of an image that has so many.
@@ -215,6 +218,9 @@ class ResultConfig:
                 near = did_you_mean(choice, known)
                 message = f"--{name}: got {choice!r}; expected {' or '.join(known)}{near}"
                 raise ConfigError(message)
+        if self.level is not None and self.level < 0:
+            message = f"--level: got {self.level}; expected 0 (full resolution) or more"
+            raise ConfigError(message)
         if self.reference_time is not None and self.reference_time < 0:
             message = f"--reference-time: got {self.reference_time}; expected 0 or more"
             raise ConfigError(message)

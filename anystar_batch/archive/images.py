@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.address import is_read_only, is_remote
 from anystar_batch.archive import metadata
-from anystar_batch.archive.arrays import array_info, axis_index, open_array, to_zyx
+from anystar_batch.archive.arrays import array_info, axis_index, find_array, open_array, to_zyx
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.nodes import read_root
 from anystar_batch.archive.storage import files
@@ -292,9 +292,10 @@ def read_image(path: str) -> ImageSource:
     """
     path, node = read_root(path)
     _, multiscales = metadata.multiscales_of(path, node.attributes, node.zarr_format)
+    first, *others = metadata.dataset_paths(path, multiscales)
     arrays = [
-        array_info(path, relative, node.zarr_format)
-        for relative in metadata.dataset_paths(path, multiscales)
+        array_info(path, first, node.zarr_format),
+        *(find_array(path, relative, node.zarr_format) for relative in others),
     ]
     return metadata.image_source(
         path,

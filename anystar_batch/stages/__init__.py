@@ -1,7 +1,7 @@
 """The stages of a run: what is left of each, and what a worker does for one block.
 
-Data flow from the top of this list to its bottom: `plan` (what is decided before work, from
-`sampling`), `preprocess` (what the network sees of a tile), `predict` (image to candidates),
+Data flow from the top of this list to its bottom: `levels` (which levels show what level 0 shows),
+`level_zero` (what is wrong with that one), `plan` (what is decided before work, from `sampling`), `preprocess` (what the network sees of a tile), `predict` (image to candidates),
 `suppress` (candidates to survivors), `refine` (a second look at each), `number` (survivors to
 instances), `paint` (instances to labels of level 0), `pyramid` (coarse levels), `table` (one row
 an instance).

@@ -160,6 +160,7 @@ class Plan:
                 self.filters, tuple(view.step for view in self.views), self.course, self.measure
             )
             | self._look_json()
+            | ({"unused_levels": list(self.source.unused)} if self.source.unused else {})
         )
 
     def _look_json(self) -> dict[str, object]:
@@ -202,7 +203,24 @@ def fingerprint_parts(
         }
         | _more_json(config.filters, config.scales, config.course(source.num_times), config.measure)
         | _refiner_json(model, config)
+        | ({} if config.level is None else {"level": config.level})
     )
+
+
+def forced_level(source: ImageSource, config: ResultConfig) -> int | None:
+    """Return the level that `--level` asks for; None for none.
+
+    Raises
+    ------
+    ConfigError
+        If the image has no such level.
+    """
+    count = len(source.levels)
+    if config.level is not None and config.level >= count:
+        paths = ", ".join(f"{k} ({level.path})" for k, level in enumerate(source.levels))
+        message = f"--level: got {config.level}; the image has {count}: {paths}"
+        raise ConfigError(message)
+    return config.level
 
 
 def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:
@@ -296,7 +314,9 @@ def make_plan(
     if diameter_um is not None and model.diameter is not None:
         voxel_um = diameter_um / model.diameter
     shapes = [source.shape_zyx(k) for k in range(len(source.levels))]
-    working = working_scale(voxel_um, scales, shapes)
+    forced = forced_level(source, config)
+    levels = source.readable if forced is None else (forced,)
+    working = working_scale(voxel_um, scales, shapes, levels)
     tiles = plan_tiles(
         working.shape,
         config.tile if config.tile is not None else model.tile,
@@ -349,7 +369,10 @@ def _second_look(  # noqa: PLR0913
     if refiner is None:
         return None, None
     scales, _ = level_scales(reader.source, config)
-    chosen = 0 if diameter_um is None else level_to_read(diameter_um, scales)
+    readable = reader.source.readable
+    chosen = 0
+    if diameter_um is not None:
+        chosen = readable[level_to_read(diameter_um, [scales[k] for k in readable])]
     channel = channel_index(reader.source, config.channel)
     at = level_position(reader, chosen, reference, channel)
     scale = _triple(s / step for s, step in zip(scale0, at.step, strict=True))
