@@ -1,10 +1,9 @@
 """OME-Zarr in and out: metadata, images, labels and tables among them, and finding images.
 
 In the order in which data flows: `discovery` (which images there are), `nodes` (groups and arrays
-as JSON files), `metadata` (documents to values), `level_metadata` (do the levels' fit level 0?), `ngff` (those
-values), `arrays` (Zarr arrays),
-`images` (boxes of voxels); then `label_place` and `label_image` (where a label lies, its levels),
-`labels` (made hidden, exchanged, published), `label_copy` (the same in object stores),
-`label_list`, `label_source` (a label as an image of its own), `tables`. Bytes, locks and object
-stores are `storage/`'s business.
+as JSON files), `metadata` (documents to values), `level_metadata` (do those of the levels fit level
+0?), `ngff` (those values), `arrays` (Zarr arrays), `images` (boxes of voxels); then `label_place`
+and `label_image` (where a label lies, its levels), `labels` (made hidden, exchanged, published),
+`label_copy` (the same in object stores), `label_list`, `label_source` (a label as an image of its
+own), `tables`. Bytes, locks and object stores are `storage/`'s business.
 """

@@ -179,8 +179,8 @@ def _label_multiscales(source: ImageSource, keep: list[int]) -> JSON:
     entry: JSON = {
         "axes": [copy.deepcopy(raw["axes"][i]) for i in keep],
         "datasets": [
-            {"path": d["path"], **(_implied(source, k, keep) if source.levels[k].fault else cut(d))}
-            for k, d in enumerate(raw["datasets"])
+            {"path": d["path"], **(_implied(source, d["path"], keep) or cut(d))}
+            for d in raw["datasets"]
         ],
         "type": "mode",
         "metadata": copy.deepcopy(METHOD),
@@ -190,12 +190,14 @@ def _label_multiscales(source: ImageSource, keep: list[int]) -> JSON:
     return entry
 
 
-def _implied(source: ImageSource, k: int, keep: list[int]) -> JSON:
-    """Transforms of a level that contradict its shape in the image: where the labels lie."""
+def _implied(source: ImageSource, path: str, keep: list[int]) -> JSON:
+    """Where labels lie on a level whose transforms contradict its shape; of others nothing."""
+    level = next((level for level in source.levels if level.path == path and level.fault), None)
+    if level is None:
+        return {}
     outer_scale, outer_shift, _ = composed(
         source.path, "multiscales", source.multiscales, len(source.axes)
     )
-    level = source.levels[k]
     scale = [a / b for a, b in zip(level.scale, outer_scale, strict=True)]
     shift = [
         (a - c) / b for a, b, c in zip(level.translation, outer_scale, outer_shift, strict=True)

@@ -24,10 +24,13 @@ REACH = 2
 """Voxels of the level by which a crop is moved to see whether it fits better there."""
 
 ENOUGH = 0.9
-"""Correlation with the means above which no other way of making the level is tried."""
+"""Correlation with the means above which strides are not tried where the crop is moved to."""
+
+MOST_PHASES = 32
+"""Most voxels of a window, an axis, that are tried as the one that was taken."""
 
 EXACT = 0.99
-"""Correlation above which a level was made in the way that was found: it lies where it should."""
+"""Correlation above which a level was made in the way that was found, and no other is tried."""
 
 MOVES: tuple[ZYX, ...] = tuple(
     as_zyx(move)
@@ -148,8 +151,9 @@ def likeness(coarse: NDArray[Any], box: Box, fine: NDArray[Any], place: Place) -
         return Likeness(is_empty=is_flat and varies, is_lost=is_lost)
     shown = _filled(coarse)
     best, how, fitted = _correlation(shown, mean), "mean", mean
-    if best < ENOUGH:
-        for name, other in _other_ways(exact, means, inner, box, place, start):
+    if best < EXACT:
+        taken = _best_stride(shown, exact, inner)
+        for name, other in (taken, *_other_ways(exact, means, inner, box, place, start)):
             value = _correlation(shown, other)
             if value > best:
                 best, how, fitted = value, name, other
@@ -243,6 +247,25 @@ def _other_ways(
         yield "stride", exact[np.ix_(*picks)]
     for name, extreme in (("maximum", np.maximum), ("minimum", np.minimum)):
         yield name, _extremes(exact, windows, extreme)
+
+
+def _best_stride(
+    shown: NDArray[np.float64],
+    exact: NDArray[np.float64],
+    windows: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+) -> tuple[str, NDArray[np.float64]]:
+    """One voxel of each window, the best on every axis while the others are averaged."""
+    chosen = list(windows)
+    for axis, (first, stop) in enumerate(windows):
+        best = -2.0
+        for phase in range(min(MOST_PHASES, int((stop - first).max()))):
+            pick = np.minimum(first + phase, stop - 1)
+            tried = list(windows)
+            tried[axis] = (pick, pick + 1)
+            value = _correlation(shown, _means(exact, tried))
+            if value > best:
+                best, chosen[axis] = value, (pick, pick + 1)
+    return "stride", _means(exact, chosen)
 
 
 def _phases(place: Place) -> Iterator[tuple[float, ...]]:

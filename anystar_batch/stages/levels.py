@@ -50,7 +50,7 @@ LISTED = 256
 TIMES = 5
 """Times of a series at which levels are compared."""
 
-LEAST = 0.5
+LEAST = 0.4
 """Least mean correlation of a level that shows what the finer one shows."""
 
 LEAST_HERE = 0.3
@@ -59,8 +59,11 @@ LEAST_HERE = 0.3
 BETTER = 1.5
 """How much less a level must be unlike the finer one elsewhere to lie elsewhere."""
 
-GAIN = 3.0
-"""Most by which intensities may be stretched or squeezed."""
+GAIN = 5.0
+"""Most by which intensities may be stretched or squeezed..."""
+
+CLEAR = 0.8
+"""...where correlations are so high; else noise is what is averaged away."""
 
 OFFSET = 4.0
 """Most by which they may be raised or lowered, standard deviations of the finer level."""
@@ -134,7 +137,8 @@ def _check(reader: ImageReader, level: int, finer: int, channel: int) -> Verdict
     for time in _times(reader.source.num_times):
         found += [(time, box, one) for box, one in _likenesses(reader, level, finer, time, channel)]
     told = [(t, box, one) for t, box, one in found if one.texture > 0]
-    compared = f"at {len(found)} places, against level {finer}"
+    count = len(found)
+    compared = f"at {count} place{'' if count == 1 else 's'}, against level {finer}"
     how = (
         f"by its metadata and its voxels {compared} (correlation "
         f"{np.mean([one.correlation for *_, one in told]):.2f}, {_commonest(told)})"
@@ -181,7 +185,8 @@ def _difference(told: list[tuple[int, Box, Likeness]], finer: int, source: Image
         )
     gain = float(np.median([one.gain for *_, one in told]))
     offset = float(np.median([one.offset for *_, one in told]))
-    if not 1 / GAIN <= gain <= GAIN or abs(offset) > OFFSET:
+    is_stretched = values.mean() > CLEAR and not 1 / GAIN <= gain <= GAIN
+    if is_stretched or abs(offset) > OFFSET:
         return (
             f"its intensities are others than those of level {finer}: {gain:.3g} times the "
             f"contrast, moved by {offset:.3g} standard deviations"
