@@ -23,6 +23,9 @@ from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx
 REACH = 2
 """Voxels of the level by which a crop is moved to see whether it fits better there."""
 
+FAINT = 0.25
+"""Share of a crop's texture that a plane of it must have to be missed."""
+
 ENOUGH = 0.9
 """Correlation with the means above which strides are not tried where the crop is moved to."""
 
@@ -150,6 +153,8 @@ def likeness(coarse: NDArray[Any], box: Box, fine: NDArray[Any], place: Place) -
         is_lost = not is_flat and is_constant(under) and float(_filled(coarse).std()) > quantum
         return Likeness(is_empty=is_flat and varies, is_lost=is_lost)
     shown = _filled(coarse)
+    if _has_empty_plane(shown, mean, exact, inner, max(quantum, FAINT * texture)):
+        return Likeness(is_empty=True)
     best, how, fitted = _correlation(shown, mean), "mean", mean
     if best < EXACT:
         taken = _best_stride(shown, exact, inner)
@@ -172,6 +177,28 @@ def likeness(coarse: NDArray[Any], box: Box, fine: NDArray[Any], place: Place) -
         gain=float(shown.std() / max(float(fitted.std()), 1e-300)),
         offset=float((shown.mean() - fitted.mean()) / spread),
         moved=moved,
+    )
+
+
+def _has_empty_plane(
+    shown: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    exact: NDArray[np.float64],
+    windows: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    least: float,
+) -> bool:
+    """Whether a plane of a crop is constant that is not, however the level was made."""
+    suspects = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        planes = np.ptp(shown, axis=others) == 0
+        planes &= mean.std(axis=others) > least
+        suspects += [(axis, int(n)) for n in np.flatnonzero(planes)]
+    if not suspects:
+        return False
+    picks = [_picked(exact, windows, phase) for phase in product((0.0, 1.0), repeat=3)]
+    return any(
+        not any(is_constant(np.take(pick, n, axis=axis)) for pick in picks) for axis, n in suspects
     )
 
 

@@ -50,7 +50,7 @@ LISTED = 256
 TIMES = 5
 """Times of a series at which levels are compared."""
 
-LEAST = 0.4
+LEAST = 0.5
 """Least mean correlation of a level that shows what the finer one shows."""
 
 LEAST_HERE = 0.3
@@ -248,11 +248,14 @@ def _likenesses(
         for n, s in zip(shape, places[0].step, strict=True)
     )
     is_whole = math.prod(source.shape_zyx(finer)) <= WHOLE
-    crops = [(box, read(box)) for box in _boxes(reader, level, finer, time, channel, edge)]
-    if not is_whole and all(is_constant(crop) for _, crop in crops):
-        boxes = _stored(reader, level, finer, time, channel, edge)
-        crops += [(box, read(box)) for box in boxes]
-    varied = [(box, crop) for box, crop in crops if not is_constant(crop)]
+    crops = [(box, read(box)) for box in _lattice(shape, edge, _counts(source, level, finer, edge))]
+    singled: list[tuple[Box, NDArray[Any]]] = []
+    if not is_whole:
+        boxes = list(_suspects(reader, level, finer, time, channel, edge))
+        if all(is_constant(crop) for _, crop in crops):
+            boxes += _stored(reader, level, finer, time, channel, edge)
+        singled = [(box, read(box)) for box in boxes]
+    varied = [(box, crop) for box, crop in (*singled, *crops) if not is_constant(crop)]
     constant = [(box, crop) for box, crop in crops if is_constant(crop)]
     chosen = _textured(varied, shape)
     if is_whole:
@@ -260,6 +263,7 @@ def _likenesses(
     else:
         few = _affordable(source, finer, places[0].fine_box(Box((0, 0, 0), edge)).shape)
         chosen, constant = _spread(chosen, few), _spread(constant, min(few, PLACES))
+        constant += [(box, crop) for box, crop in singled if is_constant(crop)]
     results = [
         [
             (box, likeness(crop, box, read_fine(place.fine_box(box)), place))
@@ -284,21 +288,13 @@ def _whole_or_boxes(reader: ImageReader, level: int, finer: int, time: int, chan
     return lambda box: whole[box.slices]
 
 
-def _boxes(
-    reader: ImageReader, level: int, finer: int, time: int, channel: int, edge: ZYX
-) -> Iterator[Box]:
-    """Places of a level to look at: all of a small one; else a lattice, and where chunks differ."""
-    source = reader.source
-    shape = source.shape_zyx(level)
+def _counts(source: ImageSource, level: int, finer: int, edge: ZYX) -> ZYX:
+    """Places an axis: of a small level all of it, of a large one as many as may be read."""
     if math.prod(source.shape_zyx(finer)) <= WHOLE:
-        yield from _lattice(
-            shape, edge, as_zyx(-(-n // e) for n, e in zip(shape, edge, strict=True))
-        )
-        return
+        return as_zyx(-(-n // e) for n, e in zip(source.shape_zyx(level), edge, strict=True))
     few = _affordable(source, level, edge)
     most = 4 if few >= 64 else 3 if few >= 27 else 2
-    yield from _lattice(shape, edge, (most, most, most))
-    yield from _suspects(reader, level, finer, time, channel, edge)
+    return most, most, most
 
 
 def _suspects(
