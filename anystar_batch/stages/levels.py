@@ -274,9 +274,10 @@ def _likenesses(
     return max(results, key=_fit)
 
 
-def _fit(each: list[tuple[Box, Likeness]]) -> float:
+def _fit(each: list[tuple[Box, Likeness]]) -> tuple[bool, float]:
+    """What is empty by either way of counting is empty; else the better correlation wins."""
     told = [one.correlation for _, one in each if one.texture > 0]
-    return float(np.mean(told)) if told else 0.0
+    return any(one.is_empty for _, one in each), float(np.mean(told)) if told else 0.0
 
 
 def _whole_or_boxes(reader: ImageReader, level: int, finer: int, time: int, channel: int) -> Read:
