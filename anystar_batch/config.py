@@ -161,6 +161,8 @@ class ResultConfig:
         the visible surface.
     expand : Quantity or None
         How far surfaces are moved outward, or inward if negative.
+    level : int or None
+        Level that the network reads; None chooses among those that show what level 0 shows.
     """
 
     channel: str = "0"
@@ -180,6 +182,7 @@ class ResultConfig:
     outline: float | None = None
     expand: Quantity | None = None
     multiscale: str | None = None
+    level: int | None = None
 
     def segmented_times(self, count: int) -> tuple[int, ...]:
         """Return the time points to segment, of an image that has so many.
@@ -203,7 +206,11 @@ class ResultConfig:
         return () if self.reference_time is None else parse_times(self.time, count)
 
     def __post_init__(self) -> None:
-        for name, value in (("prob-thresh", self.prob_thresh), ("nms-thresh", self.nms_thresh)):
+        for name, value in (
+            ("prob-thresh", self.prob_thresh),
+            ("nms-thresh", self.nms_thresh),
+            ("outline", self.outline),
+        ):
             if value is not None and not 0.0 < value < 1.0:
                 message = f"--{name}: got {value:g}; expected more than 0 and less than 1"
                 raise ConfigError(message)
@@ -225,10 +232,8 @@ class ResultConfig:
                 near = did_you_mean(choice, known)
                 message = f"--{name}: got {choice!r}; expected {' or '.join(known)}{near}"
                 raise ConfigError(message)
-        if self.outline is not None and not 0.0 < self.outline < 1.0:
-            message = (
-                f"--outline: got {self.outline:g}; expected visible, or more than 0 and less than 1"
-            )
+        if self.level is not None and self.level < 0:
+            message = f"--level: got {self.level}; expected 0 (full resolution) or more"
             raise ConfigError(message)
         if self.reference_time is not None and self.reference_time < 0:
             message = f"--reference-time: got {self.reference_time}; expected 0 or more"

@@ -319,6 +319,15 @@ SEGMENT = (
         text=list,
     ),
     Option(
+        "level",
+        int,
+        None,
+        SIZE,
+        "Level that the network reads, 0 the finest; `info` lists them. Default: by the diameter.",
+        metavar="N",
+        field="result.level",
+    ),
+    Option(
         "prob_thresh",
         float,
         None,

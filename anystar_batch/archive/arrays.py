@@ -48,17 +48,27 @@ def array_info(path: str, relative: str, zarr_format: Literal[2, 3]) -> ArrayInf
     ImageError
         If the array is missing or cannot be opened; DataError if it may be possible later.
     """
+    info = find_array(path, relative, zarr_format)
+    if info is None:
+        message = f"{path}: dataset {relative} is listed but its array is missing"
+        raise ImageError(message)
+    return info
+
+
+def find_array(path: str, relative: str, zarr_format: Literal[2, 3]) -> ArrayInfo | None:
+    """Read the metadata of one dataset like `array_info`; None if its array is missing."""
     name = ".zarray" if zarr_format == 2 else "zarr.json"
     document = read_object(f"{path}/{relative}/{name}")
     if document is None or document.get("node_type", "array") != "array":
-        message = f"{path}: dataset {relative} is listed but its array is missing"
         other = "zarr.json" if zarr_format == 2 else ".zarray"
         if document is None and files.exists(f"{path}/{relative}/{other}"):
-            message += (
-                f"; the image is Zarr v{zarr_format}, and {other} there is of the other format; "
-                "restore the files of one of them"
+            message = (
+                f"{path}: dataset {relative} is listed but its array is missing; the image is Zarr "
+                f"v{zarr_format}, and {other} there is of the other format; restore the files of "
+                "one of them"
             )
-        raise ImageError(message)
+            raise ImageError(message)
+        return None
     try:
         array = open_array(f"{path}/{relative}", zarr_format, "r")
         shards = array.shards

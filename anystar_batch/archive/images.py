@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.address import is_read_only, is_remote
 from anystar_batch.archive import metadata
-from anystar_batch.archive.arrays import array_info, axis_index, open_array, to_zyx
+from anystar_batch.archive.arrays import array_info, axis_index, find_array, open_array, to_zyx
 from anystar_batch.archive.names import multiscale_index, multiscale_names, numbered
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.nodes import Node, read_root
@@ -313,9 +313,10 @@ def read_image(path: str, multiscale: str | int | None = None) -> ImageSource:
 def _read_multiscale(path: str, node: Node, index: int) -> ImageSource:
     """Read and check one multiscale of an image's group."""
     _, multiscales = metadata.multiscales_of(path, node.attributes, node.zarr_format, index)
+    first, *others = metadata.dataset_paths(path, multiscales)
     arrays = [
-        array_info(path, relative, node.zarr_format)
-        for relative in metadata.dataset_paths(path, multiscales)
+        array_info(path, first, node.zarr_format),
+        *(find_array(path, relative, node.zarr_format) for relative in others),
     ]
     return metadata.image_source(
         path,

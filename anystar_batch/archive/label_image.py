@@ -1,6 +1,7 @@
 """The arrays of a label image: they mirror the image's pyramid and follow from it alone.
 
-Every level has the image's path, shape and transforms, without the channel axis. A write unit (a
+Every level has the image's path, shape and transforms, without the channel axis; where the image's
+transforms contradict its shapes, those that the shapes imply. A write unit (a
 shard, or a chunk without shards) belongs to one task: `LabelWriter` takes nothing smaller.
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.archive import arrays as store
+from anystar_batch.archive.metadata import composed
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Version
 from anystar_batch.archive.storage import files
 from anystar_batch.errors import DataError, LostLockError, shorten
@@ -176,13 +178,36 @@ def _label_multiscales(source: ImageSource, keep: list[int]) -> JSON:
     raw = source.multiscales
     entry: JSON = {
         "axes": [copy.deepcopy(raw["axes"][i]) for i in keep],
-        "datasets": [{"path": d["path"].strip("/"), **cut(d)} for d in raw["datasets"]],
+        "datasets": [
+            {"path": path, **(_implied(source, path, keep) or cut(d))}
+            for path, d in ((d["path"].strip("/"), d) for d in raw["datasets"])
+        ],
         "type": "mode",
         "metadata": copy.deepcopy(METHOD),
     }
     if raw.get("coordinateTransformations"):
         entry |= cut(raw)
     return entry
+
+
+def _implied(source: ImageSource, path: str, keep: list[int]) -> JSON:
+    """Where labels lie on a level whose transforms contradict its shape; of others nothing."""
+    level = next((level for level in source.levels if level.path == path and level.fault), None)
+    if level is None:
+        return {}
+    outer_scale, outer_shift, _ = composed(
+        source.path, "multiscales", source.multiscales, len(source.axes)
+    )
+    scale = [a / b for a, b in zip(level.scale, outer_scale, strict=True)]
+    shift = [
+        (a - c) / b for a, b, c in zip(level.translation, outer_scale, outer_shift, strict=True)
+    ]
+    return {
+        "coordinateTransformations": [
+            {"type": "scale", "scale": [scale[i] for i in keep]},
+            {"type": "translation", "translation": [shift[i] for i in keep]},
+        ]
+    }
 
 
 class LabelWriter:

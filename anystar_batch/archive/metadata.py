@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from anystar_batch.archive.level_metadata import with_levels
 from anystar_batch.archive.names import channel_names, multiscale_names
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Level, Version
 from anystar_batch.archive.units import unit_of
@@ -159,7 +160,7 @@ def image_source(
     path: str,
     attributes: JSON,
     zarr_format: int,
-    arrays: Sequence[ArrayInfo],
+    arrays: Sequence[ArrayInfo | None],
     *,
     was_consolidated: bool,
     multiscale: int = 0,
@@ -174,8 +175,8 @@ def image_source(
         Attributes of its root group.
     zarr_format : int
         2 or 3.
-    arrays : sequence of ArrayInfo
-        One for every dataset, in the order of `dataset_paths`.
+    arrays : sequence of ArrayInfo or None
+        One for every dataset, in the order of `dataset_paths`; None for a missing one.
     was_consolidated : bool
         Whether the root group carries consolidated metadata.
     multiscale : int
@@ -204,11 +205,11 @@ def image_source(
     version, multiscales = multiscales_of(path, attributes, zarr_format, multiscale)
     paths = dataset_paths(path, multiscales)
     axes = _axes(path, multiscales)
-    outer = _transforms(path, "multiscales", multiscales, len(axes), needs_scale=False)
-    levels = tuple(
-        _level(path, axes, {**dataset, "path": relative}, info, outer)
+    outer = composed(path, "multiscales", multiscales, len(axes))
+    levels = [
+        None if info is None else _level(path, axes, {**dataset, "path": relative}, info, outer)
         for relative, dataset, info in zip(paths, multiscales["datasets"], arrays, strict=True)
-    )
+    ]
     stated = [*_listed(multiscales["datasets"][0]), *_listed(multiscales)]
     is_sized = any(t["type"] == "scale" for t in stated)
     name = multiscales.get("name")
@@ -218,13 +219,14 @@ def image_source(
         version=version,
         # `identity` alone, as iohub writes it, is no voxel size, whatever the unit.
         axes=axes if is_sized else tuple(replace(a, unit=None) for a in axes),
-        levels=levels,
+        levels=tuple(level for level in levels if level is not None),
         channels=(),
         multiscales=multiscales,
         was_consolidated=was_consolidated,
         multiscale=multiscale,
     )
-    _check_shapes(source, paths)
+    _check_shapes(source)
+    source = with_levels(source, levels)
     ome = all_attributes(attributes, zarr_format)
     omero = (ome.get("omero"), multiscales.get("omero"))  # either, with some writers
     names = multiscale_names(ome.get("multiscales"))
@@ -277,10 +279,10 @@ def _listed(holder: JSON) -> list[JSON]:
     return transforms if isinstance(transforms, list) else [transforms]
 
 
-def _transforms(
-    path: str, where: str, holder: JSON, ndim: int, *, needs_scale: bool
+def composed(
+    path: str, where: str, holder: JSON, ndim: int, *, needs_scale: bool = False
 ) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
-    """Compose `coordinateTransformations` into (scale, translation, declares a translation)."""
+    """Return `coordinateTransformations` as (scale, translation, declares a translation)."""
     scale, translation = [1.0] * ndim, [0.0] * ndim
     has_scale = has_translation = False
     for t in _listed(holder):
@@ -346,7 +348,7 @@ def _level(
             "metadata damaged?"
         )
         raise ImageError(message)
-    inner = _transforms(path, where, dataset, len(axes), needs_scale=True)
+    inner = composed(path, where, dataset, len(axes), needs_scale=True)
     scale = tuple(a * b for a, b in zip(inner[0], outer[0], strict=True))
     moved = tuple(a * b + c for a, b, c in zip(inner[1], outer[0], outer[1], strict=True))
     if any(s <= 0 for s, a in zip(scale, axes, strict=True) if a.type == "space"):
@@ -381,7 +383,7 @@ def _value_dtype(path: str, where: str, name: str) -> str:
     return dtype.name
 
 
-def _check_shapes(source: ImageSource, paths: tuple[str, ...]) -> None:
+def _check_shapes(source: ImageSource) -> None:
     """Refuse single planes, and levels that differ in time or channel."""
     shape = source.shape_zyx()
     if 1 in shape:
@@ -393,8 +395,6 @@ def _check_shapes(source: ImageSource, paths: tuple[str, ...]) -> None:
     for axis in (source.t_axis, source.c_axis):
         lengths = [] if axis is None else [level.shape[axis] for level in source.levels]
         if len(set(lengths)) > 1:
-            message = (
-                f"{source.path}: levels {', '.join(paths)} differ in their number of times or "
-                f"channels: {lengths}"
-            )
-            raise ImageError(message)
+            named = ", ".join(level.path for level in source.levels)
+            said = f"levels {named} differ in their number of times or channels: {lengths}"
+            raise ImageError(f"{source.path}: {said}")

@@ -86,6 +86,9 @@ class Level:
     has_translation : bool
         Whether the dataset itself declares a translation. One declared for the whole multiscale
         does not count: it moves all levels alike and says nothing about how one was made.
+    fault : str
+        Why scale and translation as written cannot be believed; empty if they can. With a fault the
+        level is not read, and its transforms here are those that its shape implies.
     """
 
     path: str
@@ -96,6 +99,7 @@ class Level:
     scale: tuple[float, ...]
     translation: tuple[float, ...]
     has_translation: bool
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,10 @@ class ImageSource:
         Index of that entry; 0 is the first.
     multiscale_names : tuple of str
         Names of all multiscales of the group.
+    left_out : tuple of (path, reason)
+        Datasets that are listed and no levels here: missing, or not in order.
+    unused : tuple of int
+        Levels that do not show what level 0 shows (`stages.levels`): nobody reads them.
     """
 
     path: str
@@ -136,6 +144,14 @@ class ImageSource:
     was_consolidated: bool
     multiscale: int = 0
     multiscale_names: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+    unused: tuple[int, ...] = ()
+
+    @property
+    def readable(self) -> tuple[int, ...]:
+        """Levels that may be read instead of level 0, and level 0, in order."""
+        levels = enumerate(self.levels)
+        return tuple(k for k, one in levels if not one.fault and k not in self.unused)
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
@@ -267,6 +283,7 @@ def metadata_fingerprint(source: ImageSource) -> JSON:
                 "translation": list(level.translation),
                 "has_translation": level.has_translation,
             }
+            | ({"fault": level.fault} if level.fault else {})
             for level in source.levels
         ],
     }

@@ -80,18 +80,23 @@ class WorkingScale:
 
 
 def working_scale(
-    voxel_um: float | None, scales_um: Sequence[ZYXFloat], shapes: Sequence[ZYX]
+    voxel_um: float | None,
+    scales_um: Sequence[ZYXFloat],
+    shapes: Sequence[ZYX],
+    levels: Sequence[int] | None = None,
 ) -> WorkingScale:
     """Choose level and zoom for a working voxel size.
 
     Parameters
     ----------
     voxel_um : float or None
-        Wanted edge of a working voxel, micrometres; None takes level 0 as it is.
+        Wanted edge of a working voxel, micrometres; None takes the finest level as it is.
     scales_um : sequence of (z, y, x)
         Voxel size of every level, micrometres.
     shapes : sequence of (z, y, x)
         Shape of every level.
+    levels : sequence of int, optional
+        Levels that may be read, from fine to coarse; None is all of them.
 
     Returns
     -------
@@ -100,12 +105,14 @@ def working_scale(
     Raises
     ------
     ConfigError
-        If level 0 would have to be enlarged beyond `MAX_UPSAMPLING` in the plane, or if the
-        working volume would be thinner than two voxels in the plane.
+        If the finest of them would have to be enlarged beyond `MAX_UPSAMPLING` in the plane, or if
+        the working volume would be thinner than two voxels in the plane.
     """
-    finest = scales_um[0]
+    levels = range(len(scales_um)) if levels is None else levels
+    level = levels[0]
+    finest = scales_um[level]
     if voxel_um is None:
-        return WorkingScale(0, (1.0, 1.0, 1.0), finest, shapes[0])
+        return WorkingScale(level, (1.0, 1.0, 1.0), finest, shapes[level])
     in_plane = min(finest[1], finest[2])
     if voxel_um * MAX_UPSAMPLING < in_plane:
         message = (
@@ -114,8 +121,8 @@ def working_scale(
             "larger --diameter, or check --voxel-size"
         )
         raise ConfigError(message)
-    level = 0
-    for k, scale in enumerate(scales_um):
+    for k in levels:
+        scale = scales_um[k]
         if all(s <= SLACK * voxel_um or s <= f * 1.001 for s, f in zip(scale, finest, strict=True)):
             level = max(level, k)
     zoom, voxel = [], []
@@ -126,7 +133,7 @@ def working_scale(
         voxel.append(size if keep else voxel_um)
     shape = working_shape(shapes[level], _triple(zoom))
     if min(shape[1:]) < 2:
-        extent = [n * s for n, s in zip(shapes[0], finest, strict=True)]
+        extent = [n * s for n, s in zip(shapes[levels[0]], finest, strict=True)]
         message = (
             f"diameter: a working voxel of {voxel_um:.3g} um leaves the volume of "
             f"{extent[0]:.3g} x {extent[1]:.3g} x {extent[2]:.3g} um (z, y, x) only {shape} "

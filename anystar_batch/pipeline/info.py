@@ -15,16 +15,17 @@ from typing import Any
 
 from anystar_batch.address import normal
 from anystar_batch.archive.discovery import Field, find_images, plate_fields
-from anystar_batch.archive.images import read_image
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.label_list import existing_labels
 from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.labels import multiscale_of
 from anystar_batch.archive.names import numbered
 from anystar_batch.archive.ngff import JSON, ImageSource, metadata_fingerprint
 from anystar_batch.archive.nodes import read_node, read_object
-from anystar_batch.errors import ImageError, ModelError, UnsuitedError
+from anystar_batch.errors import DataError, ImageError, ModelError, UnsuitedError
 from anystar_batch.network.model import bundled_models, load_model
 from anystar_batch.pipeline.inputs import NamedImage, name_images
+from anystar_batch.stages.levels import Verdict, check_levels
 from anystar_batch.stages.plan import ALGORITHM, fingerprint
 
 REASONS = {"error": "error", "unsuited": "not for this tool"}
@@ -71,10 +72,11 @@ def _images(path: str) -> Iterator[dict[str, Any]]:
         yield _told(one)
 
 
-def _told(one: NamedImage) -> dict[str, Any]:
+def _told(one: NamedImage, *, with_voxels: bool = True) -> dict[str, Any]:
     """One of several images, or what speaks against it."""
     try:
-        return _describe(read_image(one.path), one.home, one.stem)
+        source = read_image(one.path)
+        return _describe(source, one.home, one.stem, with_voxels=with_voxels)
     except UnsuitedError as error:
         return {"path": one.path, "unsuited": str(error)}
     except ImageError as error:
@@ -84,7 +86,8 @@ def _told(one: NamedImage) -> dict[str, Any]:
 def _fields(path: str, fields: Sequence[Field]) -> Iterator[dict[str, Any]]:
     named = name_images([path], with_output=False) if fields else ()
     for field, one in zip(fields, named, strict=True):
-        yield {"plate": path, "well": field.well, "field": field.name, **_told(one)}
+        where = {"plate": path, "well": field.well, "field": field.name}
+        yield {**where, **_told(one, with_voxels=False)}
 
 
 def _plate_text(path: str, fields: Sequence[Field]) -> str:
@@ -148,6 +151,12 @@ def describe_text(document: dict[str, Any]) -> str:
             f"  level {level['path']}: {tuple(level['shape'])} voxels of {size} um, "
             f"chunks {tuple(level['chunks'])}{shards}, {level['bytes'] / 1e9:.3g} GB"
         )
+        if level is not document["levels"][0]:
+            said = "agrees with level 0" if level["agrees"] else f"NOT used: {level['why']}"
+            lines.append(f"    {said}; checked {level['check']}")
+    lines += [
+        f"  level {one['path']}: left out: {one['why']}" for one in document["levels_left_out"]
+    ]
     if document["made"] is not None:
         lines.append(f"  itself a {Origin(**document['made'])}")
     elif not document["labels"]:
@@ -164,7 +173,23 @@ def _unit(source: ImageSource) -> str:
     return "none (micrometres assumed)" if source.unit_assumed else "micrometre"
 
 
-def _describe(source: ImageSource, home: str, stem: str) -> dict[str, Any]:
+def _verdicts(source: ImageSource, *, with_voxels: bool) -> list[Verdict]:
+    """Whether each level agrees with level 0, by its metadata or by voxels of the first channel."""
+    try:
+        if with_voxels:
+            return list(check_levels(ImageReader(source), 0))
+        why = "by its metadata alone"
+    except (DataError, ImageError) as error:
+        why = f"by its metadata alone: {error}"
+    return [
+        Verdict(k, agrees=not level.fault, how=why, why=level.fault)
+        for k, level in enumerate(source.levels)
+    ]
+
+
+def _describe(
+    source: ImageSource, home: str, stem: str, *, with_voxels: bool = True
+) -> dict[str, Any]:
     labels = [
         label_origin(name, attributes, source, f"{home}/{stem}.{name}.run.json")
         for name, attributes in existing_labels(source.path).items()
@@ -172,6 +197,7 @@ def _describe(source: ImageSource, home: str, stem: str) -> dict[str, Any]:
     node = read_node(source.path)
     own = {} if node is None else node.attributes
     voxel = source.dtype.itemsize
+    verdicts = _verdicts(source, with_voxels=with_voxels)
     return {
         "path": source.path,
         "version": source.version,
@@ -191,9 +217,13 @@ def _describe(source: ImageSource, home: str, stem: str) -> dict[str, Any]:
                 "chunks": list(source.chunks_zyx(k)),
                 "shards": None if (shards := source.shards_zyx(k)) is None else list(shards),
                 "bytes": math.prod(level.shape) * voxel,
+                "agrees": verdicts[k].agrees,
+                "check": verdicts[k].how,
+                "why": verdicts[k].why,
             }
             for k, level in enumerate(source.levels)
         ],
+        "levels_left_out": [{"path": path, "why": why} for path, why in source.left_out],
         "labels": [label.to_json() for label in labels],
         "made": label_origin(stem, own).to_json() if KEY in own else None,
     }

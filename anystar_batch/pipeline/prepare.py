@@ -24,11 +24,21 @@ from anystar_batch.network.model import Model, load_model
 from anystar_batch.network.predictor import KerasFactory, PredictorFactory, extra_of
 from anystar_batch.network.unet import PRECISIONS
 from anystar_batch.pipeline import publish
+from anystar_batch.pipeline.levels import level_warnings, with_verdicts
 from anystar_batch.pipeline.outputs import Outputs, output_paths
 from anystar_batch.pipeline.probe import probe_diameter
 from anystar_batch.stages.image_identity import limits_content
 from anystar_batch.stages.ledger import Ledger
-from anystar_batch.stages.plan import Plan, fingerprint, fingerprint_parts, level_scales, make_plan
+from anystar_batch.stages.level_zero import level_zero_faults
+from anystar_batch.stages.levels import Verdict, check_levels
+from anystar_batch.stages.plan import (
+    Plan,
+    fingerprint,
+    fingerprint_parts,
+    forced_level,
+    level_scales,
+    make_plan,
+)
 from anystar_batch.stages.sampling import all_limits, reference_time
 
 
@@ -82,6 +92,7 @@ def request(
     model = load_model(config.model) if model is None else model
     source = _open(config.image, config.result.multiscale)
     _check_units(source, config)
+    forced_level(source, config.result)
     outputs = output_paths(config)
     parts = _settled(config, source, model, outputs)
     factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)
@@ -118,7 +129,7 @@ def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
     ConfigError
         If the options do not fit the image.
     """
-    reader, source, options = ImageReader(result.source), result.source, result.config.result
+    source, options = result.source, result.config.result
     if source.unit_assumed and options.voxel_size is None:
         text = (
             f"{source.path}: the image states no unit of length; micrometres are assumed "
@@ -129,10 +140,16 @@ def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
     channel = channel_index(source, options.channel)
     _tell_channel(source, options.channel, channel, on_event)
     times = options.segmented_times(source.num_times)
-    content = limits_content(reader, times, channel)
     entry = None if ledger is None else ledger.entry("plan", "")
     if entry is None:
-        entry = {**_look(reader, result, on_event), "content": content}
+        verdicts = check_levels(ImageReader(source), channel)
+    else:
+        verdicts = tuple(Verdict.from_json(one) for one in entry.get("levels", ()))
+    reader = ImageReader(with_verdicts(source, verdicts))
+    content = limits_content(reader, times, channel)
+    if entry is None:
+        judged = [verdict.to_json() for verdict in verdicts]
+        entry = {**_look(reader, result, on_event), "content": content, "levels": judged}
         if ledger is not None:
             ledger.done("plan", {"": entry})
     elif entry["content"] != content:
@@ -143,6 +160,8 @@ def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
         raise ImageChangedError(message)
     pairs = tuple(None if p is None else (float(p[0]), float(p[1])) for p in entry["limits"])
     plan = make_plan(reader, result.model, options, entry["diameter_um"], pairs, entry["reference"])
+    for text in (*level_warnings(plan, options, verdicts), *entry.get("level_zero", ())):
+        on_event(Note(text, is_warning=True))
     _tell(plan, entry["probe"], on_event)
     return plan
 
@@ -156,7 +175,12 @@ def _look(reader: ImageReader, result: Request, on_event: Listener) -> dict[str,
     given = None if options.diameter is None else options.diameter.in_um(scales[0])
     limits = all_limits(reader, model, channel, times)
     reference, pair = reference_time(reader, model, channel, dict(zip(times, limits, strict=True)))
-    entry: dict[str, Any] = {"limits": limits, "reference": reference}
+    by_time = dict(zip(times, limits, strict=True))
+    entry: dict[str, Any] = {
+        "limits": limits,
+        "reference": reference,
+        "level_zero": level_zero_faults(reader, channel, by_time),
+    }
     if given is not None or model.diameter is None:
         return entry | {"probe": None, "diameter_um": given}
     alone = replace(options, time=str(reference))

@@ -198,10 +198,8 @@ def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.fl
         The level.
     """
     source = reader.source
-    sizes = [
-        float(np.prod(source.shape_zyx(k), dtype=np.float64)) for k in range(len(source.levels))
-    ]
-    level = max((k for k, size in enumerate(sizes) if size >= COARSE_VOXELS), default=0)
+    sizes = {k: float(np.prod(source.shape_zyx(k), dtype=np.float64)) for k in source.readable}
+    level = max((k for k, size in sizes.items() if size >= COARSE_VOXELS), default=0)
     shape = source.shape_zyx(level)
     shrink = min(1.0, (COARSE_LIMIT / sizes[level]) ** (1 / 3))
     edges = as_zyx(max(1, int(n * shrink)) for n in shape)
@@ -225,7 +223,7 @@ def _trial(work: Work, voxel_um: float) -> Trial:
     time = next(t for t, pair in zip(plan.times, plan.limits, strict=True) if pair is not None)
     rays = model_rays(plan.model)
     per_tile, searched = [Candidates.empty(len(rays))], 0
-    for tile in _textured_tiles(plan, reader, time):
+    for tile in textured_tiles(plan, reader, time):
         searched += plan.tiles.core_box(tile).size
         per_tile.append(tile_candidates(work, reader, time, tile)[0])
     candidates = Candidates.concatenate(per_tile, len(rays))
@@ -247,8 +245,26 @@ def _trial(work: Work, voxel_um: float) -> Trial:
     )
 
 
-def _textured_tiles(plan: Plan, reader: ImageReader, time: int) -> list[ZYX]:
-    """The tiles with most texture, ties by position; of very many, from a lattice of them."""
+def textured_tiles(plan: Plan, reader: ImageReader, time: int) -> list[ZYX]:
+    """Return the tiles with most texture, ties by position; of very many, from a lattice.
+
+    Parameters
+    ----------
+    plan : Plan
+    reader : ImageReader
+        The image.
+    time : int
+
+    Returns
+    -------
+    list of (z, y, x)
+        At most `TILES`.
+
+    Raises
+    ------
+    ImageError
+        If the image has no voxels.
+    """
     sums, box, level = texture(reader, time, plan.channel)
     level_shape, shape = reader.source.shape_zyx(level), plan.working.shape
     tiles: list[NDArray[np.int64]] = []

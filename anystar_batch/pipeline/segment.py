@@ -39,6 +39,7 @@ from anystar_batch.events import Event, Listener, Note, StageDone, ignore
 from anystar_batch.kernel_cache import news
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
+from anystar_batch.pipeline.little_found import is_next_to_nothing, little_found
 from anystar_batch.pipeline.outputs import (
     Outputs,
     check_left,
@@ -304,9 +305,10 @@ def _segment(run: Run, outputs: Outputs, parts: Mapping[str, object]) -> int:
     removed = removed_counts(run)
     if removed:
         run.on_event(Note(_removed_text(removed)))
-    if count == 0:
-        none = "no objects are left" if any(removed.values()) else "no objects were found"
-        run.on_event(Note(none, is_warning=True))
+    if is_next_to_nothing(run.work, count, sum(removed.values())):
+        probe = (run.ledger.entry("plan", "") or {}).get("probe")
+        text = little_found(run.work, count, sum(removed.values()), probe)
+        run.on_event(Note(text, is_warning=True))
     return count
 
 

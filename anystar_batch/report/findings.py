@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,8 @@ def gather(record: Mapping[str, Any], table: Path) -> Findings:
     """
     plan = record["plan"]
     multiscale = plan.get("multiscale", {}).get("index", 0)
-    source = read_image(str(record["summary"]["image"]), multiscale)
+    unused = tuple(int(k) for k in plan.get("unused_levels") or ())
+    source = replace(read_image(str(record["summary"]["image"]), multiscale), unused=unused)
     z, y, x = plan["voxel_size_um"]
     frame = Frame(
         shape=source.shape_zyx(0),

@@ -137,7 +137,7 @@ def close_up(volume: Volume, digest: Digest, time: int) -> CloseUp | None:
     diameter = float(np.median(rows["equivalent_diameter_um"]))
     edge = CLOSE_DIAMETERS * diameter
     level = next(
-        (n for n in reversed(range(len(volume.source.levels)))
+        (n for n in reversed(volume.source.readable)
          if diameter / max(volume.voxel_um(n)[1:]) >= CLOSE_VOXELS),
         0,
     )  # fmt: skip
@@ -268,10 +268,10 @@ def _shown(
 
 def _level(volume: Volume, edge: float) -> int:
     """The finest level at which a crop is small enough."""
-    for level in range(len(volume.source.levels)):
+    for level in volume.source.readable:
         if edge / min(volume.voxel_um(level)) <= MOST_EDGE:
             return level
-    return len(volume.source.levels) - 1
+    return volume.source.readable[-1]
 
 
 def _decoded(volume: Volume, level: int, box: Box) -> int:

@@ -247,11 +247,10 @@ def draw_overlay(
         Level to draw; None takes the finest that is not too large.
     """
     source = read_image(image)
-    shapes = [source.shape_zyx(k) for k in range(len(source.levels))]
-    sizes = [float(np.prod(shape, dtype=np.float64)) for shape in shapes]
+    sizes = {k: float(np.prod(source.shape_zyx(k), dtype=np.float64)) for k in source.readable}
     chosen = level
     if chosen is None:
-        chosen = next((k for k, size in enumerate(sizes) if size <= MAX_VOXELS), len(sizes) - 1)
+        chosen = next((k for k, size in sizes.items() if size <= MAX_VOXELS), max(sizes))
     box = Box.of_shape(source.shape_zyx(chosen))
     voxels = ImageReader(source).read_box(chosen, time, channel, box)
     labels = LabelWriter(label, label_spec(source)).read_box(chosen, time, box)

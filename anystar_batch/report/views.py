@@ -147,7 +147,8 @@ def see(volume: Volume, time: int) -> Views:
         If a stored chunk cannot be decoded.
     """
     source = volume.source
-    level, box = shown_box([source.shape_zyx(k) for k in range(len(source.levels))])
+    chosen, box = shown_box([source.shape_zyx(k) for k in source.readable])
+    level = source.readable[chosen]
     read = volume.reader()
     depth = _slab_depth(source, level, box)
     middle = as_zyx((a + b) // 2 for a, b in zip(box.start, box.stop, strict=True))

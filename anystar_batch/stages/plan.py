@@ -174,6 +174,7 @@ class Plan:
             | self._look_json()
             | ({} if self.outline is None else {"outline": self.outline})
             | ({"expand_um": self.expand_um} if self.expand_um else {})
+            | ({"unused_levels": list(self.source.unused)} if self.source.unused else {})
         )
 
     def _look_json(self) -> dict[str, object]:
@@ -220,6 +221,7 @@ def fingerprint_parts(
         | ({} if config.expand is None else {"expand": [config.expand.value, config.expand.unit]})
         | multiscale_json(source)
         | _position_json(source, config)
+        | ({} if config.level is None else {"level": config.level})
     )
 
 
@@ -228,6 +230,22 @@ def _position_json(source: ImageSource, config: ResultConfig) -> dict[str, objec
     position = zip(source.has_unit_zyx, source.translation_um(0), strict=True)
     is_kept = config.voxel_size is not None and any(has and where for has, where in position)
     return {"position": "kept"} if is_kept else {}
+
+
+def forced_level(source: ImageSource, config: ResultConfig) -> int | None:
+    """Return the level that `--level` asks for; None for none.
+
+    Raises
+    ------
+    ConfigError
+        If the image has no such level.
+    """
+    count = len(source.levels)
+    if config.level is not None and config.level >= count:
+        paths = ", ".join(f"{k} ({level.path})" for k, level in enumerate(source.levels))
+        message = f"--level: got {config.level}; the image has {count}: {paths}"
+        raise ConfigError(message)
+    return config.level
 
 
 def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:
@@ -325,7 +343,9 @@ def make_plan(
     if diameter_um is not None and model.diameter is not None:
         voxel_um = diameter_um / model.diameter
     shapes = [source.shape_zyx(k) for k in range(len(source.levels))]
-    working = working_scale(voxel_um, scales, shapes)
+    forced = forced_level(source, config)
+    levels = source.readable if forced is None else (forced,)
+    working = working_scale(voxel_um, scales, shapes, levels)
     tiles = plan_tiles(
         working.shape,
         config.tile if config.tile is not None else model.tile,
@@ -380,7 +400,10 @@ def _second_look(  # noqa: PLR0913
     if refiner is None:
         return None, None
     scales, _ = level_scales(reader.source, config)
-    chosen = 0 if diameter_um is None else level_to_read(diameter_um, scales)
+    readable = reader.source.readable
+    chosen = 0
+    if diameter_um is not None:
+        chosen = readable[level_to_read(diameter_um, [scales[k] for k in readable])]
     channel = channel_index(reader.source, config.channel)
     at = level_position(reader, chosen, reference, channel)
     scale = _triple(s / step for s, step in zip(scale0, at.step, strict=True))

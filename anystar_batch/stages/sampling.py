@@ -165,9 +165,9 @@ def level_position(reader: ImageReader, level: int, time: int, channel: int) -> 
 
 
 def _limits_level(source: ImageSource) -> int:
-    """The coarsest level with at least `LIMITS_MIN_VOXELS`, or level 0."""
-    sizes = [np.prod(source.shape_zyx(k), dtype=np.float64) for k in range(len(source.levels))]
-    return max((k for k, size in enumerate(sizes) if size >= LIMITS_MIN_VOXELS), default=0)
+    """The coarsest readable level with at least `LIMITS_MIN_VOXELS`, or level 0."""
+    sizes = {k: np.prod(source.shape_zyx(k), dtype=np.float64) for k in source.readable}
+    return max((k for k, size in sizes.items() if size >= LIMITS_MIN_VOXELS), default=0)
 
 
 def _sample_boxes(reader: ImageReader, level: int, time: int, channel: int) -> list[Box]:

@@ -139,7 +139,12 @@ def test_metadata_that_is_no_object_or_no_file_is_named(make_image):
 def test_missing_array_is_named(make_image, version):
     path = make_image(noise(4, 5, 6), version=version)
     shutil.rmtree(Path(path, "1"))
-    with pytest.raises(ImageError, match="dataset 1 is listed but its array is missing"):
+    source = images.read_image(path)
+    assert source.left_out == (("1", "it is listed, but its array is missing"),)
+    assert [level.path for level in source.levels] == ["0"]
+    assert [d["path"] for d in source.multiscales["datasets"]] == ["0"]
+    shutil.rmtree(Path(path, "0"))
+    with pytest.raises(ImageError, match="dataset 0 is listed but its array is missing"):
         images.read_image(path)
 
 

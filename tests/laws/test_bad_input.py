@@ -83,8 +83,8 @@ def endless_axis(folder):
 
 def missing_level(folder):
     tiny_volume.small_image(folder / "a.zarr")
-    (folder / "a.zarr" / "1" / "zarr.json").unlink()
-    return "dataset 1 is listed but its array is missing"
+    (folder / "a.zarr" / "0" / "zarr.json").unlink()
+    return "dataset 0 is listed but its array is missing"
 
 
 def no_space_axes(folder):

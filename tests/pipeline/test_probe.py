@@ -205,11 +205,11 @@ def test_the_most_textured_tiles_are_taken(tmp_path):
     path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
     plan, reader = textured_plan(path)
     assert plan.tiles.core == (32, 32, 32)
-    assert probe_module._textured_tiles(plan, reader, 0) == [(1, 2, 3), (0, 3, 0)]
+    assert probe_module.textured_tiles(plan, reader, 0) == [(1, 2, 3), (0, 3, 0)]
     # The same tiles from a coarser working scale are other tiles, over the same voxels.
     coarse, _ = textured_plan(path, 24.0)
     assert coarse.tiles.counts == (1, 2, 2)
-    assert probe_module._textured_tiles(coarse, reader, 0)[0] == (0, 1, 1)
+    assert probe_module.textured_tiles(coarse, reader, 0)[0] == (0, 1, 1)
 
 
 def test_equal_tiles_are_taken_by_position(tmp_path, monkeypatch):
@@ -218,7 +218,7 @@ def test_equal_tiles_are_taken_by_position(tmp_path, monkeypatch):
     plan, reader = textured_plan(path)
     flat = (np.ones((64, 96, 96), np.float32), Box((0, 0, 0), (64, 96, 96)), 0)
     monkeypatch.setattr(probe_module, "texture", lambda *_: flat)
-    assert probe_module._textured_tiles(plan, reader, 0) == [(0, 0, 0), (0, 0, 1)]
+    assert probe_module.textured_tiles(plan, reader, 0) == [(0, 0, 0), (0, 0, 1)]
 
 
 def test_an_image_of_which_nothing_can_be_seen_is_refused(tmp_path, monkeypatch):
@@ -227,7 +227,7 @@ def test_an_image_of_which_nothing_can_be_seen_is_refused(tmp_path, monkeypatch)
     nothing = (np.ones((0, 0, 0), np.float32), Box((0, 0, 0), (0, 0, 0)), 0)
     monkeypatch.setattr(probe_module, "texture", lambda *_: nothing)
     with pytest.raises(ImageError, match=r"the image has no voxels to probe"):
-        probe_module._textured_tiles(plan, reader, 0)
+        probe_module.textured_tiles(plan, reader, 0)
 
 
 def test_a_petavoxel_claim_is_probed_in_no_time(tmp_path, monkeypatch):

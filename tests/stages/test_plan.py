@@ -436,6 +436,7 @@ OPTIONS = [
     ResultConfig(backend="jax"),
     ResultConfig(reference_time=1),
     ResultConfig(measure=("feret",)),
+    ResultConfig(level=0),
 ]
 
 

@@ -1,0 +1,116 @@
+"""Why nothing was found, or next to nothing: what was looked at, and what lay just below.
+
+The tiles with most texture are looked at once more with a lower threshold. It takes as long as one
+trial of the probe, and happens only where a run ends with next to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from anystar_batch.archive.images import ImageReader
+from anystar_batch.errors import AnyStarBatchError
+from anystar_batch.pipeline.probe import textured_tiles
+from anystar_batch.stages.predict import tile_candidates
+from anystar_batch.stages.task import Work, model_rays
+from anystar_batch.stars.candidates import Candidates
+from anystar_batch.stars.suppress import suppress
+
+FEW = 3
+"""Most objects that may be next to nothing."""
+
+ROOM = 1000
+"""Objects for which there must be room for each that was found, if it is next to nothing."""
+
+BELOW = 0.5
+"""What lies between the threshold and so much of it is just below."""
+
+
+def is_next_to_nothing(work: Work, count: int, removed: int) -> bool:
+    """Return whether a run has found so little that something may be wrong.
+
+    Parameters
+    ----------
+    work : Work
+    count : int
+        Objects that are left.
+    removed : int
+        Objects that the filters have removed: they were found.
+    """
+    if count == 0:
+        return True
+    typical = work.plan.model.diameter
+    if count + removed > FEW or typical is None:
+        return False
+    room = math.prod(work.plan.working.shape) * len(work.plan.times) / typical**3
+    return room >= ROOM * count
+
+
+def little_found(work: Work, count: int, removed: int, probe: dict[str, Any] | None) -> str:
+    """Say what was looked at, in one line.
+
+    Parameters
+    ----------
+    work : Work
+    count, removed : int
+        As in `is_next_to_nothing`.
+    probe : dict or None
+        What the probe found, as the ledger has it.
+    """
+    plan = work.plan
+    none = "no objects are left" if removed else "no objects were found"
+    few = f"only {count} object{'' if count == 1 else 's'} {'is' if count == 1 else 'are'} left"
+    voxel = " x ".join(f"{v:.4g}" for v in plan.working.voxel_um)
+    size = "objects of the model's native size"
+    if plan.diameter_um is not None:
+        size = f"objects of {plan.diameter_um:.3g} um"
+    pairs = [pair for pair in plan.limits if pair is not None]
+    low, high = min(p[0] for p in pairs), max(p[1] for p in pairs)
+    parts = [
+        f"level {plan.working.level}, working voxel {voxel} um, working shape {plan.working.shape}",
+        f"looked for: {size}",
+        f"intensities from {low:.6g} (black) to {high:.6g} (white)",
+    ]
+    parts += [f"the filters removed {removed}"] if removed else []
+    parts += [text] if (text := _just_below(work)) else []
+    parts += [text] if (text := _alternatives(probe)) else []
+    return (
+        f"{few if count else none}. Looked at: {'; '.join(parts)}. Check --channel, --diameter and "
+        "--voxel-size; a lower --prob-thresh keeps what lies just below"
+    )
+
+
+def _just_below(work: Work) -> str:
+    """How many objects the most textured tiles show just below the threshold."""
+    plan = work.plan
+    lower = replace(work, plan=replace(plan, prob_thresh=BELOW * plan.prob_thresh))
+    reader = ImageReader(plan.source)
+    time = next(t for t, pair in zip(plan.times, plan.limits, strict=True) if pair is not None)
+    try:
+        tiles = textured_tiles(plan, reader, time)
+        found = [tile_candidates(lower, reader, time, tile)[0] for tile in tiles]
+    except AnyStarBatchError:
+        return ""  # the sentence is told without it: the run itself has gone well
+    rays = model_rays(plan.model)
+    together = Candidates.concatenate([Candidates.empty(len(rays)), *found], len(rays))
+    prob = together.take(suppress(together, rays, plan.nms_thresh)).prob
+    below = int((prob <= plan.prob_thresh).sum())
+    best = f", the best {float(prob.max()):.2g}" if len(prob) else ""
+    return (
+        f"the {len(tiles)} most textured tiles have {below} candidates between "
+        f"{BELOW * plan.prob_thresh:.2g} and the threshold, {plan.prob_thresh:.2g}{best}"
+    )
+
+
+def _alternatives(probe: dict[str, Any] | None) -> str:
+    """What the probe found at other scales."""
+    if probe is None:
+        return ""
+    each = [
+        f"{t['objects']} of {t['diameter_um']:.3g} um with voxels of {t['voxel_um']:.3g} um"
+        for t in probe["trials"]
+        if t["objects"]
+    ]
+    return "the probe found " + (", ".join(each) if each else "nothing at any scale")
