@@ -1,8 +1,9 @@
 """Propose the objects' diameter when the user gives none: try five working scales on a few tiles.
 
-The network finds objects over a range of sizes around the one it was made for. So each trial scale
-votes (how much surface its confident finds of a size the network knows have) and measures (their
-median diameter in micrometres); the winner's diameter is proposed. Votes by volume favour the one
+The network finds objects over a range of sizes around the one it was made for, and a second look
+refines each at the image's own resolution. So each trial scale votes (how much surface its trusted
+finds of a size the network knows have) and measures (their median diameter in micrometres); the
+winner's diameter is proposed. Votes by volume favour the one
 large thing that a coarse scale finds, votes by number the crumbs of a fine one.
 Trial scales and tiles follow from the image alone: the probe gives the same answer every time.
 """
@@ -26,8 +27,9 @@ from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, time
 from anystar_batch.geometry import ZYX, Box, as_zyx
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
-from anystar_batch.stages.plan import Plan, level_scales, make_plan
+from anystar_batch.stages.plan import Plan, level_scales, make_plan, wanted_refiner
 from anystar_batch.stages.predict import tile_candidates
+from anystar_batch.stages.refine import refine_survivors
 from anystar_batch.stages.task import Work, model_rays
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.polyhedra import volumes
@@ -40,7 +42,13 @@ KNOWN = (0.857, 2.857)
 """Finds that count, in diameters of the network's typical object: what noise makes is smaller."""
 
 CONFIDENT = 0.7
-"""Least probability of a find that counts."""
+"""Least probability of a find that counts, where there is no second look."""
+
+TRUSTED = (0.5, 0.3)
+"""Least probability and quality of a find that counts, after a second look."""
+
+REFINED = (0.833, 3.333)
+"""As `KNOWN`, after a second look: it tells objects from what noise makes."""
 
 TILES = 2
 """Tiles of each trial scale."""
@@ -155,7 +163,8 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
     if model.diameter is None:
         message = f"model {model.name} has no known diameter: nothing can be probed"
         raise ConfigError(message)
-    config = replace(config, scales=(1,))
+    has_refiner = wanted_refiner(model, config) is not None
+    asked = replace(config, scales=(1,), refine="on" if has_refiner else "off")
     scales, _ = level_scales(reader.source, config)
     base = min(scales[0][1], scales[0][2])
     typical = model.diameter
@@ -165,7 +174,7 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
         # Where the volume is too small for a scale, it is left out.
         with suppress_error(ConfigError):
             voxel_um = factor * base
-            plans.append((voxel_um, make_plan(reader, model, config, voxel_um * typical, limits)))
+            plans.append((voxel_um, make_plan(reader, model, asked, voxel_um * typical, limits)))
     trials: list[Trial] = []
     with timed_stage(on_event, StageStarted("probe", len(plans))):
         for voxel_um, plan in plans:
@@ -228,12 +237,17 @@ def _trial(work: Work, voxel_um: float) -> Trial:
         per_tile.append(tile_candidates(work, reader, time, tile)[0])
     candidates = Candidates.concatenate(per_tile, len(rays))
     survivors = candidates.take(suppress(candidates, rays, plan.nms_thresh))
+    survivors = refine_survivors(plan, reader, time, survivors)
     sizes = volumes(survivors.dist, rays)
     diameters = np.cbrt(6.0 * sizes / np.pi)
     typical = plan.model.diameter or 1.0
-    of_known_size = (diameters >= KNOWN[0] * typical) & (diameters <= KNOWN[1] * typical)
-    of_known_size &= survivors.prob > CONFIDENT
-    surface = float((survivors.prob[of_known_size] * np.cbrt(sizes[of_known_size]) ** 2).sum())
+    counts = survivors.prob > (CONFIDENT if survivors.quality is None else TRUSTED[0])
+    if survivors.quality is not None:
+        counts &= survivors.quality >= TRUSTED[1]
+    least, most = KNOWN if survivors.quality is None else REFINED
+    of_known_size = counts & (diameters >= least * typical) & (diameters <= most * typical)
+    weight = survivors.priority[of_known_size]
+    surface = float((weight * np.cbrt(sizes[of_known_size]) ** 2).sum())
     unit = float(np.cbrt(np.prod(plan.working.voxel_um)))
     return Trial(
         voxel_um=voxel_um,

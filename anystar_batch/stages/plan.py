@@ -34,7 +34,7 @@ from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_til
 from anystar_batch.stages.sampling import level_position
 from anystar_batch.stars.polyhedra import LatticeMap
 
-ALGORITHM = 5
+ALGORITHM = 6
 """Number of the method; raised whenever the same input and options may give another result."""
 
 
