@@ -412,7 +412,8 @@ def xarray_ome_ngff():
 WRITERS = [
     bioformats2raw(2), bioformats2raw(3), ome_zarr_py(), ngff_zarr(), iohub(),
     iohub_without_size(), acquire_zarr(), bigstitcher(), bioio(), fractal(), imaris_stacks(),
-    eubi_bridge(), all_in_the_multiscale(), cellmap(), webknossos(), multiscale_spatial_image(), xarray_ome_ngff(),
+    eubi_bridge(), all_in_the_multiscale(), cellmap(), webknossos(), multiscale_spatial_image(),
+    xarray_ome_ngff(),
 ]  # fmt: skip
 
 
