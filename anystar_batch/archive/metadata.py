@@ -258,7 +258,13 @@ def _axes(path: str, multiscales: JSON) -> tuple[Axis, ...]:
 def composed(
     path: str, where: str, holder: JSON, ndim: int, *, needs_scale: bool = False
 ) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
-    """Return `coordinateTransformations` as (scale, translation, declares a translation)."""
+    """Return `coordinateTransformations` as (scale, translation, declares a translation).
+
+    Raises
+    ------
+    ImageError
+        If one of them cannot be used.
+    """
     scale, translation = [1.0] * ndim, [0.0] * ndim
     has_scale = has_translation = False
     transforms = holder.get("coordinateTransformations") or []
@@ -361,19 +367,15 @@ def _value_dtype(path: str, where: str, name: str) -> str:
 
 def _check_shapes(source: ImageSource) -> None:
     """Refuse single planes, and levels that differ in time or channel."""
-    shape = source.shape_zyx()
-    if 1 in shape:
-        message = (
-            f"{source.path}: the image is 2D (one plane, (z, y, x) = {shape}); anystar-batch "
-            "segments 3D volumes: use StarDist 2D for planes"
-        )
-        raise ImageError(message)
+    if 1 in source.shape_zyx():
+        said = f"the image is 2D (one plane, (z, y, x) = {source.shape_zyx()}); anystar-batch"
+        use = "segments 3D volumes: use StarDist 2D for planes"
+        raise ImageError(f"{source.path}: {said} {use}")
     for axis in (source.t_axis, source.c_axis):
         lengths = [] if axis is None else [level.shape[axis] for level in source.levels]
         if len(set(lengths)) > 1:
-            named = ", ".join(level.path for level in source.levels)
-            said = f"levels {named} differ in their number of times or channels: {lengths}"
-            raise ImageError(f"{source.path}: {said}")
+            named = f"{source.path}: levels {', '.join(level.path for level in source.levels)}"
+            raise ImageError(f"{named} differ in their number of times or channels: {lengths}")
 
 
 def _other_names(entries: object) -> tuple[str, ...]:

@@ -28,12 +28,11 @@ from anystar_batch.pipeline.probe import probe_diameter
 from anystar_batch.stages.image_identity import limits_content
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.level_zero import level_zero_faults
-from anystar_batch.stages.levels import Verdict, check_levels
+from anystar_batch.stages.levels import Verdict, check_levels, forced_level
 from anystar_batch.stages.plan import (
     Plan,
     fingerprint,
     fingerprint_parts,
-    forced_level,
     level_scales,
     make_plan,
 )
@@ -90,7 +89,7 @@ def request(
     model = load_model(config.model) if model is None else model
     source = _open(config.image)
     _check_units(source, config)
-    forced_level(source, config.result)
+    forced_level(source, config.result.level)
     outputs = output_paths(config)
     parts = _settled(config, source, model, outputs)
     factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)

@@ -26,6 +26,7 @@ from anystar_batch.network.model import (
 from anystar_batch.network.refiner import level_to_read, shows_more
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
+from anystar_batch.stages.levels import forced_level
 from anystar_batch.stages.sampling import level_position
 from anystar_batch.stars.polyhedra import LatticeMap
 
@@ -207,22 +208,6 @@ def fingerprint_parts(
     )
 
 
-def forced_level(source: ImageSource, config: ResultConfig) -> int | None:
-    """Return the level that `--level` asks for; None for none.
-
-    Raises
-    ------
-    ConfigError
-        If the image has no such level.
-    """
-    count = len(source.levels)
-    if config.level is not None and config.level >= count:
-        paths = ", ".join(f"{k} ({level.path})" for k, level in enumerate(source.levels))
-        message = f"--level: got {config.level}; the image has {count}: {paths}"
-        raise ConfigError(message)
-    return config.level
-
-
 def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:
     """Return the refiner that options and model ask for; None for none.
 
@@ -314,7 +299,7 @@ def make_plan(
     if diameter_um is not None and model.diameter is not None:
         voxel_um = diameter_um / model.diameter
     shapes = [source.shape_zyx(k) for k in range(len(source.levels))]
-    forced = forced_level(source, config)
+    forced = forced_level(source, config.level)
     levels = source.readable if forced is None else (forced,)
     working = working_scale(voxel_um, scales, shapes, levels)
     tiles = plan_tiles(
