@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-import numpy as np
-
-from anystar_batch.archive.level_metadata import with_levels
+from anystar_batch.archive.level_metadata import value_dtype, with_levels
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Level, Version
 from anystar_batch.errors import ImageError, shorten
 
@@ -341,28 +339,11 @@ def _level(
         shape=info.shape,
         chunks=info.chunks,
         shards=info.shards,
-        dtype=_value_dtype(path, where, info.dtype),
+        dtype=value_dtype(path, where, info.dtype),
         scale=scale,
         translation=moved,
         has_translation=inner[2],
     )
-
-
-def _value_dtype(path: str, where: str, name: str) -> str:
-    """Return the type that reading gives, refusing what is not a real number."""
-    try:
-        dtype = np.dtype(name)
-    except TypeError:
-        dtype = np.dtype("V")
-    if dtype.kind == "b":
-        return "uint8"
-    if dtype.kind not in "uif" or dtype.itemsize > 8:
-        message = (
-            f"{path}: {where} has the unsupported type {name}; "
-            "expected integers, floats (to 64 bits) or bool"
-        )
-        raise ImageError(message)
-    return dtype.name
 
 
 def _check_shapes(source: ImageSource) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
-from anystar_batch.archive.ngff import ImageSource, channel_index
+from anystar_batch.archive.ngff import ImageSource, channel_index, level_index
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import Engine, open_engine, threads_per_worker
 from anystar_batch.engine.machine import available_memory
@@ -28,7 +28,7 @@ from anystar_batch.pipeline.probe import probe_diameter
 from anystar_batch.stages.image_identity import limits_content
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.level_zero import level_zero_faults
-from anystar_batch.stages.levels import Verdict, check_levels, forced_level
+from anystar_batch.stages.levels import Verdict, check_levels
 from anystar_batch.stages.plan import (
     Plan,
     fingerprint,
@@ -89,7 +89,7 @@ def request(
     model = load_model(config.model) if model is None else model
     source = _open(config.image)
     _check_units(source, config)
-    forced_level(source, config.result.level)
+    level_index(source, config.result.level)
     outputs = output_paths(config)
     parts = _settled(config, source, model, outputs)
     factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from anystar_batch.address import is_remote
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.errors import ConfigError, DataError
+from anystar_batch.errors import DataError
 from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box, grid_shape, iter_grid
 from anystar_batch.network.downsampling import HERE, MOVES, Likeness, Place, is_constant, likeness
 from anystar_batch.pyramid import level_factors
@@ -238,22 +238,6 @@ def place_of(source: ImageSource, level: int, finer: int) -> tuple[Place, ...]:
     if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(steps, factors, strict=True)):
         return (declared,)
     return (declared, Place(factors, _triple(shifts), shape, fine_shape))
-
-
-def forced_level(source: ImageSource, asked: int | None) -> int | None:
-    """Return the level that `--level` asks for; None for none.
-
-    Raises
-    ------
-    ConfigError
-        If the image has no such level.
-    """
-    count = len(source.levels)
-    if asked is not None and asked >= count:
-        paths = ", ".join(f"{k} ({level.path})" for k, level in enumerate(source.levels))
-        message = f"--level: got {asked}; the image has {count}: {paths}"
-        raise ConfigError(message)
-    return asked
 
 
 def _likenesses(

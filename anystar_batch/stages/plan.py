@@ -12,7 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from anystar_batch.archive.images import ImageReader
-from anystar_batch.archive.ngff import ImageSource, channel_index, metadata_fingerprint
+from anystar_batch.archive.ngff import (
+    ImageSource,
+    channel_index,
+    level_index,
+    metadata_fingerprint,
+)
 from anystar_batch.config import Filters, ResultConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYXFloat
@@ -26,7 +31,6 @@ from anystar_batch.network.model import (
 from anystar_batch.network.refiner import level_to_read, shows_more
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
-from anystar_batch.stages.levels import forced_level
 from anystar_batch.stages.sampling import level_position
 from anystar_batch.stars.polyhedra import LatticeMap
 
@@ -299,7 +303,7 @@ def make_plan(
     if diameter_um is not None and model.diameter is not None:
         voxel_um = diameter_um / model.diameter
     shapes = [source.shape_zyx(k) for k in range(len(source.levels))]
-    forced = forced_level(source, config.level)
+    forced = level_index(source, config.level)
     levels = source.readable if forced is None else (forced,)
     working = working_scale(voxel_um, scales, shapes, levels)
     tiles = plan_tiles(
