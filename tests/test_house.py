@@ -31,6 +31,7 @@ OTHERS = {"ahead", "bound", "done", "found", "given", "held", "hidden", "kept", 
           "lost", "made", "seen", "shown", "swept", "taken", "written"}  # fmt: skip
 """Participles and adverbs that no ending gives away."""
 NOUNS = {
+    "downsampling": "of levels, a noun of the field",
     "feed": "what brings batches",
     "labelled": "labelled images, as a data set is called",
     "matching": "of instances, a noun of the field",

@@ -56,7 +56,13 @@ def array_info(path: str, relative: str, zarr_format: Literal[2, 3]) -> ArrayInf
 
 
 def find_array(path: str, relative: str, zarr_format: Literal[2, 3]) -> ArrayInfo | None:
-    """Read the metadata of one dataset like `array_info`; None if its array is missing."""
+    """Read the metadata of one dataset like `array_info`; None if its array is missing.
+
+    Raises
+    ------
+    ImageError
+        If the array cannot be opened; DataError if it may be possible later.
+    """
     name = ".zarray" if zarr_format == 2 else "zarr.json"
     document = read_object(f"{path}/{relative}/{name}")
     if document is None or document.get("node_type", "array") != "array":

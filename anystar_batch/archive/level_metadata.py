@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from anystar_batch.archive.ngff import Axis, ImageSource, Level
+from anystar_batch.errors import UnsuitedError
 from anystar_batch.geometry import as_zyx
 
 TOLERANCE = 1e-6
@@ -140,3 +143,26 @@ def _corrected(
         has_translation=False,
         fault=fault,
     )
+
+
+def value_dtype(path: str, where: str, name: str) -> str:
+    """Return the type that reading gives, refusing what is not a real number.
+
+    Raises
+    ------
+    UnsuitedError
+        If it is no real number of at most 64 bits.
+    """
+    try:
+        dtype = np.dtype(name)
+    except TypeError:
+        dtype = np.dtype("V")
+    if dtype.kind == "b":
+        return "uint8"
+    if dtype.kind not in "uif" or dtype.itemsize > 8:
+        message = (
+            f"{path}: {where} has the unsupported type {name}; "
+            "expected integers, floats (to 64 bits) or bool"
+        )
+        raise UnsuitedError(message)
+    return dtype.name

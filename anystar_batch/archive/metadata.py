@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-import numpy as np
-
-from anystar_batch.archive.level_metadata import with_levels
+from anystar_batch.archive.level_metadata import value_dtype, with_levels
 from anystar_batch.archive.names import channel_names, multiscale_names
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Level, Version
 from anystar_batch.archive.units import unit_of
@@ -282,7 +280,13 @@ def _listed(holder: JSON) -> list[JSON]:
 def composed(
     path: str, where: str, holder: JSON, ndim: int, *, needs_scale: bool = False
 ) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
-    """Return `coordinateTransformations` as (scale, translation, declares a translation)."""
+    """Return `coordinateTransformations` as (scale, translation, declares a translation).
+
+    Raises
+    ------
+    ImageError
+        If one of them cannot be used.
+    """
     scale, translation = [1.0] * ndim, [0.0] * ndim
     has_scale = has_translation = False
     for t in _listed(holder):
@@ -359,42 +363,21 @@ def _level(
         shape=info.shape,
         chunks=info.chunks,
         shards=info.shards,
-        dtype=_value_dtype(path, where, info.dtype),
+        dtype=value_dtype(path, where, info.dtype),
         scale=scale,
         translation=moved,
         has_translation=inner[2],
     )
 
 
-def _value_dtype(path: str, where: str, name: str) -> str:
-    """Return the type that reading gives, refusing what is not a real number."""
-    try:
-        dtype = np.dtype(name)
-    except TypeError:
-        dtype = np.dtype("V")
-    if dtype.kind == "b":
-        return "uint8"
-    if dtype.kind not in "uif" or dtype.itemsize > 8:
-        message = (
-            f"{path}: {where} has the unsupported type {name}; "
-            "expected integers, floats (to 64 bits) or bool"
-        )
-        raise UnsuitedError(message)
-    return dtype.name
-
-
 def _check_shapes(source: ImageSource) -> None:
     """Refuse single planes, and levels that differ in time or channel."""
-    shape = source.shape_zyx()
-    if 1 in shape:
-        message = (
-            f"{source.path}: the image is 2D (one plane, (z, y, x) = {shape}); anystar-batch "
-            "segments 3D volumes: use StarDist 2D for planes"
-        )
-        raise UnsuitedError(message)
+    if 1 in source.shape_zyx():
+        said = f"the image is 2D (one plane, (z, y, x) = {source.shape_zyx()}); anystar-batch"
+        use = "segments 3D volumes: use StarDist 2D for planes"
+        raise UnsuitedError(f"{source.path}: {said} {use}")
     for axis in (source.t_axis, source.c_axis):
         lengths = [] if axis is None else [level.shape[axis] for level in source.levels]
         if len(set(lengths)) > 1:
-            named = ", ".join(level.path for level in source.levels)
-            said = f"levels {named} differ in their number of times or channels: {lengths}"
-            raise ImageError(f"{source.path}: {said}")
+            named = f"{source.path}: levels {', '.join(level.path for level in source.levels)}"
+            raise ImageError(f"{named} differ in their number of times or channels: {lengths}")

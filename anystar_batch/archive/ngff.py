@@ -313,3 +313,19 @@ def channel_index(source: ImageSource, channel: str) -> int:
     near = did_you_mean(channel, source.channels)
     message = f"--channel: got {channel!r}; the image has {names}{near}"
     raise ConfigError(message)
+
+
+def level_index(source: ImageSource, asked: int | None) -> int | None:
+    """Return the level that `--level` asks for; None for none.
+
+    Raises
+    ------
+    ConfigError
+        If the image has no such level.
+    """
+    count = len(source.levels)
+    if asked is not None and asked >= count:
+        paths = ", ".join(f"{k} ({level.path})" for k, level in enumerate(source.levels))
+        message = f"--level: got {asked}; the image has {count}: {paths}"
+        raise ConfigError(message)
+    return asked

@@ -148,12 +148,13 @@ def likeness(coarse: NDArray[Any], box: Box, fine: NDArray[Any], place: Place) -
     texture, is_flat = float(mean.std()), is_constant(coarse)
     if is_flat or texture <= quantum:
         picks = (_picked(exact, inner, phase) for phase in product((0.0, 1.0), repeat=3))
-        varies = texture > quantum and not any(is_constant(pick) for pick in picks)
         under = exact[tuple(slice(int(a[0]), int(b[-1])) for a, b in inner)]
+        is_beyond = texture > quantum and is_flat and _is_beyond(_filled(coarse), under)
+        varies = texture > 2 * quantum and not any(is_constant(pick) for pick in picks)
         is_lost = not is_flat and is_constant(under) and float(_filled(coarse).std()) > quantum
-        return Likeness(is_empty=is_flat and varies, is_lost=is_lost)
+        return Likeness(is_empty=is_flat and (varies or is_beyond), is_lost=is_lost)
     shown = _filled(coarse)
-    if _has_empty_plane(shown, mean, exact, inner, max(quantum, FAINT * texture)):
+    if _has_empty_plane(shown, mean, exact, inner, (quantum, FAINT * texture)):
         return Likeness(is_empty=True)
     best, how, fitted = _correlation(shown, mean), "mean", mean
     if best < EXACT:
@@ -185,21 +186,31 @@ def _has_empty_plane(
     mean: NDArray[np.float64],
     exact: NDArray[np.float64],
     windows: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    least: float,
+    least: tuple[float, float],
 ) -> bool:
     """Whether a plane of a crop is constant that is not, however the level was made."""
     suspects = []
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
-        planes = np.ptp(shown, axis=others) == 0
-        planes &= mean.std(axis=others) > least
-        suspects += [(axis, int(n)) for n in np.flatnonzero(planes)]
+        spread = np.where(np.ptp(shown, axis=others) == 0, mean.std(axis=others), 0.0)
+        first, stop = windows[axis]
+        for n in np.flatnonzero(spread > least[0]):
+            under = np.take(exact, range(first[n], stop[n]), axis=axis)
+            if _is_beyond(np.take(shown, n, axis=axis), under):
+                return True
+        suspects += [(axis, int(n)) for n in np.flatnonzero(spread > max(least))]
     if not suspects:
         return False
     picks = [_picked(exact, windows, phase) for phase in product((0.0, 1.0), repeat=3)]
     return any(
         not any(is_constant(np.take(pick, n, axis=axis)) for pick in picks) for axis, n in suspects
     )
+
+
+def _is_beyond(constant: NDArray[np.float64], under: NDArray[np.float64]) -> bool:
+    """Whether a constant is no value between those that it stands for."""
+    value = float(constant.flat[0])
+    return not float(under.min()) - 1e-9 <= value <= float(under.max()) + 1e-9
 
 
 def _edge(n: int, step: float, shift: float) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.names import numbered
-from anystar_batch.archive.ngff import ImageSource, channel_index
+from anystar_batch.archive.ngff import ImageSource, channel_index, level_index
 from anystar_batch.config import ResultConfig, SegmentConfig
 from anystar_batch.engine.engines import Engine, open_engine, threads_per_worker
 from anystar_batch.engine.machine import available_memory
@@ -35,7 +35,6 @@ from anystar_batch.stages.plan import (
     Plan,
     fingerprint,
     fingerprint_parts,
-    forced_level,
     level_scales,
     make_plan,
 )
@@ -92,7 +91,7 @@ def request(
     model = load_model(config.model) if model is None else model
     source = _open(config.image, config.result.multiscale)
     _check_units(source, config)
-    forced_level(source, config.result)
+    level_index(source, config.result.level)
     outputs = output_paths(config)
     parts = _settled(config, source, model, outputs)
     factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)

@@ -39,7 +39,6 @@ from anystar_batch.events import Event, Listener, Note, StageDone, ignore
 from anystar_batch.kernel_cache import news
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
-from anystar_batch.pipeline.little_found import is_next_to_nothing, little_found
 from anystar_batch.pipeline.outputs import (
     Outputs,
     check_left,
@@ -74,6 +73,7 @@ from anystar_batch.pipeline.run_record import (
     provenance,
     run_record,
 )
+from anystar_batch.pipeline.scarcity import is_next_to_nothing, little_found
 from anystar_batch.report.probe_figure import probe_svg
 from anystar_batch.stages import (
     image_identity,

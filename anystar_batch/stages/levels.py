@@ -50,8 +50,11 @@ LISTED = 256
 TIMES = 5
 """Times of a series at which levels are compared."""
 
-LEAST = 0.5
-"""Least mean correlation of a level that shows what the finer one shows."""
+LEAST = 0.6
+"""Least mean correlation of a level that shows what the finer one shows..."""
+
+PEAK = (0.25, 0.2)
+"""...or, where noise is all there is, so much, and so much more than moved."""
 
 LEAST_HERE = 0.3
 """The same of a single place, if it has a quarter of the strongest texture."""
@@ -119,7 +122,8 @@ def check_levels(reader: ImageReader, channel: int) -> tuple[Verdict, ...]:
         If a stored chunk cannot be decoded.
     """
     source = reader.source
-    verdicts, passed = [Verdict(0, agrees=True, how="it is what the others are compared with")], 0
+    verdicts = [Verdict(0, agrees=True, how="it is what the others are compared with")]
+    passed = 0
     for level in range(1, len(source.levels)):
         fault = source.levels[level].fault
         if fault:
@@ -162,12 +166,13 @@ def _check(reader: ImageReader, level: int, finer: int, channel: int) -> Verdict
 def _difference(told: list[tuple[int, Box, Likeness]], finer: int, source: ImageSource) -> str:
     """How textured places of a level differ from the finer one; empty if they do not."""
     values = np.array([one.correlation for *_, one in told])
-    if values.mean() < LEAST:
-        return f"it shows something else than level {finer} (correlation {values.mean():.2f})"
     moved = np.array([one.moved for *_, one in told])
     few = np.isnan(moved).sum(axis=0) * 2 > len(moved)
     means = np.where(few, -1.0, np.nanmean(np.where(few, 0.0, moved), axis=0))
     best = int(means.argmax())
+    higher = means[HERE] - np.delete(means, HERE).max()
+    if values.mean() < LEAST and (values.mean() < PEAK[0] or higher < PEAK[1]):
+        return f"it shows something else than level {finer} (correlation {values.mean():.2f})"
     if 1 - means[HERE] > BETTER * (1 - means[best]) + 1e-4:
         by = ", ".join(f"{n:+d}" for n in MOVES[best])
         return (

@@ -15,6 +15,7 @@ from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.ngff import (
     ImageSource,
     channel_index,
+    level_index,
     metadata_fingerprint,
     multiscale_json,
 )
@@ -232,22 +233,6 @@ def _position_json(source: ImageSource, config: ResultConfig) -> dict[str, objec
     return {"position": "kept"} if is_kept else {}
 
 
-def forced_level(source: ImageSource, config: ResultConfig) -> int | None:
-    """Return the level that `--level` asks for; None for none.
-
-    Raises
-    ------
-    ConfigError
-        If the image has no such level.
-    """
-    count = len(source.levels)
-    if config.level is not None and config.level >= count:
-        paths = ", ".join(f"{k} ({level.path})" for k, level in enumerate(source.levels))
-        message = f"--level: got {config.level}; the image has {count}: {paths}"
-        raise ConfigError(message)
-    return config.level
-
-
 def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:
     """Return the refiner that options and model ask for; None for none.
 
@@ -343,7 +328,7 @@ def make_plan(
     if diameter_um is not None and model.diameter is not None:
         voxel_um = diameter_um / model.diameter
     shapes = [source.shape_zyx(k) for k in range(len(source.levels))]
-    forced = forced_level(source, config)
+    forced = level_index(source, config.level)
     levels = source.readable if forced is None else (forced,)
     working = working_scale(voxel_um, scales, shapes, levels)
     tiles = plan_tiles(

@@ -210,7 +210,7 @@ def test_every_level_is_told_along_z_y_x_in_micrometres(tmp_path, command, axes,
             "shards": shards,
             "bytes": 2 * 3 * 8 * 6 * 10,
             "agrees": True,
-            "check": "by its metadata; its voxels at 1 place, against level 0, show nothing that "
+            "check": "by its metadata; its voxels at 2 places, against level 0, show nothing that "
             "could be compared",
             "why": "",
         },

@@ -64,7 +64,7 @@ def test_what_the_filters_removed_is_said(tmp_path, command):
 def test_a_few_are_next_to_nothing_where_there_is_room_for_thousands(count):
     from types import SimpleNamespace
 
-    from anystar_batch.pipeline.little_found import is_next_to_nothing
+    from anystar_batch.pipeline.scarcity import is_next_to_nothing
 
     def work(shape, diameter=10.0):
         plan = SimpleNamespace(
