@@ -5,5 +5,6 @@ In the order in which data flows: `downsampling` (does a level show what a finer
 and 1), `resample`, `window` (what the network sees); `model` (a model's folder, without
 TensorFlow), `weights`, `unet`, `devices`; `slabs` (the network in parts),
 `predictor` (a window to candidates). The second look: `profiles` (intensities along the rays),
-`refiner` and `refiner_kernel` (the network that reads them).
+`refiner` and `refiner_kernel` (the network that reads them), `outline` (where along their mean a
+surface is asked for).
 """

@@ -16,9 +16,9 @@ Made of the samples that the second look has taken already: no voxel is read aga
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from anystar_batch.kernel_cache import compiled
 from anystar_batch.network.profiles import PER_DIST, SAMPLES
 
 _CORE = 11
@@ -34,7 +34,7 @@ _BEND = 3.0
 """As in `profiles`: the samples are bent, and are straightened before they are averaged."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def fall_factors(
     values: NDArray[np.float32],
     given: NDArray[np.float32],
@@ -62,7 +62,7 @@ def fall_factors(
         factors[i] = np.float32(_fall(mean[:known], share))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _mean_profile(
     values: NDArray[np.float32],
     given: NDArray[np.float32],
@@ -94,7 +94,7 @@ def _mean_profile(
     return SAMPLES
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _fall(mean: NDArray[np.float64], share: float) -> float:
     """Place, in multiples of the surface, where the profile has first fallen to the share."""
     known = len(mean)

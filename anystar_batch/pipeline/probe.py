@@ -27,9 +27,10 @@ from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, time
 from anystar_batch.geometry import ZYX, Box, as_zyx
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
-from anystar_batch.stages.plan import Plan, level_scales, make_plan, wanted_refiner
+from anystar_batch.stages.plan import Plan, level_scales, make_plan
 from anystar_batch.stages.predict import tile_candidates
 from anystar_batch.stages.refine import refine_survivors
+from anystar_batch.stages.second_look import wanted_refiner
 from anystar_batch.stages.task import Work, model_rays
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.polyhedra import volumes

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from anystar_batch.archive.images import ImageReader
@@ -20,42 +19,18 @@ from anystar_batch.archive.ngff import (
     multiscale_json,
 )
 from anystar_batch.config import Filters, ResultConfig
-from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.network.model import (
-    DEFAULT_MODEL,
     Model,
-    RefinerInfo,
-    bundled_models,
-    refiner_info,
 )
-from anystar_batch.network.refiner import level_to_read, shows_more
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
 from anystar_batch.stages.sampling import level_position
+from anystar_batch.stages.second_look import SecondLook, plan_look, refiner_json
 from anystar_batch.stars.polyhedra import LatticeMap
 
 ALGORITHM = 6
 """Number of the method; raised whenever the same input and options may give another result."""
-
-
-@dataclass(frozen=True, slots=True)
-class SecondLook:
-    """What survivors are looked at with once more, and in which voxels.
-
-    Parameters
-    ----------
-    refiner : RefinerInfo
-    level : int
-        Level that is read.
-    scale, offset : (z, y, x)
-        Level coordinate = working coordinate * `scale` + `offset`, voxels.
-    """
-
-    refiner: RefinerInfo
-    level: int
-    scale: ZYXFloat
-    offset: ZYXFloat
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +192,7 @@ def fingerprint_parts(
             "backend": config.backend,
         }
         | _more_json(config.filters, config.scales, config.course(source.num_times), config.measure)
-        | _refiner_json(model, config)
+        | refiner_json(model, config)
         | ({} if config.outline is None else {"outline": config.outline})
         | ({} if config.expand is None else {"expand": [config.expand.value, config.expand.unit]})
         | multiscale_json(source)
@@ -231,42 +206,6 @@ def _position_json(source: ImageSource, config: ResultConfig) -> dict[str, objec
     position = zip(source.has_unit_zyx, source.translation_um(0), strict=True)
     is_kept = config.voxel_size is not None and any(has and where for has, where in position)
     return {"position": "kept"} if is_kept else {}
-
-
-def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:
-    """Return the refiner that options and model ask for; None for none.
-
-    Raises
-    ------
-    ConfigError
-        If `--refine on` is asked for and there is none, or `--min-quality` or `--outline` without
-        one.
-    """
-    refiner = None if config.refine == "off" else model.refiner
-    if refiner is None and config.refine == "on":
-        folder = bundled_models().get(DEFAULT_MODEL)
-        refiner = None if folder is None else refiner_info(folder)
-        if refiner is None:
-            message = (
-                f"--refine: got on, but neither {model.name} nor {DEFAULT_MODEL} has a refiner"
-            )
-            raise ConfigError(message)
-    for name, value in (("min-quality", config.filters.min_quality), ("outline", config.outline)):
-        if refiner is None and value is not None:
-            message = (
-                f"--{name}: got {value:g}, but there is no second look (model {model.name}, "
-                f"--refine {config.refine}); give --refine on, or leave it out"
-            )
-            raise ConfigError(message)
-    return refiner
-
-
-def _refiner_json(model: Model, config: ResultConfig) -> dict[str, object]:
-    """What a second look adds to the parts of the fingerprint."""
-    refiner = wanted_refiner(model, config)
-    if refiner is None:
-        return {}
-    return {"refine": config.refine, "refiner": refiner.sha256, "quality_cut": refiner.quality_cut}
 
 
 def fingerprint(parts: dict[str, object]) -> str:
@@ -341,7 +280,7 @@ def make_plan(
     if reference is None:
         reference = next(t for t, pair in zip(times, limits, strict=True) if pair is not None)
     level = level_position(reader, working.level, reference, channel)
-    look, spot = _second_look(reader, model, config, working, level, diameter_um, reference)
+    look, spot = plan_look(reader, model, config, working, level, scales, diameter_um, reference)
     filters = config.filters
     if look is not None and filters.min_quality is None and look.refiner.quality_cut > 0.0:
         filters = replace(filters, min_quality=look.refiner.quality_cut)
@@ -368,46 +307,6 @@ def make_plan(
         outline=config.outline,
         expand_um=0.0 if config.expand is None else config.expand.in_um(scales[0]),
     )
-
-
-def _second_look(  # noqa: PLR0913
-    reader: ImageReader,
-    model: Model,
-    config: ResultConfig,
-    working: WorkingScale,
-    level: LevelMap,
-    diameter_um: float | None,
-    reference: int,
-) -> tuple[SecondLook | None, SecondLook | None]:
-    """Where to look once more at all survivors, or, if the image shows no more, at a sample."""
-    refiner = wanted_refiner(model, config)
-    scale0, offset0 = working.to_level0(level)
-    if refiner is None:
-        return None, None
-    scales, _ = level_scales(reader.source, config)
-    readable = reader.source.readable
-    chosen = 0
-    if diameter_um is not None:
-        chosen = readable[level_to_read(diameter_um, [scales[k] for k in readable])]
-    channel = channel_index(reader.source, config.channel)
-    at = level_position(reader, chosen, reference, channel)
-    scale = _triple(s / step for s, step in zip(scale0, at.step, strict=True))
-    offset = _triple(
-        (o - first) / step for o, first, step in zip(offset0, at.offset, at.step, strict=True)
-    )
-    look = SecondLook(refiner, chosen, scale, offset)
-    # Whoever filters by quality, or says where surfaces are, needs everybody looked at.
-    is_asked = (
-        config.refine == "on"
-        or config.filters.min_quality is not None
-        or config.outline is not None
-    )
-    return (look, None) if is_asked or shows_more(scale) else (None, look)
-
-
-def _triple(values: Iterable[float]) -> ZYXFloat:
-    z, y, x = values
-    return z, y, x
 
 
 def _more_json(

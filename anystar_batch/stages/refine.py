@@ -25,8 +25,9 @@ from anystar_batch.network.intensity import raised
 from anystar_batch.network.refiner import Refiner, load_refiner, window_of
 from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.image_identity import box_content
-from anystar_batch.stages.plan import Plan, SecondLook
+from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.run import Run, make_todo, run_tasks, suppression, tile_blocks
+from anystar_batch.stages.second_look import SecondLook
 from anystar_batch.stages.surface import outlined
 from anystar_batch.stages.task import Done, Work, model_rays, parse_key, piece_key, position_keys
 from anystar_batch.stages.workdir import (
