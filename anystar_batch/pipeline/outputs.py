@@ -34,6 +34,7 @@ from anystar_batch.archive.storage.files import (
     PARTIAL,
     check_store,
     check_writable,
+    emptied,
     make_folder,
     names,
     nearest,
@@ -325,7 +326,7 @@ def lock_outputs(outputs: Outputs, on_event: Listener = ignore) -> Iterator[Fenc
     """
     with contextlib.ExitStack() as stack:
         if not is_remote(outputs.label.parent):
-            stack.enter_context(_emptied(outputs.label.parent))
+            stack.enter_context(emptied(outputs.label.parent))
         dead: list[str] = []
         fences = [_hold_in_folder(stack, lock, dead.append) for lock in outputs.locks]
         for who in sorted(set(dead)):
@@ -359,23 +360,6 @@ def _hold_in_folder(stack: contextlib.ExitStack, lock: str, tell: Callable[[str]
             if error.errno != errno.ENOENT:
                 raise
     return stack.enter_context(hold(lock, tell=tell))
-
-
-@contextlib.contextmanager
-def _emptied(folder: str) -> Iterator[None]:
-    """Remove a directory afterwards that holds nothing: an image without labels has none.
-
-    What is above keeps its time where the directory was not there: an image that nobody writes.
-    """
-    above = Path(folder).parent
-    before = None if Path(folder).exists() or not above.exists() else above.stat()
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            Path(folder).rmdir()
-            if before is not None:
-                os.utime(above, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _remove_torn(outputs: Outputs) -> None:

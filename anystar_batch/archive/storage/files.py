@@ -15,7 +15,8 @@ import pwd
 import secrets
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from anystar_batch.address import is_read_only, is_remote
@@ -186,6 +187,28 @@ def remove_tree(path: str | Path) -> None:
         remote.remove_tree(str(path))
     elif Path(path).exists():
         shutil.rmtree(path)
+
+
+@contextmanager
+def emptied(folder: str) -> Iterator[None]:
+    """Remove a directory afterwards that holds nothing: an image without labels has none.
+
+    What is above keeps its time where the directory was not there: an image that nobody writes.
+
+    Parameters
+    ----------
+    folder : str
+        Local path; what uses it is the `with` block.
+    """
+    above = Path(folder).parent
+    before = None if Path(folder).exists() or not above.exists() else above.stat()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            Path(folder).rmdir()
+            if before is not None:
+                os.utime(above, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def check_writable(path: str) -> None:
