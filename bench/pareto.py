@@ -28,7 +28,8 @@ from anystar_batch.network.model import Model, load_model
 from anystar_batch.network.predictor import KerasPredictor
 from trainer import testset
 from trainer.config import TrainConfig
-from trainer.score import Tally, tally
+from trainer.matches import Tally
+from trainer.score import tally
 from trainer.synthesis.phantom import Phantom
 from trainer.volumes import Truth, bbbc050, gonuclear, tgmm
 

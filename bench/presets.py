@@ -27,7 +27,8 @@ from bench.quality import write_truth
 from trainer import testset
 from trainer.config import TrainConfig
 from trainer.export import load
-from trainer.score import Scorer, Tally, tally
+from trainer.matches import Tally
+from trainer.score import Scorer, tally
 from trainer.synthesis.config import PRESETS
 from trainer.volumes import Truth, bbbc050, gonuclear, tgmm
 

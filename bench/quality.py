@@ -41,7 +41,7 @@ from anystar_batch.pipeline.segment import segment
 from anystar_batch.report.pictures import draw_overlay
 from bench.figures import curves, table
 from trainer.baseline import DEFAULTS, DIAMETER, GRIDS, Method
-from trainer.score import Tally, match
+from trainer.matches import Tally, match
 from trainer.volumes import Truth, bbbc050, data_folder, gonuclear, tgmm
 
 UNLABELLED = {

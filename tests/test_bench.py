@@ -7,7 +7,7 @@ import pytest
 
 from bench import peers, quality
 from bench.figures import curves, table
-from trainer.score import Tally
+from trainer.matches import Tally
 
 
 @pytest.mark.parametrize("name", ["stars", "quality", "context"])

@@ -233,7 +233,7 @@ def final_scores(
 ) -> dict[str, list[float]]:
     """Score the volumes that no choice ever saw, and the classical baseline beside them."""
     from trainer.baseline import DIAMETER, Otsu
-    from trainer.score import Tally, match
+    from trainer.matches import Tally, match
     from trainer.volumes import bbbc050, gonuclear, tgmm
 
     scores: dict[str, list[float]] = {}

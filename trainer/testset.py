@@ -27,7 +27,8 @@ from anystar_batch.errors import AnyStarBatchError, ConfigError
 from anystar_batch.network.intensity import limits, normalise
 from trainer.frozen.geometry import Recipe
 from trainer.frozen.intensities import BACKGROUNDS, GREY, Volume, volume
-from trainer.score import IOUS, Scorer, Tally, match
+from trainer.matches import IOUS, Tally, match
+from trainer.score import Scorer
 from trainer.synthesis.config import SampleConfig
 from trainer.volumes import Truth
 

@@ -12,7 +12,7 @@ from anystar_batch.network.predictor import KerasFactory
 from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline.segment import segment
 from bench.quality import write_truth
-from trainer.score import Tally, match
+from trainer.matches import Tally, match
 from trainer.volumes import bbbc050, gonuclear, tgmm
 
 pytestmark = [pytest.mark.network, pytest.mark.data]

@@ -6,10 +6,11 @@ import pytest
 from anystar_batch.errors import ConfigError
 from anystar_batch.stars.polyhedra import LatticeMap
 from anystar_batch.stars.rays import golden_spiral
-from trainer import score, volumes
+from trainer import volumes
 from trainer.baseline import DEFAULTS, GRIDS, BlobLog, Otsu
 from trainer.export import phantom
-from trainer.score import Prediction, Tally, instances, match, rescale, tally, tune, tune_stretch
+from trainer.matches import IOUS, Tally, match
+from trainer.score import Prediction, instances, rescale, tally, tune, tune_stretch
 from trainer.synthesis.config import SampleConfig
 from trainer.synthesis.targets import targets
 from trainer.volumes import Truth, synthetic
@@ -37,7 +38,7 @@ def test_matching_is_that_of_stardist():
     lost = rng.uniform(0.0, 0.8, 216)
     labels = np.where(rng.random(truth.shape) < lost[truth], 0, np.roll(truth, 1, 2) // 2)
     ours = match(truth, labels)
-    for k, iou in enumerate(score.IOUS):
+    for k, iou in enumerate(IOUS):
         theirs = matching(truth, labels, thresh=iou)
         if iou >= 0.5:
             assert (ours.tp[k], ours.fp[k], ours.fn[k]) == (theirs.tp, theirs.fp, theirs.fn)

@@ -11,7 +11,7 @@ from anystar_batch.errors import ConfigError
 from trainer import testset as module
 from trainer.__main__ import main
 from trainer.frozen.geometry import Recipe, Stream, mixed
-from trainer.score import Tally
+from trainer.matches import Tally
 from trainer.testset import (
     BINS,
     MANIFEST,

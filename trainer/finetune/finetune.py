@@ -51,7 +51,7 @@ def finetune(
     Returns
     -------
     before, after : tuple of float or None
-        Accuracy on the held-out part at the IoUs of `score.IOUS`, thresholds tuned on it in both
+        Accuracy on the held-out part at the IoUs of `matches.IOUS`, thresholds tuned on it in both
         cases; None without a held-out part, and before a run from scratch.
 
     Raises

@@ -20,9 +20,10 @@ from anystar_batch.stars.polyhedra import LatticeMap
 from anystar_batch.stars.raster import paint
 from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import suppress
+from trainer.matches import IOUS, Tally, match
 from trainer.refine.data import Data
 from trainer.refine.fit import star_iou
-from trainer.score import IOUS, STRETCHES, Prediction, Tally, match, survivors
+from trainer.score import STRETCHES, Prediction, survivors
 from trainer.volumes import Truth
 
 ORDERS = ("prob", "quality", "product")

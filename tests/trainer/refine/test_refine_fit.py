@@ -12,11 +12,12 @@ from anystar_batch.network.refiner import from_arrays, load_refiner
 from anystar_batch.network.refiner_kernel import NAMES
 from tests.trainer.refine.conftest import Oracle
 from trainer.__main__ import main
+from trainer.matches import Tally
 from trainer.refine import data, scores, texture
 from trainer.refine.export import export, npz_bytes, read_arrays
 from trainer.refine.finds import finds
 from trainer.refine.fit import Draw, fit, rate, star_iou
-from trainer.score import Prediction, Tally
+from trainer.score import Prediction
 from trainer.volumes import Truth
 
 pytestmark = pytest.mark.network
