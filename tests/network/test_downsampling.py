@@ -66,7 +66,8 @@ def test_an_empty_crop_is_empty_only_where_the_finer_level_is_not():
     assert not compared(np.full_like(image, 7), level).is_empty
     spots = np.full_like(image, 7)
     spots[5, 7, 9] = 60000  # a single hot voxel, which a stride or a median does not see
-    assert not compared(spots, level).is_empty
+    assert not compared(spots, np.full_like(level, 7)).is_empty
+    assert compared(spots, level).is_empty, "0 is no value of the finer level"
 
 
 def test_what_the_finer_level_has_lost_is_told():
