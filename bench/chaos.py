@@ -8,16 +8,21 @@ the bytes are compared with an undisturbed run's.
 
     OUT/chaos.json    every run        OUT/<number>/    folders of runs that failed a check
 
-With `--minutes` it stops after a while, exit code 75; the same command goes on.
+With `--spread` the moments are not drawn but lie evenly over the whole run, half of them counted
+in operations on files and half in time. With `--busy` two processes burn meanwhile. With
+`--minutes` it stops after a while, exit code 75; the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
+import os
 import random
 import shutil
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -36,6 +41,9 @@ from tests.support import faults
 NEAR_END = 0.8
 """Part of the operations after which results are finished and published."""
 
+BURNING = 2
+"""Processes that burn with `--busy`."""
+
 ANYWHERE, SEEN, TIMED = 0.35, 0.75, 0.3
 """Chances: any operation; that, or one that others can see; after a time instead."""
 
@@ -48,23 +56,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(kinds) < len(options.kinds):
         print("left out: small disk, which needs root", file=sys.stderr)
     header = {"seed": options.seed, "kinds": list(kinds), "is_small": options.small}
-    header["everywhere"] = options.everywhere
+    header |= {name: True for name in ("everywhere", "spread", "busy") if vars(options)[name]}
     file = options.out.resolve() / "chaos.json"
     runs = _earlier(file, header) if options.only is None else []
-    bench = prepare(file.parent, kinds, options.seed, is_small=options.small)
     known = {done["number"] for done in runs}
-    numbers = range(options.runs) if options.only is None else [options.only]
-    drawn = everywhere(bench) if options.everywhere else (draw(bench, n) for n in numbers)
-    for disturbance in drawn:
-        if disturbance.number in known:
-            continue
-        if time.monotonic() - began > 60 * options.minutes:
-            print(f"{len(runs)} runs so far; give the same command", file=sys.stderr)
-            sys.exit(75)
-        runs.append(one(bench, disturbance))
-        if options.only is None:
-            write_json_atomic(file, header | {"runs": runs})
-        print(line(runs[-1]), file=sys.stderr, flush=True)
+    with burning(BURNING if options.busy else 0):
+        bench = prepare(file.parent, kinds, options.seed, is_small=options.small)
+        for disturbance in _wanted(bench, options):
+            if disturbance.number in known:
+                continue
+            if time.monotonic() - began > 60 * options.minutes:
+                print(f"{len(runs)} runs so far; give the same command", file=sys.stderr)
+                sys.exit(75)
+            runs.append(one(bench, disturbance))
+            if options.only is None:
+                write_json_atomic(file, header | {"runs": runs})
+            print(line(runs[-1]), file=sys.stderr, flush=True)
     shutil.rmtree(bench.templates)
     print(table(runs))
     if not all(all(done["checks"].values()) for done in runs):
@@ -82,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--everywhere", action="store_true", help="kill at each operation that others can see"
     )
+    parser.add_argument("--spread", action="store_true", help="moments evenly over the whole run")
+    parser.add_argument("--busy", action="store_true", help="burn two processors meanwhile")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after")
     return parser
 
@@ -121,6 +130,48 @@ def draw(bench: Bench, number: int) -> Disturbance:
     return Disturbance(
         number, name, variant, form, earlier, workers, at, after, rng.getrandbits(32)
     )
+
+
+def _wanted(bench: Bench, options: argparse.Namespace) -> Iterator[Disturbance]:
+    """Yield the runs that are asked for."""
+    if options.everywhere:
+        return everywhere(bench)
+    if options.spread:
+        return (one for one in spread(bench, options.runs) if options.only in {None, one.number})
+    numbers = range(options.runs) if options.only is None else [options.only]
+    return (draw(bench, number) for number in numbers)
+
+
+def spread(bench: Bench, runs: int) -> Iterator[Disturbance]:
+    """Yield disturbances whose moments lie evenly between the begin and the end of a run."""
+    earlier = tuple(dict.fromkeys(EARLIER))
+    cases = itertools.cycle(itertools.product(bench.forms, earlier, bench.kinds))
+    for number in range(runs):
+        rng, part = random.Random(f"{bench.seed}/{number}"), (number + 0.5) / runs
+        form, before, name = next(cases)
+        kind, known = KINDS[name], bench.forms[form]
+        workers = rng.choice([n for n in kind.workers if n in bench.workers])
+        at, after = 0, round(part * known.seconds[workers], 3)
+        if kind.fault != "stop" or number % 4 < 2:  # the cases alternate between two kinds
+            total = known.operations[before if workers == 1 else "none", workers]
+            at, after = 1 + int(part * total), None
+        variant = rng.choice(kind.variants)
+        seed = rng.getrandbits(32)
+        yield Disturbance(number, name, variant, form, before, workers, at, after, seed)
+
+
+@contextlib.contextmanager
+def burning(count: int) -> Iterator[None]:
+    """Keep processors busy meanwhile, at the latest until this process is gone."""
+    text = f"import os\nwhile os.getppid() == {os.getpid()}: sum(range(10**5))"
+    loop = [sys.executable, "-c", text]
+    others = [subprocess.Popen(loop) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def everywhere(bench: Bench) -> Iterator[Disturbance]:

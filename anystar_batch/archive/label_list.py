@@ -5,8 +5,10 @@ Whoever changes them holds `lock.hold_list` of the directory of labels.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +21,7 @@ from anystar_batch.archive.label_place import LabelPlace
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.storage import atomic_write, files
 from anystar_batch.archive.storage.atomic_write import write_json_atomic
+from anystar_batch.archive.storage.lock import hold_directory
 
 
 def existing_labels(root: str) -> dict[str, JSON]:
@@ -97,10 +100,11 @@ def _write_names(labels: str, zarr_format: Literal[2, 3], names: list[str]) -> N
         nodes.write_attributes(labels, zarr_format, updated)
 
 
-def sweep_lists(label: LabelPlace) -> None:
-    """Delete what a killed `list_label` left; whoever writes a list holds the directory's lock."""
+def sweep_lists(folder: str) -> None:
+    """Delete what a killed writer of a list left; whoever writes one holds the directory's lock."""
     for name in (".zgroup", ".zattrs", "zarr.json"):
-        atomic_write.remove_partials(Path(label.parent, name))
+        atomic_write.remove_partials(Path(folder, name))
+    _sweep_consolidated(folder)
 
 
 def consolidated_above(label: LabelPlace) -> list[str]:
@@ -117,18 +121,42 @@ def consolidated_above(label: LabelPlace) -> list[str]:
 
 
 def refresh_consolidated(label: LabelPlace) -> None:
-    """Rewrite consolidated metadata above the label that does not describe it as it is."""
+    """Rewrite consolidated metadata above the label that does not describe it as it is.
+
+    The caller holds the lock of the list of labels.
+    """
     if label.is_standalone:
         return
     below = label.name
     root = label.parent
     while (node := nodes.read_node(root)) is not None:
-        if node.was_consolidated and not nodes.is_consolidated(root, below):
-            consolidate(root, node.zarr_format)
+        if node.was_consolidated:
+            with contextlib.nullcontext() if root == label.parent else _alone(root):
+                if not nodes.is_consolidated(root, below):
+                    _consolidate(root, node.zarr_format)
         below = f"{root.rpartition('/')[2]}/{below}"
         if parent(root) == root:
             break
         root = parent(root)
+
+
+@contextlib.contextmanager
+def _alone(root: str) -> Iterator[None]:
+    """Be the only one to write a group's consolidated metadata; sweep what killed writers left."""
+    if is_remote(root):
+        yield
+        return
+    with hold_directory(root):
+        _sweep_consolidated(root)
+        yield
+
+
+def _sweep_consolidated(root: str) -> None:
+    """Delete what killed writers of a group's consolidated metadata left, we or zarr."""
+    for pattern in ("zarr.*", ".zarr.json.*", ".zmetadata.*"):
+        for torn in Path(root).glob(f"{pattern}{files.PARTIAL}"):
+            with contextlib.suppress(OSError):
+                torn.unlink()
 
 
 def consolidate(path: str, zarr_format: Literal[2, 3]) -> None:
@@ -143,6 +171,11 @@ def consolidate(path: str, zarr_format: Literal[2, 3]) -> None:
     zarr_format : {2, 3}
         Its format.
     """
+    with _alone(path):
+        _consolidate(path, zarr_format)
+
+
+def _consolidate(path: str, zarr_format: Literal[2, 3]) -> None:
     with warnings.catch_warnings():
         # Consolidated metadata is outside the v3 specification; here it was there already.
         warnings.simplefilter("ignore")

@@ -276,7 +276,7 @@ def recover(label: LabelPlace, check: Callable[[], None] = lambda: None) -> None
     with hold_list(label.parent):
         final, old = Path(label.path), _aside(label, "old")
         if not label.is_standalone:
-            sweep_lists(label)
+            sweep_lists(label.parent)
         try:
             if old.exists() and not final.exists():
                 old.rename(final)

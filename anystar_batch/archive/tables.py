@@ -59,6 +59,7 @@ def write_table(image: str, name: str, file: str | Path, label: str) -> None:
             if is_remote(parent):
                 _put(f"{parent}/{name}", file, zarr_format, attributes)
             else:
+                label_list.sweep_lists(parent)
                 _exchange(Path(parent), name, file, zarr_format, attributes)
             names = list(dict.fromkeys([*_listed(image), name]))
             node = nodes.read_node(parent)

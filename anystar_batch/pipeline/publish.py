@@ -22,11 +22,12 @@ from pathlib import Path, PurePosixPath
 
 from anystar_batch.address import absolute_place, is_remote, parent
 from anystar_batch.archive.label_place import KEY
-from anystar_batch.archive.labels import discard, published_attributes, source_of
+from anystar_batch.archive.labels import discard, published_attributes, recover, source_of
 from anystar_batch.archive.ngff import JSON, ImageSource
 from anystar_batch.archive.nodes import attributes_file, read_object
 from anystar_batch.archive.storage.atomic_write import (
     move_atomic,
+    sync_directory,
     write_bytes_atomic,
     write_json_atomic,
 )
@@ -94,11 +95,57 @@ def throw_away(outputs: Outputs, digest: str, fence: Fence) -> None:
         Asked first: what is here may be another run's.
     """
     fence.check()
-    for old in {Ledger.fingerprint_in(Path(outputs.work)), digest} - {None}:
-        discard(outputs.label, str(old))
-    remove_tree(outputs.work)
+    _remove_work(outputs)
+    discard(outputs.label, digest)
     if outputs.pending != outputs.work:
         remove_tree(outputs.pending)
+
+
+def _remove_work(outputs: Outputs) -> None:
+    """Delete the work directory, and the hidden label that its ledger speaks of.
+
+    It loses its name in one step: deleted piece by piece it would, cut short, be one that nobody
+    knows the owner of, or one whose ledger speaks of files that are gone.
+    """
+    _sweep_work(outputs)
+    work, trash = Path(outputs.work), _trash(outputs)
+    if not work.is_dir():
+        return
+    if work.is_symlink() or work.is_mount() or trash.exists():  # by name alone nothing is gained
+        _discard_known(outputs, work)
+        remove_tree(work)
+        return
+    work.rename(trash)
+    sync_directory(work.parent)
+    _sweep_work(outputs)
+
+
+def mend(outputs: Outputs, fence: Fence) -> None:
+    """Finish or undo what a killed command left half done: a label published, work deleted."""
+    recover(outputs.label, fence.check)
+    _sweep_work(outputs)
+
+
+def _sweep_work(outputs: Outputs) -> None:
+    """Finish a deletion of the work directory that was cut short; without one, do nothing."""
+    trash = _trash(outputs)
+    if trash.exists():
+        _discard_known(outputs, trash)
+        # NFS keeps what a process still maps, under names of its own, until that ends.
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def _discard_known(outputs: Outputs, work: Path) -> None:
+    """Delete the hidden label of which a ledger knows, before the ledger."""
+    digest = Ledger.fingerprint_in(work)
+    if digest is not None:
+        discard(outputs.label, digest)
+
+
+def _trash(outputs: Outputs) -> Path:
+    """What a work directory is called while it is deleted."""
+    work = Path(outputs.work)
+    return work.with_name(f".{work.name}.trash")
 
 
 def fingerprints(outputs: Outputs, *, with_label: bool) -> set[str]:
@@ -262,7 +309,8 @@ def finish(config: SegmentConfig, outputs: Outputs, fence: Fence) -> None:
     if waiting != outputs.work:
         remove_tree(waiting)
     if not config.run.keep_work:
-        shutil.rmtree(outputs.work, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the result is whole; the next command tidies up
+            _remove_work(outputs)
 
 
 def is_missing(config: SegmentConfig, outputs: Outputs) -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from anystar_batch.archive.images import read_image
-from anystar_batch.archive.labels import create_label, discard, publish, recover
+from anystar_batch.archive.labels import create_label, discard, publish
 from anystar_batch.archive.ngff import channel_index, metadata_fingerprint
 from anystar_batch.archive.storage.atomic_write import write_bytes_atomic, write_json_atomic
 from anystar_batch.archive.storage.fence import Fence
@@ -58,6 +58,7 @@ from anystar_batch.pipeline.publish import (
     is_missing,
     is_spent,
     make_folders,
+    mend,
     pending_table,
     published,
     put_table,
@@ -141,7 +142,7 @@ def segment(
     check_table_output(config)
     check_outputs(outputs)
     with named_errors(outputs), lock_outputs(outputs, on_event) as fence:
-        recover(outputs.label, fence.check)
+        mend(outputs, fence)
         before = published(config, outputs, digest)
         if before is not None:
             status = _take_up(config, outputs, digest, fence, listen)

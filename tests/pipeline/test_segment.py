@@ -365,6 +365,67 @@ def test_killed_while_tidying_up_leaves_no_trace_after_the_next_command(image, r
     assert is_right(image, reference)
 
 
+@pytest.mark.parametrize("first", ["ledger.jsonl", "candidates"])
+def test_killed_while_the_work_directory_is_deleted(image, reference, first, monkeypatch):
+    """The ledger may be what goes first: then nobody could tell whose the rest is."""
+    really = shutil.rmtree
+
+    def stop(path, *more, **named):
+        if ".work" not in Path(path).name:
+            return really(path, *more, **named)
+        if first == "ledger.jsonl":
+            Path(path, first).unlink()
+        else:
+            really(Path(path, first))
+        raise Stop
+
+    monkeypatch.setattr(shutil, "rmtree", stop)
+    with pytest.raises(Stop):
+        tiny_volume.segment(image)
+    monkeypatch.undo()
+    assert not is_right(image, reference)
+    tiny_volume.segment(image)
+    assert is_right(image, reference)
+
+
+@pytest.mark.parametrize("place", ["hidden label", "work directory"])
+def test_killed_while_an_unfinished_run_is_thrown_away(image, reference, place, monkeypatch):
+    """What is left without `--restart` is no half of one that its ledger calls done."""
+    cut(image, "table")
+    really = shutil.rmtree
+
+    def stop(path, *more, **named):
+        if ("labels" in Path(path).parts) != (place == "hidden label"):
+            return really(path, *more, **named)
+        for file in sorted(Path(path).rglob("*"))[1:]:
+            if file.is_file() and file.name not in {"zarr.json", "ledger.jsonl"}:
+                file.unlink()
+        raise Stop
+
+    monkeypatch.setattr(shutil, "rmtree", stop)
+    with pytest.raises(Stop):
+        tiny_volume.segment(image, run={"restart": True})
+    monkeypatch.undo()
+    assert tiny_volume.segment(image).instances == 5
+    assert is_right(image, reference)
+
+
+def test_a_work_directory_whose_other_name_is_taken_is_deleted_in_place(image, monkeypatch):
+    """NFS keeps what a process still maps; then the next one cannot be renamed to it."""
+    cut(image, "table")
+    trash = Path(image).with_name(".a.anystar.work.trash")
+    trash.mkdir()
+    really = shutil.rmtree
+
+    def keep(path, *more, **named):
+        if Path(path) != trash:
+            really(path, *more, **named)
+
+    monkeypatch.setattr(shutil, "rmtree", keep)
+    assert tiny_volume.segment(image, run={"restart": True}).instances == 5
+    assert not Path(image).with_name("a.anystar.work").exists()
+
+
 def test_a_kept_work_directory_is_no_result(image, reference):
     """Its ledger says that all is painted, but what was painted is published and may be gone."""
     tiny_volume.segment(image, run={"keep_work": True})

@@ -43,6 +43,9 @@ from tests.support.fakes import (
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"}
 """Audit events that count as operations; `os.replace` is a rename, `unlink` a remove."""
 
+BELOW = {"os.remove", "os.rmdir"}
+"""Those of them that `shutil.rmtree` does by names below an open directory."""
+
 PR_SET_PDEATHSIG = 1
 
 INTERVAL = 0.5
@@ -186,7 +189,7 @@ def watch(fault, counter):
 
     def hook(event, arguments):
         nonlocal failed
-        if event not in OPERATIONS or not str(arguments[0]).startswith(fault.folder):
+        if event not in OPERATIONS or not _place(event, arguments).startswith(fault.folder):
             return
         number = counter.add(0)
         if notes is not None and _is_visible(event, arguments):
@@ -205,9 +208,19 @@ def watch(fault, counter):
         sys.addaudithook(hook)
 
 
+def _place(event, arguments):
+    """Where an operation acts. Whole directories are deleted by names below an open one."""
+    name = arguments[0]
+    if event in BELOW and arguments[1] != -1 and not str(name).startswith("/"):
+        return f"{Path(f'/proc/self/fd/{arguments[1]}').readlink()}/{name}"
+    return str(name)
+
+
 def _is_visible(event, arguments):
     """Whether an operation changes what others than this run look at."""
     paths = [a for a in arguments[:2] if isinstance(a, str | os.PathLike)]
+    if event in BELOW:
+        paths = [_place(event, arguments)]
     hidden = (".work/", ".work.", "/.anystar.")
     return (event != "open" or _is_writing(event, arguments)) and any(
         not any(part in f"{os.fspath(path)}/" for part in hidden) for path in paths

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import logging
 import os
@@ -67,6 +68,7 @@ class FileLock:
                 os.fsync(handle)
                 if _is_same_file(handle, self._file):
                     self._handle = handle
+                    _sweep_asides(self._file, handle)
                     return True
         except BaseException:
             if _is_same_file(handle, self._file):
@@ -153,6 +155,14 @@ def _set_aside(path: Path, handle: int) -> None:
         with suppress(OSError):
             os.link(aside, path)
     aside.unlink(missing_ok=True)
+
+
+def _sweep_asides(path: Path, handle: int) -> None:
+    """Delete dead locks that whoever set them aside was killed over; our own is on its way back."""
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.*{files.PARTIAL}"):
+        if not _is_same_file(handle, aside):
+            with suppress(OSError):
+                aside.unlink()
 
 
 def _is_surely_dead(path: Path, signature: Signature) -> bool:

@@ -264,14 +264,27 @@ def stamp(folder: str | Path) -> int:
     except OSError as error:
         if error.errno not in UNKNOWN_STEP:
             raise
-        named = Path(folder, f".anystar-batch.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
-        handle = os.open(named, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        handle, named = _new_file(Path(folder))
     try:
         return os.fstat(handle).st_mtime_ns
     finally:
         os.close(handle)
         if named is not None:
-            named.unlink()
+            named.unlink(missing_ok=True)
+
+
+def _new_file(folder: Path) -> tuple[int, Path]:
+    """Open a new file, of a name that a later command finds should this one be killed here."""
+    named = folder / f".anystar-batch{PARTIAL}"
+    for _ in range(2):
+        try:
+            return os.open(named, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), named
+        except FileExistsError:
+            # Left by a killed process, or of one that is here right now: it needs its name no more.
+            with suppress(OSError):
+                named.unlink()
+    named = partial_path(folder / "anystar-batch")
+    return os.open(named, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), named
 
 
 def file_system_now(folder: str | Path) -> float:
@@ -305,7 +318,8 @@ def check_store(path: str) -> None:
 def _check_store(path: str) -> None:
     """Check that objects can be written below an address, by writing one."""
     check_store(path)
-    probe = f"{path}/.anystar-batch.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
+    # Of one name: what a process that is killed here leaves, the next one writes over and deletes.
+    probe = f"{path}/.anystar-batch{PARTIAL}"
     try:
         remote.put(probe, b"")
         remote.remove(probe)

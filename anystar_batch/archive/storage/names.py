@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from anystar_batch.address import is_remote
@@ -73,10 +73,8 @@ def check_name(path: str) -> None:
     most = os.pathconf(files.nearest(made.parent), "PC_PATH_MAX") - 1
     if len(os.fsencode(made)) > most:
         raise _too_long(path, f"{len(os.fsencode(made))} bytes of a path of at most {most}")
-    tried = files.nearest(made.parent) / made.name
     try:
-        os.close(os.open(tried, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        tried.unlink()
+        _try(files.nearest(made.parent) / made.name)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise _too_long(path, f"{len(os.fsencode(made.name))} bytes with them") from error
@@ -144,9 +142,25 @@ def check_replaceable(path: str) -> None:
         files.check_writable(path)
 
 
+def _try(path: Path) -> None:
+    """Make a file and delete it."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except FileExistsError:
+        # Left by a run that was killed here, or by one that is here right now: the name can be had.
+        with suppress(OSError):
+            path.unlink()
+        return
+    path.unlink(missing_ok=True)
+
+
 def _partial(path: Path) -> Path:
-    """What becomes a file, by the longest name that it has: process numbers have up to 7 digits."""
-    return path.with_name(f".{path.name}.{os.getpid():07}-{secrets.token_hex(4)}{files.PARTIAL}")
+    """What becomes a file, by the longest name that it has: process numbers have up to 7 digits.
+
+    No process has the number 0. The name is always the same, so that the next command finds and
+    deletes what a killed one left; whoever writes a result has a name of its own.
+    """
+    return path.with_name(f".{path.name}.{'0' * 7}-{'0' * 8}{files.PARTIAL}")
 
 
 def _too_long(path: str, why: str) -> OutputError:

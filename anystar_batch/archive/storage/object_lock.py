@@ -118,12 +118,18 @@ def _is_surely_dead(signature: Signature) -> bool:
 
 def _store_now(folder: str) -> float:
     """Return the time by the clock that stamps the objects of a store, seconds."""
-    probe = f"{folder}/.anystar-batch.{os.getpid()}-{secrets.token_hex(4)}{files.PARTIAL}"
-    remote.put(probe, b"")
-    try:
-        return remote.modified(probe) or 0.0
-    finally:
-        remote.remove(probe)
+    # Of one name, so that the next process deletes what one that is killed here leaves; another may
+    # do so just between.
+    alone = f".anystar-batch.{os.getpid()}-{secrets.token_hex(4)}{files.PARTIAL}"
+    for name in (f".anystar-batch{files.PARTIAL}", alone):
+        remote.put(f"{folder}/{name}", b"")
+        try:
+            found = remote.modified(f"{folder}/{name}")
+        finally:
+            remote.remove(f"{folder}/{name}")
+        if found is not None:
+            return found
+    return 0.0
 
 
 def _process_space() -> str | None:

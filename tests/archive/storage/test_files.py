@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +70,37 @@ def test_a_store_whose_library_is_missing_is_not_visible(monkeypatch):
 
     monkeypatch.setattr(remote, "exists", missing)
     assert not files.is_visible("s3://b/a.zarr")
+
+
+def test_what_a_process_killed_over_its_stamp_left_is_deleted_by_the_next(tmp_path, monkeypatch):
+    def opened(path, flags, mode=0o777):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.ENOTSUP, "not supported")
+        return real(path, flags, mode)
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    real = os.open
+    monkeypatch.setattr(files.os, "open", opened)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", die)
+        with pytest.raises(KeyboardInterrupt):
+            files.stamp(tmp_path)
+    (left,) = tmp_path.iterdir()
+    os.utime(left, (0, 0))
+    assert abs(files.stamp(tmp_path) / 1e9 - time.time()) < 3600, "the time of a new file"
+    assert not list(tmp_path.iterdir())
+    # A colleague's, in a directory where owners alone delete: it stays, and does no harm.
+    left.touch()
+    with monkeypatch.context() as patch:
+        unlink = Path.unlink
+
+        def kept(path, **more):
+            if path == left:
+                raise PermissionError(errno.EPERM, "not yours", str(path))
+            unlink(path, **more)
+
+        patch.setattr(Path, "unlink", kept)
+        assert abs(files.stamp(tmp_path) / 1e9 - time.time()) < 3600
+    assert list(tmp_path.iterdir()) == [left]

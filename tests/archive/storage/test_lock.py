@@ -454,3 +454,34 @@ def test_a_dead_lock_that_may_not_be_removed_says_whose_it_is(tmp_path, monkeypa
         lock.hold(path),
     ):  # fmt: skip
         pass
+
+
+def test_what_a_process_killed_over_a_dead_lock_left_is_deleted_by_the_next(tmp_path, monkeypatch):
+    path = tmp_path / "run.lock"
+    sign(path, pid=DEAD)
+
+    def die(handle, aside):
+        if aside == path:
+            return really(handle, aside)
+        raise KeyboardInterrupt
+
+    really = file_lock._is_same_file
+    with monkeypatch.context() as patch:
+        patch.setattr(file_lock, "_is_same_file", die)
+        with pytest.raises(KeyboardInterrupt), lock.hold(path):
+            pass
+    assert [p.suffix for p in tmp_path.iterdir()] == [".partial"]
+    with lock.hold(path):
+        assert [p.name for p in tmp_path.iterdir()] == ["run.lock"]
+
+
+def test_ones_own_lock_that_another_has_set_aside_is_left_to_be_given_back(tmp_path):
+    path = tmp_path / "run.lock"
+    with lock.hold(path) as fence:
+        aside = tmp_path / ".run.lock.7-0a.partial"
+        os.link(path, aside)
+        handle = os.open(path, os.O_RDWR)
+        file_lock._sweep_asides(path, handle)
+        os.close(handle)
+        assert aside.exists()
+        fence.check()

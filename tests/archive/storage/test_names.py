@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,32 @@ def test_a_directory_of_others_says_whose_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 4321)
     with pytest.raises(OutputError, match=r"Permission denied; it belongs to \w+\)"):
         names.check_replaceable(str(tmp_path / "work"))
+
+
+def test_what_a_command_killed_while_it_tried_a_name_left_is_deleted_by_the_next(
+    tmp_path, monkeypatch
+):
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    for path in (tmp_path / "embryo.anystar.work", tmp_path / "not/yet/there/a.csv"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", die)
+            with pytest.raises(KeyboardInterrupt):
+                names.check_name(str(path))
+        assert len(list(tmp_path.iterdir())) == 1
+        names.check_name(str(path))
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_another_command_tries_right_now_can_be_had(tmp_path, monkeypatch):
+    really = os.close
+
+    def meanwhile(handle):
+        really(handle)
+        for path in tmp_path.iterdir():
+            path.unlink()
+
+    monkeypatch.setattr(os, "close", meanwhile)
+    names.check_name(str(tmp_path / "embryo.anystar.csv"))
+    assert not list(tmp_path.iterdir())
