@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from anystar_batch.address import absolute, absolute_place
+from anystar_batch.address import absolute, absolute_place, parent
 from anystar_batch.archive.discovery import find_images, plate_fields
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.label_place import KEY, in_image, standalone
@@ -122,9 +122,12 @@ def _table(base: str, fingerprint: str, label: str) -> str:
     """Path of the label's table."""
     record = read_object(f"{base}.run.json") or {}
     summary = record.get("summary") or {}
-    is_own = summary.get("fingerprint") == fingerprint
-    candidates = [str(summary.get("stats"))] if is_own else []
-    candidates += [f"{base}{suffix}" for suffix in (".csv", ".parquet", ".pq")]
+    if summary.get("fingerprint") == fingerprint:
+        # Beside its record first: a folder that was copied still names the original's files.
+        named = str(summary.get("stats"))
+        candidates = [f"{parent(base)}/{named.rpartition('/')[2]}", named]
+    else:
+        candidates = [f"{base}{suffix}" for suffix in (".csv", ".parquet", ".pq")]
     for path in candidates:
         if exists(path):
             return path

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from anystar_batch.address import absolute, is_read_only
+from anystar_batch.address import absolute, absolute_place, is_read_only, parent
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.nodes import read_object
 from anystar_batch.archive.storage.atomic_write import (
@@ -307,6 +307,12 @@ def _renew_report(outputs: Outputs, digest: str, fence: Fence, listen: Listener)
         return
     try:
         record = read_object(outputs.record) or {}
+        summary, label = record["summary"], outputs.label
+        is_here = absolute_place(str(summary["label"])) == absolute_place(label.path)
+        if not is_here and parent(outputs.report) != outputs.folder:
+            return  # the page of a result that this one was copied from
+        places = {"image": label.image, "label": label.path, "stats": outputs.stats}
+        record["summary"] = {**summary, **({} if is_here else places)}
         with at_hand(outputs.stats) as stats:
             document = page(gather(record, stats, review_of(outputs, digest)))
         fence.check()

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYX, Box, as_zyx, grid_range, grid_shape
 from anystar_batch.report.digest import EXTREMES, Columns, Digest
-from anystar_batch.report.pictures import Layers, Window, contrast, fitted, layers, stretched
+from anystar_batch.report.pictures import (
+    Layers,
+    Marked,
+    Window,
+    contrast,
+    fitted,
+    layers,
+    stretched,
+)
 from anystar_batch.report.views import Read, Volume
 
 MOST_DECODED = 10**9
@@ -300,7 +308,7 @@ def _shown(
     labels = np.pad(voxels[1], pad).squeeze(axis)
     size = (PIXELS, PIXELS)
     grey = stretched(image, contrast(image))
-    return layers(grey, labels, size, diameter=PIXELS / AROUND, only=label, window=window)
+    return layers(grey, labels, size, diameter=PIXELS / AROUND, only=Marked(label), window=window)
 
 
 def _level(volume: Volume, edge: float) -> int:

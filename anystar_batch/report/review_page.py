@@ -21,7 +21,7 @@ from anystar_batch.measure.review import FORMAT, KINDS, VERSION
 from anystar_batch.report.charts import number
 from anystar_batch.report.gallery import crop_place
 from anystar_batch.report.html import text
-from anystar_batch.report.pictures import contrast, layers, stretched
+from anystar_batch.report.pictures import Marked, contrast, layers, stretched
 from anystar_batch.report.review_sample import Selection, each
 from anystar_batch.report.views import Read, Volume
 
@@ -30,6 +30,9 @@ AROUND = 2.4
 
 PIXELS = 256
 """Edge of the outlines' pictures."""
+
+PENS = ((255, 210, 0), (90, 200, 255))
+"""Colours of the instance and of its neighbours: seen on black and on white."""
 
 PLANES = ("xy", "xz", "yz")
 """As they are shown: seen along z, y and x. Rows and columns: y, x; z, x; z, y."""
@@ -131,13 +134,16 @@ def _body(review: Review, selection: Selection) -> str:
     )
     return (
         f"<main><h1>Review of {text(review.title)}</h1>"
-        f"<p>The instance outlined in white: is it right? Of {selection.instances:,} instances "
-        "some were drawn by chance (only they give the error rate), and the worst come first in a "
-        "list of their own. Answers are counted when you save them and give the file to the "
-        "command.</p>"
+        "<details><summary>Is the instance with the thick, yellow outline right?</summary><p>"
+        "false: there is no object. Merged: it holds several. Split: it is a part of one. Bad "
+        "outline: one object, but its surface is elsewhere. Missed next to it: an object beside it "
+        "has no outline; say that first, then what it is itself. Some of the "
+        f"{selection.instances:,} instances were drawn by chance, and only they give the error "
+        "rate; the worst first are a list of their own. Save the answers and give the file to the "
+        "command.</p></details>"
         '<p id="lost" hidden><strong>This browser keeps nothing of a local file: save before you '
         "close the page, and load the file to go on.</strong></p>"
-        '<div class="row">'
+        '<div class="row lists">'
         '<button type="button" id="sample">Random sample<span class="count"></span></button>'
         '<button type="button" id="worst">Worst first<span class="count"></span></button></div>'
         '<progress id="bar" aria-label="answered of this list"></progress>'
@@ -195,7 +201,7 @@ def _planes(
         rows, columns = (span for k, span in enumerate(place.spans) if k != axis)
         drawn = layers(
             stretched(cut, limits), name, size,
-            diameter=diameter, only=int(row["label"]), window=(rows, columns),
+            diameter=diameter, only=Marked(int(row["label"]), *PENS), window=(rows, columns),
         )  # fmt: skip
         planes.append((drawn.grey, drawn.outlines))
     return planes, place.edge_um
