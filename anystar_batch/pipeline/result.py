@@ -32,8 +32,6 @@ class Result:
         The image.
     outputs : Outputs
         Its label and files.
-    stem : str
-        Name of the image for files.
     channel : int
         Channel that was segmented.
     scale_um : (z, y, x)
@@ -46,7 +44,6 @@ class Result:
 
     source: ImageSource
     outputs: Outputs
-    stem: str
     channel: int
     scale_um: ZYXFloat
     fingerprint: str
@@ -96,7 +93,6 @@ def find_result(image: str, label: str, output: str | None) -> Result:
     return Result(
         source=read_image(path),
         outputs=Outputs(place, folder, base, stats, f"{folder}/{base}.work"),
-        stem=stem,
         channel=int(decided["channel"]),
         scale_um=(z, y, x),
         fingerprint=fingerprint,

@@ -339,7 +339,7 @@ def answers_text(document: dict[str, Any]) -> str:
     for kind, words in KINDS.items():
         one = document["kinds"][kind]
         if one["count"]:
-            lines.append(f"  {words:<12}{one['text']}")
+            lines.append(f"  {words:<14}{one['text']}")
     lines.append(f"  missed beside {document['missed_next_to_it']['text']}")
     if document["not_answered"]:
         lines.append(

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from anystar_batch.archive.label_image import LabelSpec, LabelWriter, label_spec
-from anystar_batch.archive.label_place import KEY, standalone
+from anystar_batch.archive.label_place import KEY, LabelPlace
 from anystar_batch.archive.labels import (
     create_label,
     discard,
@@ -62,7 +62,7 @@ def write_training_set(
     answers: Mapping[int, Answer],
     fence: Fence,
 ) -> TrainingSet | None:
-    """Write what is known as `<stem>.<label>-reviewed.ome.zarr`; an older one is replaced.
+    """Write what is known as `<stem>.<label>.reviewed`; an older one is replaced.
 
     Parameters
     ----------
@@ -94,7 +94,9 @@ def write_training_set(
     if not times:
         return None
     name = f"{label.label_name}-reviewed"
-    place = standalone(of.outputs.folder, of.stem, name, label.image)
+    # Without the suffix of an image: `segment *.ome.zarr` is not to take it for one.
+    file = f"{of.outputs.base}.reviewed"
+    place = LabelPlace(of.outputs.folder, file, name, label.image, is_standalone=True)
     recover(place, fence.check)
     there = published_attributes(place)
     if there is not None and "reviewed" not in _ours(there):

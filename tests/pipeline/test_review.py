@@ -65,14 +65,14 @@ def test_from_page_to_rate(image, command, tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0].startswith("error rate  25.0 % (4.6 to 69.9) of 4, 95 % interval; a random")
     assert lines[1:] == [
-        "  right       75.0 % (30.1 to 95.4) of 4",
-        "  merged      25.0 % (4.6 to 69.9) of 4",
+        "  right         75.0 % (30.1 to 95.4) of 4",
+        "  merged        25.0 % (4.6 to 69.9) of 4",
         "  missed beside 25.0 % (4.6 to 69.9) of 4",
         "worst first 1 answered, not in the rate: 1 false",
         f"review      {tmp_path}/a.anystar.review.json",
-        f"learn from  {tmp_path}/a.anystar-reviewed.ome.zarr: 3 right instances",
+        f"learn from  {tmp_path}/a.anystar.reviewed: 3 right instances",
         f"            python -m trainer finetune --pair {image} "
-        f"{tmp_path}/a.anystar-reviewed.ome.zarr -o models/mine",
+        f"{tmp_path}/a.anystar.reviewed -o models/mine",
     ]
     kept = json.loads((tmp_path / "a.anystar.review.json").read_text())
     assert kept["error_rate"]["text"] == "25.0 % (4.6 to 69.9) of 4"
@@ -216,7 +216,7 @@ def test_results_that_lie_elsewhere_are_found(made, tmp_path, command):
     done = command("review", image, "--output", out, "--answers", said, "-q")
     assert done.exit_code == 0, done.stderr
     assert (out / "a.anystar.review.json").exists()
-    assert (out / "a.anystar-reviewed.ome.zarr").exists()
+    assert (out / "a.anystar.reviewed").exists()
     assert 'id="review"' in (tmp_path / "t.html").read_text()
     assert [p.name for p in image.parent.iterdir()] == ["a.ome.zarr"]
 

@@ -243,7 +243,7 @@ def test_with_a_label_for_background_nothing_is_known_of_the_rest(partial, tiny,
 
 
 def test_of_labels_known_in_part_surroundings_of_objects_are_held_out(partial, monkeypatch):
-    path, _, known = partial
+    path, *_ = partial
     options = {"diameter": 8.0, "background": 4_000_000_000, "held_out": 0.5}
     config = FinetuneConfig((Labelled(str(path), None),), **options)
     (volume,) = open_volumes(config.images[0], config, MODEL)
