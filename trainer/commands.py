@@ -48,6 +48,7 @@ def finetune(options: argparse.Namespace) -> None:
         times=tuple(options.time),
         diameter=options.diameter,
         ignore=options.ignore,
+        background=options.background,
         synthetic=options.synthetic,
         held_out=options.held_out,
         minutes=options.minutes,
@@ -129,6 +130,10 @@ def _add_finetune(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--time", type=int, nargs="+", default=[0], help="labelled time points")
     parser.add_argument("--diameter", type=float, help="of the objects, um; else from the labels")
     parser.add_argument("--ignore", type=int, help="label value of what is not known")
+    parser.add_argument(
+        "--background", type=int,
+        help="label value of background, 0 then is not known; labels of a review say so themselves",
+    )  # fmt: skip
     parser.add_argument("--synthetic", type=float, default=0.5, help="share of synthetic samples")
     parser.add_argument(
         "--held-out", type=float, default=0.2, help="share of the objects, at one side"

@@ -224,9 +224,17 @@ class Prediction:
         return Prediction(self.truth, self.prob, dist, self.lattice, self.grid)
 
     def labels(self, thresholds: tuple[float, float]) -> NDArray[np.uint32]:
-        """Return the labels at (prob_thresh, nms_thresh), in the truth's voxels."""
+        """Return the labels at (prob_thresh, nms_thresh), in the truth's voxels.
+
+        Objects of which the larger part lies where nothing is known are left out.
+        """
         shape = as_zyx(self.truth.labels.shape)
-        return instances(self.prob, self.dist, self.grid, thresholds, (shape, self.lattice))
+        labels = instances(self.prob, self.dist, self.grid, thresholds, (shape, self.lattice))
+        if self.truth.unknown is None:
+            return labels
+        sizes = np.bincount(labels.ravel())
+        outside = np.bincount(labels[self.truth.unknown], minlength=len(sizes))
+        return np.where((2 * outside > sizes)[labels], 0, labels)
 
 
 def tally(predictions: Sequence[Prediction], thresholds: tuple[float, float]) -> Tally:

@@ -32,12 +32,15 @@ class Truth:
         0 is background.
     voxel : (z, y, x)
         Size of a voxel, micrometres, or 1 where it is not known.
+    unknown : bool (z, y, x) or None
+        Where nothing is known: what is found there is neither right nor wrong.
     """
 
     name: str
     image: NDArray[np.number]
     labels: NDArray[np.integer]
     voxel: ZYXFloat = (1.0, 1.0, 1.0)
+    unknown: NDArray[np.bool_] | None = None
 
     def diameter(self) -> float:
         """Return the diameter of the sphere with the median object's volume, unit of `voxel`."""

@@ -105,6 +105,50 @@ def evaluate(  # noqa: PLR0913  (one parameter an option)
     typer.echo(json.dumps(document) if as_json else scores_text(document))
 
 
+def review(  # noqa: PLR0913  (one parameter an option)
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="OME-Zarr image.")],
+    label: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Label to review.", autocompletion=completion.labels),
+    ] = "anystar",
+    answers: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Take the answers that the page saved; write no page."),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Instances drawn by chance.")] = 100,
+    worst: Annotated[int, typer.Option(help="Further instances, the worst first.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of the random sample.")] = 0,
+    page: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The page. Default: IMAGE.LABEL.review.html."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where segment --output wrote the label.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Have a person say what is right: write a page, or with --answers give the error rate."""
+    from anystar_batch.pipeline import review as r
+
+    start_log(None)
+    progress = listener(quiet=quiet, verbose=False)
+    try:
+        with interruptible(progress.close, "interrupted"):
+            config = r.ReviewConfig(image, label, output, count, worst, seed, page)
+            if answers is None:
+                written = r.write_page(config, progress)
+                document, text = written.to_json(), r.page_text(written)
+            else:
+                document = r.take_answers(config, answers, progress)
+                text = r.answers_text(document)
+    except AnyStarBatchError as error:
+        raise typer.Exit(report(error)) from None
+    finally:
+        progress.close()
+    typer.echo(json.dumps(document) if as_json else text)
+
+
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model.")] = False,
 ) -> None:

@@ -29,10 +29,11 @@ WHAT = {
     "table": ("statistics", ""),
     "compare": ("comparing labels", ""),
     "report": ("report", ""),
+    "review": ("drawing instances", ""),
 }
 """What each stage is called on the screen, and what its blocks count."""
 
-UNITS = {"probe": "scales", "resolve": "times"}
+UNITS = {"probe": "scales", "resolve": "times", "review": "instances"}
 """What the parts of a stage are that are no blocks."""
 
 

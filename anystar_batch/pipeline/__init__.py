@@ -6,6 +6,7 @@ One image, in the order in which data flows: `inputs` (which images a command na
 into their places, the page), `run_record` (what a run says).
 
 Around it: `dry_run` (what would be done, in which time), `sweep` and `sweep_outcome` (an archive),
-`plate_table` (one table of a plate), `info` (what an image is), `evaluate` (a score), `selftest`
-(does it work here), `demo` (a first look).
+`plate_table` (one table of a plate), `info` (what an image is), `evaluate` (a score), `result` (a
+published one, found), `review` (what a person says of it) and `training_set` (what is learnt from
+that), `selftest` (does it work here), `demo` (a first look).
 """

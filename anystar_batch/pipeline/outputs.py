@@ -9,6 +9,7 @@ Without `--output` everything lies in and beside the image; with it, in that dir
     embryo.anystar.run.json                       OUT/embryo.anystar.run.json
     embryo.anystar.toml                           OUT/embryo.anystar.toml
     embryo.anystar.probe.svg                      OUT/embryo.anystar.probe.svg
+    embryo.anystar.review.json                    OUT/embryo.anystar.review.json
     embryo.anystar.work/, embryo.anystar.lock     OUT/embryo.anystar.work/, embryo.anystar.lock
 
 Where the results go to an object store, the work directory lies on a file system all the same: the
@@ -96,6 +97,11 @@ class Outputs:
         for suffix in (".csv", ".parquet", ".pq"):
             stem = stem.removesuffix(suffix)
         return f"{stem}.html"
+
+    @property
+    def review(self) -> str:
+        """What a person said of the label's instances: a JSON file beside the run record."""
+        return f"{self.folder}/{self.base}.review.json"
 
     @property
     def pending(self) -> str:

@@ -43,7 +43,7 @@ from anystar_batch.archive.storage.files import (
 )
 from anystar_batch.archive.tables import write_table
 from anystar_batch.config import SegmentConfig
-from anystar_batch.errors import OutputExistsError
+from anystar_batch.errors import ImageError, OutputExistsError
 from anystar_batch.events import Listener, Note, StageStarted, timed_stage
 from anystar_batch.measure.table_files import courses_path
 from anystar_batch.pipeline.outputs import Outputs
@@ -353,8 +353,8 @@ def _write_report(
     config: SegmentConfig, outputs: Outputs, fence: Fence, on_event: Listener
 ) -> None:
     record = json.loads(read_bytes(outputs.record) or b"")
-    with _at_hand(outputs.stats) as stats:
-        findings = gather(record, stats)
+    with at_hand(outputs.stats) as stats:
+        findings = gather(record, stats, review_of(outputs, record["summary"]["fingerprint"]))
     for text in findings.warnings:
         on_event(Note(text, is_warning=True))
     # What an earlier report has judged is judged anew.
@@ -370,9 +370,30 @@ def _write_report(
         write_bytes_atomic(outputs.report, document)
 
 
+def review_of(outputs: Outputs, digest: str) -> JSON | None:
+    """Return what a person has said of a label, None if nobody did, or of another one.
+
+    Parameters
+    ----------
+    outputs : Outputs
+    digest : str
+        Fingerprint of the label.
+    """
+    try:
+        review = read_object(outputs.review)
+    except ImageError:
+        return None
+    return review if review is not None and review.get("fingerprint") == digest else None
+
+
 @contextlib.contextmanager
-def _at_hand(path: str) -> Iterator[Path]:
-    """Give a file under a local path: itself, or a copy of an object."""
+def at_hand(path: str) -> Iterator[Path]:
+    """Give a file under a local path: itself, or a copy of an object.
+
+    Yields
+    ------
+    Path
+    """
     if not is_remote(path):
         yield Path(path)
         return

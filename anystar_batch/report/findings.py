@@ -38,6 +38,8 @@ class Findings:
         What the grids have left.
     warnings : tuple of str
         What may be wrong, judged from all this.
+    review : dict or None
+        What a person said of a sample, as `measure.review.judge` gives it, with its `instances`.
     """
 
     record: Mapping[str, Any]
@@ -47,6 +49,7 @@ class Findings:
     grids: tuple[BorderGrid, ...]
     seams: tuple[SeamTest, ...]
     warnings: tuple[str, ...]
+    review: Mapping[str, Any] | None = None
 
     @property
     def volume(self) -> Volume:
@@ -77,7 +80,9 @@ class Findings:
         }
 
 
-def gather(record: Mapping[str, Any], table: Path) -> Findings:
+def gather(
+    record: Mapping[str, Any], table: Path, review: Mapping[str, Any] | None = None
+) -> Findings:
     """Read the table and judge the result.
 
     Parameters
@@ -86,6 +91,8 @@ def gather(record: Mapping[str, Any], table: Path) -> Findings:
         The run record.
     table : Path
         The CSV file.
+    review : mapping, optional
+        What a person said of this very label.
 
     Raises
     ------
@@ -115,7 +122,7 @@ def gather(record: Mapping[str, Any], table: Path) -> Findings:
     extent = _triple([max(1.0, v) for v in digest.extent])
     seams = tuple(seam_tests(digest.profiles, grids, extent, _triple(borders["period"])))
     warned = warnings_of(digest, record, seams, source.levels[0].dtype)
-    return Findings(record, source, frame, digest, grids, seams, tuple(warned))
+    return Findings(record, source, frame, digest, grids, seams, tuple(warned), review)
 
 
 def _triple(values: Sequence[float]) -> ZYXFloat:

@@ -14,9 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.geometry import Box, as_zyx, grid_range, grid_shape
+from anystar_batch.geometry import ZYX, Box, as_zyx, grid_range, grid_shape
 from anystar_batch.report.digest import EXTREMES, Columns, Digest
-from anystar_batch.report.pictures import Layers, Window, contrast, fitted, layers, stretched
+from anystar_batch.report.pictures import (
+    Layers,
+    Marked,
+    Window,
+    contrast,
+    fitted,
+    layers,
+    stretched,
+)
 from anystar_batch.report.views import Read, Volume
 
 MOST_DECODED = 10**9
@@ -205,45 +213,82 @@ def _each(rows: Columns) -> Iterator[dict[str, float]]:
         yield {name: float(values[k]) for name, values in rows.items()}
 
 
-def _crop(volume: Volume, row: dict[str, float], read: Read, budget: list[int]) -> Crop | None:
-    """The two planes through an instance, None if the budget does not allow them."""
+@dataclass(frozen=True, slots=True)
+class CropPlace:
+    """Where the crops of an instance lie, in voxels of the level they are read from.
+
+    Parameters
+    ----------
+    level : int
+    at : (z, y, x)
+        Voxel of the centroid, inside the level.
+    box : Box
+        Whole voxels that the crops touch; may reach beyond the level.
+    spans : (z, y, x) of (first, last)
+        Edges of what is shown, from the start of `box`.
+    edge_um : float
+        The same in micrometres, alike on all axes: crops are square.
+    """
+
+    level: int
+    at: ZYX
+    box: Box
+    spans: tuple[tuple[float, float], ...]
+    edge_um: float
+
+
+def crop_place(volume: Volume, row: dict[str, float], around: float = AROUND) -> CropPlace:
+    """Return where the crops of an instance lie.
+
+    Parameters
+    ----------
+    volume : Volume
+    row : dict
+        Columns of its row of the table.
+    around : float
+        Edge over the longest extent of the instance.
+    """
     scale = volume.scale_um
     extents = [
         (row[f"bbox_{a}_max"] - row[f"bbox_{a}_min"]) * s for a, s in zip("zyx", scale, strict=True)
     ]
-    edge = AROUND * max(*extents, 6 * min(scale))
+    edge = around * max(*extents, 6 * min(scale))
     level = _level(volume, edge)
-    voxel = volume.voxel_um(level)
     # The centroid in voxels of the level, and half a crop around it.
     centre = [
         (row[f"centroid_{a}"] + 0.5) / step - 0.5
         for a, step in zip("zyx", volume.step(level), strict=True)
     ]
-    shape = volume.source.shape_zyx(level)
-    half = [edge / 2 / v for v in voxel]
-    whole = Box(
-        as_zyx(round(c) - math.ceil(h) for c, h in zip(centre, half, strict=True)),
-        as_zyx(round(c) + math.ceil(h) + 1 for c, h in zip(centre, half, strict=True)),
-    )
+    half = [edge / 2 / v for v in volume.voxel_um(level)]
+    start = as_zyx(round(c) - math.ceil(h) for c, h in zip(centre, half, strict=True))
+    stop = as_zyx(round(c) + math.ceil(h) + 1 for c, h in zip(centre, half, strict=True))
     # Whole voxels are read, and of them just what the crop spans is shown: crops are square.
-    spans = [
-        (c + 0.5 - h - a, c + 0.5 + h - a)
-        for c, h, a in zip(centre, half, whole.start, strict=True)
-    ]
+    spans = tuple(
+        (c + 0.5 - h - a, c + 0.5 + h - a) for c, h, a in zip(centre, half, start, strict=True)
+    )
+    shape = volume.source.shape_zyx(level)
+    at = as_zyx(min(max(round(c), 0), n - 1) for c, n in zip(centre, shape, strict=True))
+    return CropPlace(level, at, Box(start, stop), spans, edge)
+
+
+def _crop(volume: Volume, row: dict[str, float], read: Read, budget: list[int]) -> Crop | None:
+    """The two planes through an instance, None if the budget does not allow them."""
+    place = crop_place(volume, row)
+    level, whole = place.level, place.box
     label = int(row["label"])
     shown = []
     for axis in (0, 1):
-        at = min(max(round(centre[axis]), 0), shape[axis] - 1)
+        at = place.at[axis]
         box = Box(_with(whole.start, axis, at), _with(whole.stop, axis, at + 1))
-        inside = box.intersect(Box.of_shape(shape))
+        inside = box.intersect(Box.of_shape(volume.source.shape_zyx(level)))
         cost = _decoded(volume, level, inside)
         if cost > budget[0]:
             return None
         budget[0] -= cost
-        window = (spans[1 - axis], spans[2])
+        window = (place.spans[1 - axis], place.spans[2])
         shown.append(_shown(read(level, int(row["t"]), inside), inside, box, window, label))
     diameter_um, quality = row["equivalent_diameter_um"], row.get("quality")
-    return Crop(label, row["prob"], diameter_um, edge, shown[0], shown[1], quality)
+    return Crop(label, row["prob"], diameter_um, place.edge_um, shown[0], shown[1], quality)
 
 
 def _shown(
@@ -263,7 +308,7 @@ def _shown(
     labels = np.pad(voxels[1], pad).squeeze(axis)
     size = (PIXELS, PIXELS)
     grey = stretched(image, contrast(image))
-    return layers(grey, labels, size, diameter=PIXELS / AROUND, only=label, window=window)
+    return layers(grey, labels, size, diameter=PIXELS / AROUND, only=Marked(label), window=window)
 
 
 def _level(volume: Volume, edge: float) -> int:

@@ -62,6 +62,7 @@ def page(findings: Findings) -> str:
         _header(findings, title),
         _warnings(record["summary"]["warnings"], findings),
         sections.keys(findings),
+        sections.review(findings.review) if findings.review is not None else "",
         sections.looks(findings, views, close),
         sections.gallery(kinds) if kinds else "",
         sections.sizes(findings),

@@ -60,6 +60,22 @@ GOLDEN = 0.618033988749895
 
 
 @dataclass(frozen=True, slots=True)
+class Marked:
+    """A label that is told apart from all others.
+
+    Parameters
+    ----------
+    label : int
+    own, others : (red, green, blue)
+        Colours of its outline and of theirs, 0 to 255.
+    """
+
+    label: int
+    own: tuple[int, int, int] = (255, 255, 255)
+    others: tuple[int, int, int] = (150, 150, 150)
+
+
+@dataclass(frozen=True, slots=True)
 class Layers:
     """A picture in two layers of the same extent.
 
@@ -83,7 +99,7 @@ def layers(
     size: tuple[int, int],
     *,
     diameter: float,
-    only: int | None = None,
+    only: Marked | None = None,
     window: Window | None = None,
 ) -> Layers:
     """Return a picture and its outlines.
@@ -98,8 +114,8 @@ def layers(
         Pixels of the outlines.
     diameter : float
         Of a typical object, pixels of the outlines.
-    only : int, optional
-        Label that is outlined in white, the others thin; None outlines all alike.
+    only : Marked, optional
+        Label that is outlined thick, the others thin; None outlines all alike.
     window : (rows, columns), optional
         What of it to show, from edge to edge, voxels and parts of them; None shows all.
     """
@@ -116,10 +132,10 @@ def layers(
                 edge |= _edges(np.where(edge, 0, names))
             index = np.where(edge, _hue(names), 0).astype(np.uint8)
         else:
-            thick = names == only
+            thick = names == only.label
             thick &= ~_shrunk(_shrunk(thick))
-            index = np.where(thick, HUES + 1, np.where(edge & (names != only), HUES + 2, 0))
-        outlines = _palette_png(index.astype(np.uint8), 255)
+            index = np.where(thick, HUES + 1, np.where(edge & (names != only.label), HUES + 2, 0))
+        outlines = _palette_png(index.astype(np.uint8), 255, only)
     return Layers(_grey_uri(grey, size, (rows, columns)), outlines, width, height)
 
 
@@ -172,10 +188,11 @@ def _lossy_uri(picture: Image.Image) -> str:
     return _uri("image/jpeg", stream.getvalue())
 
 
-def _palette_png(index: NDArray[np.uint8], opacity: int) -> str:
-    """Colour numbers as a PNG; 0 is clear, after the hues come white and grey."""
+def _palette_png(index: NDArray[np.uint8], opacity: int, marked: Marked | None = None) -> str:
+    """Colour numbers as a PNG; 0 is clear, after the hues come the colours of a marked label."""
     hues = colours(_HUE_LABELS)
-    table = np.concatenate([[[0, 0, 0]], hues, [[255, 255, 255]], [[150, 150, 150]]])
+    pens = marked or Marked(0)
+    table = np.concatenate([[[0, 0, 0]], hues, [pens.own, pens.others]])
     picture = Image.frombytes("P", (index.shape[1], index.shape[0]), index.tobytes())
     picture.putpalette(table.astype(np.uint8).tobytes())
     stream = BytesIO()

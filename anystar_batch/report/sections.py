@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from anystar_batch.measure.review import KINDS
 from anystar_batch.report.charts import curve, histogram, number, steps
 from anystar_batch.report.digest import Columns
 from anystar_batch.report.findings import Findings
@@ -24,6 +26,31 @@ TOGGLE = '<label class="toggle"><input type="checkbox" id="outlines" checked> Sh
 
 PARTS = (8, 60)
 """Fewest and most parts of an axis along which density is shown; about 8 instances in each."""
+
+
+def review(said: Mapping[str, Any]) -> str:
+    """Return the section with what a person said of a random sample.
+
+    Parameters
+    ----------
+    said : mapping
+        As `measure.review.judge` gives it, with `instances` and `seed`.
+    """
+    rate = said["error_rate"]
+    lead = (
+        f"A person looked at {rate['of']} of {said['instances']:,} instances, drawn by chance "
+        f"(seed {said['seed']}); with 95 % intervals (Wilson)."
+    )
+    if said["not_answered"]:
+        lead += f" {said['not_answered']} of those drawn were not answered."
+    rows = [
+        (words, one["text"])
+        for kind, words in KINDS.items()
+        if (one := said["kinds"][kind])["count"] or kind == "right"
+    ]
+    rows.append(("with a missed object beside it", said["missed_next_to_it"]["text"]))
+    body = card(f"Error rate {rate['text']}", grid_table(("said", "share"), rows))
+    return section("How often is it wrong?", lead, body, "review")
 
 
 def looks(findings: Findings, views: Views, close: CloseUp | None) -> str:

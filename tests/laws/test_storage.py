@@ -13,6 +13,7 @@ from anystar_batch.archive.storage import remote
 from anystar_batch.geometry import Box
 from anystar_batch.report.viewer.layers import scene
 from tests.pipeline.test_plate_table import make_plate
+from tests.pipeline.test_review import answer
 from tests.support import tiny_volume
 from tests.support.checkout import ROOT
 from tests.support.servers import close_clients, download, objects, s3_store, upload, web_server
@@ -80,6 +81,25 @@ def test_a_plate_in_a_bucket_has_one_table_there(bucket, tmp_path, command, monk
     assert rows == [f"well,field,{own[0]}", *(f"B/03,0,{line}" for line in own[1:])]
 
 
+def test_a_result_in_a_bucket_is_reviewed_there(bucket, local, tmp_path, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = upload(local / "plain.ome.zarr", f"{bucket}/review/plain.ome.zarr")
+    out = upload(local / "out", f"{bucket}/review/out")
+    done = command("review", image, "--output", out, "--page", "a.html", "--count", "3")
+    assert done.exit_code == 0, done.stderr
+    said = answer("a.html", "said.json", "right", "false", "right")
+    done = command("review", image, "--output", out, "--answers", said, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["review"] == f"{out}/plain.anystar.review.json"
+    download(out, tmp_path / "got")
+    assert json.loads((tmp_path / "got/plain.anystar.review.json").read_text())["error_rate"]["of"]
+    known = label_values(tmp_path / "got/plain.anystar.reviewed")
+    labels = label_values(local / "out/plain.anystar.ome.zarr")
+    is_object = (known > 0) & (known < 2**32 - 1)
+    assert len(np.unique(known[is_object])) == 2
+    assert (known[is_object] == labels[is_object]).all()
+
+
 @pytest.fixture
 def web(local, monkeypatch):
     monkeypatch.setattr(remote, "PAUSES", (0.0, 0.0))
@@ -102,6 +122,13 @@ def test_a_viewer_is_given_what_lies_on_a_web_server(web, local):
     stored = label_values(local / "plain.ome.zarr")
     assert (np.asarray(image.levels[0][3]) == stored[3]).all()
     assert (np.asarray(label.levels[0]) == label_values(local / "out/plain.anystar.ome.zarr")).all()
+
+
+def test_a_result_of_a_web_server_is_looked_at_and_judged_elsewhere(web, tmp_path, command):
+    where = [f"{web.url}/plain.ome.zarr", "--output", f"{web.url}/out"]
+    refused = command("review", *where, "--page", tmp_path / "a.html")
+    assert refused.exit_code == 2
+    assert "--output: " in refused.stderr  # no web server lists what it has
 
 
 def test_results_cannot_go_to_a_web_server(web, tmp_path, command, monkeypatch):

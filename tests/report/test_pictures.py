@@ -14,7 +14,7 @@ from anystar_batch.geometry import Box
 from anystar_batch.report import charts, gallery, views
 from anystar_batch.report.digest import Frame, digest_table
 from anystar_batch.report.gallery import galleries
-from anystar_batch.report.pictures import contrast, layers, stretched
+from anystar_batch.report.pictures import Marked, contrast, layers, stretched
 from anystar_batch.report.views import Volume, see, shown_box
 from tests.support import tiny_volume
 from tests.support.fakes import write_image
@@ -120,7 +120,7 @@ def test_outlines_lie_on_the_borders_of_the_labels():
 def test_one_label_is_outlined_before_the_others():
     labels = np.zeros((12, 24), np.uint32)
     labels[1:11, 1:11], labels[1:11, 13:23] = 1, 2
-    found = outlined(layers(grey(labels), labels, (12, 24), diameter=90.0, only=2))
+    found = outlined(layers(grey(labels), labels, (12, 24), diameter=90.0, only=Marked(2)))
     assert len(np.unique(found[:, :12])) == len(np.unique(found[:, 12:])) == 2
     assert found[1, 13] != found[1, 1]
     assert (found[:, 12:] > 0).sum() > (found[:, :12] > 0).sum()

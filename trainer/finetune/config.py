@@ -51,6 +51,9 @@ class FinetuneConfig:
         Of the objects, micrometres; None: that of the median labelled object of each image.
     ignore : int or None
         Label of voxels of which nothing is known.
+    background : int or None
+        Label of what is known to be background; then nothing is known of label 0. None: what the
+        labels themselves say of it, and 0 without a word.
     synthetic : float
         Share of synthetic samples, so that the network does not forget.
     held_out : float
@@ -71,6 +74,7 @@ class FinetuneConfig:
     times: tuple[int, ...] = (0,)
     diameter: float | None = None
     ignore: int | None = None
+    background: int | None = None
     synthetic: float = 0.25
     held_out: float = 0.2
     minutes: float = 15.0
@@ -97,6 +101,9 @@ class FinetuneConfig:
             raise ConfigError(message)
         if self.ignore == 0:
             message = "--ignore: got 0, which is the background; expected a label"
+            raise ConfigError(message)
+        if self.background is not None and self.background in (0, self.ignore):
+            message = f"--background: got {self.background}; expected another label than --ignore"
             raise ConfigError(message)
         if not self.rate > 0.0:
             message = f"--rate: got {self.rate:g}; expected more than 0"

@@ -25,7 +25,7 @@ from anystar_batch.network.unet import build
 from anystar_batch.network.weights import load_weights, save_weights
 from trainer.export import FILES
 from trainer.finetune.config import FinetuneConfig
-from trainer.finetune.labelled import LabelledVolume, held_out_truth, open_volumes
+from trainer.finetune.labelled import LabelledVolume, held_out_truths, open_volumes
 from trainer.finetune.patches import LabelledSource
 from trainer.fit import fit
 from trainer.score import Prediction, Scorer, tally, tune
@@ -52,7 +52,8 @@ def finetune(
     -------
     before, after : tuple of float or None
         Accuracy on the held-out part at the IoUs of `matches.IOUS`, thresholds tuned on it in both
-        cases; None without a held-out part, and before a run from scratch.
+        cases (those of `config.model` where labels are known in part); None without a held-out
+        part, and before a run from scratch.
 
     Raises
     ------
@@ -75,7 +76,8 @@ def finetune(
                 "one; label more, or give a smaller --held-out"
             )
             raise ImageError(message)
-    truths = [t for v in volumes if (t := held_out_truth(v)) is not None]
+    truths = [truth for volume in volumes for truth in held_out_truths(volume)]
+    is_partial = any(volume.background is not None for volume in volumes)
     logger.info("%d objects to learn from, %d volumes held out", learnt, len(truths))
     train = config.training(base)
     scorer = Scorer(build(base.unet), base.unet, train.sample)
@@ -86,7 +88,8 @@ def finetune(
         load_weights(scorer.model, Path(base.folder) / WEIGHTS)
         predictions = scorer.predictions(truths, None)
         scores["before_own_thresholds"] = _accuracy(predictions, old)
-        before = scores["before"] = _accuracy(predictions, tune(predictions))
+        best = old if is_partial else tune(predictions)
+        before = scores["before"] = _accuracy(predictions, best)
     run = folder.with_name(f"{folder.name}.run")
     run.mkdir(parents=True, exist_ok=True)
     _claim(run, config, base)
@@ -96,7 +99,12 @@ def finetune(
     thresholds, after = old, None
     if truths:
         predictions = scorer.predictions(truths, None)
-        thresholds = tune(predictions)
+        if is_partial:
+            logger.warning(
+                "labels known in part do not show false finds: thresholds of %s stay", base.name
+            )
+        else:
+            thresholds = tune(predictions)
         after = scores["after"] = _accuracy(predictions, thresholds)
     else:
         logger.warning("nothing held out: the thresholds stay those of %s", base.name)

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.label_list import existing_labels
+from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.ngff import ImageSource, channel_index
+from anystar_batch.archive.nodes import read_node
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box, ZYXFloat, as_zyx
 from anystar_batch.network.model import Model
@@ -42,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 MOST_HELD_OUT = 160
 """Largest edge of the region of an image that thresholds are tuned on, working voxels."""
+
+HELD_OUT, MOST_BOXES = 64, 32
+"""Edge and most of the regions where labels are known in part, working voxels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +90,8 @@ class LabelledVolume:
         Without what is ignored.
     ignore : int or None
         Label of voxels of which nothing is known.
+    background : int or None
+        Label of what is known to be background; then nothing is known of voxels with label 0.
     cut : (axis, position)
         Level-0 coordinate from which on nothing is learnt; see `split`.
     """
@@ -100,6 +107,7 @@ class LabelledVolume:
     objects: Objects
     ignore: int | None
     cut: tuple[int, float]
+    background: int | None = None
 
     def parts(self) -> tuple[Box, Box]:
         """Return the part to learn from and the part held out, working voxels."""
@@ -142,7 +150,10 @@ class LabelledVolume:
         return image
 
     def read_labels(self, window: Box) -> NDArray[np.int64]:
-        """Return the labels at the working voxels of a window; beyond the volume the nearest."""
+        """Return the labels at the working voxels of a window; beyond the volume the nearest.
+
+        Background is 0, and -1 is not known, whatever numbers the file has for them.
+        """
         scale, offset = self.working.to_level0(self.position)
         index = [
             np.clip(np.rint(np.arange(a, b) * s + o).astype(np.int64), 0, n - 1)
@@ -163,18 +174,24 @@ class LabelledVolume:
             values = _reader(self.labels).read_box(0, time, 0, box)
             labels[first:last] = values[np.ix_(z[first:last] - z[first], y - y[0], x - x[0])]
             first = last
+        unknown = labels == 0 if self.background is not None else np.zeros(labels.shape, np.bool_)
+        if self.ignore is not None:
+            unknown |= labels == self.ignore
+        if self.background is not None:
+            labels[labels == self.background] = 0
+        labels[unknown] = -1
         return labels
 
 
-def measure(labels: ImageSource, time: int, ignore: int | None = None) -> Objects:
+def measure(labels: ImageSource, time: int, *others: int | None) -> Objects:
     """Count voxels and find centroids, stored chunk by stored chunk.
 
     Parameters
     ----------
     labels : ImageSource
     time : int
-    ignore : int, optional
-        Label that is no object.
+    *others : int or None
+        Labels that are no objects, beside 0.
 
     Raises
     ------
@@ -205,7 +222,7 @@ def measure(labels: ImageSource, time: int, ignore: int | None = None) -> Object
     table = np.concatenate(parts) if parts else np.empty((0, 5))
     names, inverse = np.unique(table[:, 0], return_inverse=True)
     sums = np.stack([np.bincount(inverse.ravel(), table[:, k]) for k in range(1, 5)], axis=1)
-    sums = sums[(names != 0) & (names != (0 if ignore is None else ignore))]
+    sums = sums[~np.isin(names, [0, *(name for name in others if name is not None)])]
     if len(sums) < 2:
         message = (
             f"{labels.path}: {len(sums)} labelled objects at time {time}; expected two or more, "
@@ -275,27 +292,35 @@ def open_volumes(one: Labelled, config: FinetuneConfig, model: Model) -> list[La
     return [_volume(image, labels, time, config, model) for time in config.times]
 
 
-def held_out_truth(volume: LabelledVolume) -> Truth | None:
+def held_out_truths(volume: LabelledVolume) -> list[Truth]:
     """Return the held-out part, or its middle where it is large, in working voxels.
 
-    None if no labelled object is in it.
+    Where labels are known in part only: surroundings of held-out objects, spread over all of them.
+    Nothing if no labelled object is in it.
     """
     _, part = volume.parts()
-    inside = volume.inside(part)
-    if not len(inside):
-        return None
-    middle = np.median(volume.centres()[inside], axis=0)
+    centres = volume.centres()[volume.inside(part)]
+    if not len(centres):
+        return []
+    if volume.background is None:
+        return [_truth(volume, part, np.median(centres, axis=0), MOST_HELD_OUT)]
+    shown = np.linspace(0, len(centres) - 1, min(len(centres), MOST_BOXES)).round().astype(int)
+    return [_truth(volume, part, centre, HELD_OUT) for centre in centres[shown]]
+
+
+def _truth(volume: LabelledVolume, part: Box, middle: NDArray[np.float64], edge: int) -> Truth:
+    """What is known of a box of the part, as near to a middle as it goes."""
     start = [
-        min(max(round(c - MOST_HELD_OUT / 2), a), max(b - MOST_HELD_OUT, a))
+        min(max(round(c - edge / 2), a), max(b - edge, a))
         for c, a, b in zip(middle, part.start, part.stop, strict=True)
     ]
-    edge = as_zyx([MOST_HELD_OUT] * 3)
-    box = Box(as_zyx(start), as_zyx(a + n for a, n in zip(start, edge, strict=True)))
-    box = box.intersect(part)
+    box = Box(as_zyx(start), as_zyx(a + edge for a in start)).intersect(part)
     labels = volume.read_labels(box)
-    if volume.ignore is not None:
-        labels[labels == volume.ignore] = 0
-    return Truth(volume.name, volume.read_image(box), connected_pieces(labels, 8.0, 8.0))
+    unknown = labels == -1
+    pieces = connected_pieces(np.maximum(labels, 0), 8.0, 8.0)
+    return Truth(
+        volume.name, volume.read_image(box), pieces, unknown=unknown if unknown.any() else None
+    )
 
 
 def _volume(
@@ -307,7 +332,11 @@ def _volume(
         message = f"--time: got {time}; {image.path} has times 0 to {image.num_times - 1}"
         raise ConfigError(message)
     channel = channel_index(image, config.channel)
-    objects = measure(labels, time if labels.num_times > 1 else 0, config.ignore)
+    background = config.background
+    if background is None:
+        background = known_background(labels)
+    at = time if labels.num_times > 1 else 0
+    objects = measure(labels, at, config.ignore, background)
     reader = ImageReader(image)
     limits = intensity_limits(reader, time, channel, (model.low_percentile, model.high_percentile))
     if limits is None:
@@ -333,7 +362,16 @@ def _volume(
         objects=objects,
         ignore=config.ignore,
         cut=split(objects, image, config.held_out),
+        background=background,
     )
+
+
+def known_background(labels: ImageSource) -> int | None:
+    """Return the label of background where the file says so, as those of a review do; else None."""
+    node = read_node(labels.path)
+    ours = {} if node is None else node.attributes.get(KEY)
+    background = ours.get("background") if isinstance(ours, dict) else None
+    return background if isinstance(background, int) else None
 
 
 def _label_name(image: ImageSource, name: str | None) -> str:

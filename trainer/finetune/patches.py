@@ -89,7 +89,7 @@ class LabelledSource:
         image : (z, y, x)
             0 to 1.
         labels : (z, y, x)
-            As in the file; those to ignore are -1.
+            As in the file; background is 0, what is not known -1.
         learnt : (z, y, x)
             A box: where labels may be learnt from.
         """
@@ -107,8 +107,6 @@ class LabelledSource:
             centre = rng.uniform(part.start, part.stop)
         window = _window(centre, shape, part)
         image, labels = volume.read_image(window), volume.read_labels(window)
-        if volume.ignore is not None:
-            labels[labels == volume.ignore] = -1
         learnt = np.zeros(shape, np.bool_)
         learnt[part.intersect(window).relative_to(window.start).slices] = True
         order = tuple(int(a) for a in rng.permutation(3))

@@ -121,7 +121,7 @@ def scene(path: str, labels: Sequence[str] = (), output: str | None = None) -> S
         If there is no label of a name.
     """
     image, own, index, notes = _one_image(path)
-    chosen = _chosen(own or _labels_of(image, output), labels, image, output)
+    chosen = chosen_labels(own or labels_of(image, output), labels, image, output)
     volumes = []
     for name, label_path in chosen.items():
         try:
@@ -185,8 +185,21 @@ def _label_name(path: str, attributes: JSON, zarr_format: int) -> str:
     return name if isinstance(name, str) and name else path.rpartition("/")[2]
 
 
-def _labels_of(image: str, output: str | None) -> dict[str, str]:
-    """Paths of the labels of an image by name, of the topmost last."""
+def labels_of(image: str, output: str | None) -> dict[str, str]:
+    """Return the paths of the labels of an image by name, of the topmost last.
+
+    Parameters
+    ----------
+    image : str
+        Path or address of the image.
+    output : str or None
+        Directory or address to which `segment --output` wrote labels; None is the image itself.
+
+    Raises
+    ------
+    ConfigError
+        If the directory cannot be listed, or holds no label of the image.
+    """
     if output is None:
         return {name: f"{image}/labels/{name}" for name in existing_labels(image)}
     folder = absolute(output)
@@ -212,10 +225,26 @@ def _labels_of(image: str, output: str | None) -> dict[str, str]:
     return labels
 
 
-def _chosen(
+def chosen_labels(
     labels: dict[str, str], names: Sequence[str], image: str, output: str | None
 ) -> dict[str, str]:
-    """The labels that are wanted, all without a wish."""
+    """Return the labels that are wanted, all without a wish.
+
+    Parameters
+    ----------
+    labels : dict
+        Of `labels_of`.
+    names : sequence of str
+        What is wanted.
+    image : str
+    output : str or None
+        As above.
+
+    Raises
+    ------
+    ConfigError
+        If there is no label of a name.
+    """
     for name in names:
         if name not in labels:
             where = image if output is None else f"{output} (of {image})"

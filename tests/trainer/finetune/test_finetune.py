@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
+from scipy import ndimage
 
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.errors import ConfigError, ImageError, ModelError, OutputExistsError
@@ -16,6 +18,7 @@ from anystar_batch.network.model import load_model
 from anystar_batch.network.unet import build
 from anystar_batch.network.weights import save_weights
 from anystar_batch.stages.preprocess import tile_image
+from anystar_batch.stars.polyhedra import IDENTITY
 from tests.stages.test_plan import plan_of
 from tests.support.fakes import make_model
 from trainer.__main__ import main
@@ -26,10 +29,12 @@ from trainer.finetune import finetune as trainer_finetune_finetune
 from trainer.finetune import labelled as module
 from trainer.finetune import labelled as opening
 from trainer.finetune.config import FinetuneConfig, Labelled
-from trainer.finetune.labelled import Objects, held_out_truth, measure, open_volumes, split
+from trainer.finetune.labelled import Objects, held_out_truths, measure, open_volumes, split
 from trainer.finetune.patches import LabelledSource, _partial_targets
+from trainer.score import Prediction, tally
 from trainer.synthesis.phantom import Phantom
 from trainer.synthesis.phantom_zarr import write
+from trainer.volumes import Truth
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -194,6 +199,105 @@ def test_what_is_ignored_is_unknown(tiny, volume):
     assert not (source(tiny, ignoring).patch(3)[1] == names[0]).any()
 
 
+@pytest.fixture(scope="module")
+def partial(phantom, tmp_path_factory):
+    """The phantom with some objects known and their surroundings, as a review leaves it."""
+    path = tmp_path_factory.mktemp("partial") / "p.ome.zarr"
+    shutil.copytree(phantom[0], path)
+    array = zarr.open_array(f"{path}/labels/truth/0", mode="r+")
+    labels = array[...]
+    names = np.unique(labels)[1:]
+    known = np.zeros_like(labels)
+    for name in names[::5]:
+        grown = ndimage.binary_dilation(labels == name, iterations=2)
+        known[grown & (labels == 0)] = 4_000_000_000
+    kept = np.isin(labels, names[::5])
+    known[kept] = labels[kept]
+    array[...] = known
+    return path, labels, known
+
+
+@pytest.mark.parametrize("says", ["the labels", "an option"])
+def test_with_a_label_for_background_nothing_is_known_of_the_rest(partial, tiny, says):
+    path, labels, known = partial
+    own = {"anystar-batch": {"background": 4_000_000_000}} if says == "the labels" else {}
+    zarr.open_group(f"{path}/labels/truth", mode="r+").attrs.update({"anystar-batch": {}, **own})
+    option = None if says == "the labels" else 4_000_000_000
+    config = FinetuneConfig((Labelled(str(path), None),), diameter=8.0, background=option)
+    (volume,) = open_volumes(config.images[0], config, MODEL)
+    names = np.unique(labels[known == labels])[1:]
+    assert volume.objects.voxels.tolist() == np.bincount(labels.ravel())[names].tolist()
+    seen = volume.read_labels(Box.of_shape(SHAPE))
+    assert (seen[known == 0] == -1).all()
+    assert (seen[known == 4_000_000_000] == 0).all()
+    is_object = np.isin(known, names)
+    np.testing.assert_array_equal(seen[is_object], labels[is_object])
+    # Every patch: what is not known has no target, objects and background have theirs.
+    for n in range(6):
+        _, patch, learnt = source(tiny, volume).patch(n)
+        prob, _ = module_targets(patch, learnt)
+        at, inside = patch[::2, ::2, ::2], learnt[::2, ::2, ::2]
+        assert (prob[inside & (at == -1)] == -1).all()
+        assert (prob[inside & (at == 0)] == 0).all()
+        assert (prob[inside & (at > 0)] > 0).all()
+
+
+def test_of_labels_known_in_part_surroundings_of_objects_are_held_out(partial, monkeypatch):
+    path, *_ = partial
+    options = {"diameter": 8.0, "background": 4_000_000_000, "held_out": 0.5}
+    config = FinetuneConfig((Labelled(str(path), None),), **options)
+    (volume,) = open_volumes(config.images[0], config, MODEL)
+    monkeypatch.setattr(opening, "HELD_OUT", 16)
+    truths = held_out_truths(volume)
+    assert len(truths) == len(volume.inside(volume.parts()[1])) > 2
+    for truth in truths:
+        assert truth.labels.any()
+        assert truth.unknown.any()
+        assert not truth.labels[truth.unknown].any()
+    monkeypatch.setattr(opening, "MOST_BOXES", 2)
+    assert len(held_out_truths(volume)) == 2
+
+
+def test_what_is_found_where_nothing_is_known_is_neither_right_nor_wrong(volume):
+    rng = np.random.default_rng(0)
+    labels = np.zeros((24, 24, 24), np.int32)
+    labels[4:12, 4:12, 4:12] = 1
+    unknown = np.zeros(labels.shape, bool)
+    unknown[:, :, 14:] = True
+    # One object is found where it is, one in the middle of the unknown, one in known background.
+    prob = np.full((12, 12, 12), 0.01, np.float32)
+    dist = np.full((12, 12, 12, 96), 4.0, np.float32) + rng.random((12, 12, 12, 96)) * 0.01
+    for point in ((4, 4, 4), (4, 4, 9), (9, 9, 4)):
+        prob[point] = 0.9
+    image = np.zeros(labels.shape, np.float32)
+
+    def counted(unknown):
+        truth = Truth("t", image, labels, unknown=unknown)
+        one = Prediction(truth, prob, dist.astype(np.float32), IDENTITY, (2, 2, 2))
+        found = tally([one], (0.5, 0.3))
+        return found.tp[0], found.fp[0], found.fn[0]
+
+    assert counted(None) == (1, 2, 0)
+    assert counted(unknown) == (1, 1, 0)
+    ignoring = dataclasses.replace(volume, ignore=int(np.unique(volume.read_labels(
+        volume.parts()[1]))[-1]))  # fmt: skip
+    (truth,) = held_out_truths(ignoring)
+    assert truth.unknown.any()
+
+
+@pytest.mark.network
+def test_labels_known_in_part_leave_the_thresholds(partial, base, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune_config, "PATCH", 16)
+    path, new = partial[0], tmp_path / "mine"
+    options = ["--from", str(base), "-o", str(new), "--steps", "2", "--minutes", "0"]
+    options += ["--background", "4000000000"]
+    assert main(["finetune", str(path), *options, "--rate", "1e-3"]) == 0
+    found, before = load_model(str(new)), load_model(str(base))
+    assert (found.prob_thresh, found.nms_thresh) == (before.prob_thresh, before.nms_thresh)
+    document = json.loads((new / "provenance.json").read_text())["finetuning"]
+    assert document["config"]["background"] == 4_000_000_000
+
+
 def module_targets(labels, learnt):
     return _partial_targets(labels, learnt, (2, 2, 2), 16)
 
@@ -268,6 +372,8 @@ def test_points_that_are_not_known_are_not_in_the_loss():
         ({"held_out": 0.6}, "expected 0 to 0.5"),
         ({"diameter": 0.0}, "expected more than 0"),
         ({"ignore": 0}, "which is the background"),
+        ({"background": 0}, "--background: got 0"),
+        ({"background": 5, "ignore": 5}, "another label than --ignore"),
         ({"rate": 0.0}, "--rate"),
     ],
 )
@@ -314,14 +420,14 @@ def test_labels_that_are_no_whole_numbers_are_refused(phantom):
 
 
 def test_a_large_held_out_part_is_cut_and_an_empty_one_is_none(volume, monkeypatch):
-    truth = held_out_truth(volume)
+    (truth,) = held_out_truths(volume)
     at = 80 - truth.image.shape[2]
     assert truth.image.shape == truth.labels.shape == (36, 44, 80 - at)
     assert at == pytest.approx(np.quantile(volume.objects.centroid[:, 2], 0.8), abs=0.6)
     assert truth.labels.max() > 5
     monkeypatch.setattr(opening, "MOST_HELD_OUT", 12)
-    assert held_out_truth(volume).image.shape == (12, 12, 12)
-    assert held_out_truth(dataclasses.replace(volume, cut=(2, 80.0))) is None
+    assert held_out_truths(volume)[0].image.shape == (12, 12, 12)
+    assert held_out_truths(dataclasses.replace(volume, cut=(2, 80.0))) == []
 
 
 def test_a_share_of_the_objects_is_held_out_wherever_they_are(volume):
