@@ -125,7 +125,7 @@ def draw(bench: Bench, number: int) -> Disturbance:
         at = rng.choice(known.visible[earlier])
     else:
         at = rng.randint(int(NEAR_END * total), total)
-    if kind.fault == "stop" and rng.random() < TIMED:
+    if kind.fault == "stop" and rng.random() < TIMED and bench.is_timed:
         at, after = 0, round(rng.uniform(0, known.seconds[workers]), 3)
     return Disturbance(
         number, name, variant, form, earlier, workers, at, after, rng.getrandbits(32)
@@ -336,7 +336,7 @@ def _forget(out: Path, number: int) -> None:
 
 def _is_alone(process: Process) -> bool:
     """Return whether all processes of a run are gone, at the latest after a while."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while process.has_group():
         if time.monotonic() > until:
             process.end()

@@ -12,7 +12,7 @@ import psutil
 
 from tests.support import faults
 
-PATIENCE = 120.0
+PATIENCE = 600.0
 """Seconds that a process may take before it counts as hanging."""
 
 

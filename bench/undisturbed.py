@@ -63,6 +63,8 @@ class Bench:
     workers : tuple of int
         Numbers of workers of which there is an undisturbed run.
     seed : int
+    is_timed : bool
+        Whether some disturbances come after a time: what that meets depends on the machine.
     """
 
     out: Path
@@ -71,6 +73,7 @@ class Bench:
     kinds: tuple[str, ...]
     workers: tuple[int, ...]
     seed: int
+    is_timed: bool
 
     @property
     def templates(self) -> Path:
@@ -89,12 +92,12 @@ def prepare(out: Path, kinds: tuple[str, ...], seed: int, *, is_small: bool) -> 
         Disturbances to draw from.
     seed : int
     is_small : bool
-        A smaller phantom, one format, one worker.
+        A smaller phantom, one format, one worker; no moment is told by time.
     """
     phantom = faults.Phantom((24, 36, 40), 20) if is_small else faults.Phantom()
     faults.warm(out / "warm", phantom)
     workers = {1} if is_small else {n for kind in kinds for n in KINDS[kind].workers}
-    bench = Bench(out, phantom, {}, kinds, tuple(sorted(workers)), seed)
+    bench = Bench(out, phantom, {}, kinds, tuple(sorted(workers)), seed, not is_small)
     shutil.rmtree(bench.templates, ignore_errors=True)
     for form in FORMS[:1] if is_small else FORMS:
         bench.forms[form] = _undisturbed(bench, form)

@@ -19,7 +19,7 @@ from anystar_batch.archive import metadata, nodes
 from anystar_batch.archive.arrays import store_of
 from anystar_batch.archive.label_place import LabelPlace
 from anystar_batch.archive.ngff import JSON
-from anystar_batch.archive.storage import atomic_write, files
+from anystar_batch.archive.storage import files
 from anystar_batch.archive.storage.atomic_write import write_json_atomic
 from anystar_batch.archive.storage.lock import hold_directory
 
@@ -102,9 +102,7 @@ def _write_names(labels: str, zarr_format: Literal[2, 3], names: list[str]) -> N
 
 def sweep_lists(folder: str) -> None:
     """Delete what a killed writer of a list left; whoever writes one holds the directory's lock."""
-    for name in (".zgroup", ".zattrs", "zarr.json"):
-        atomic_write.remove_partials(Path(folder, name))
-    _sweep_consolidated(folder)
+    _sweep_metadata(folder)
 
 
 def consolidated_above(label: LabelPlace) -> list[str]:
@@ -147,16 +145,17 @@ def _alone(root: str) -> Iterator[None]:
         yield
         return
     with hold_directory(root):
-        _sweep_consolidated(root)
+        _sweep_metadata(root)
         yield
 
 
-def _sweep_consolidated(root: str) -> None:
-    """Delete what killed writers of a group's consolidated metadata left, we or zarr."""
-    for pattern in ("zarr.*", ".zarr.json.*", ".zmetadata.*"):
-        for torn in Path(root).glob(f"{pattern}{files.PARTIAL}"):
-            with contextlib.suppress(OSError):
-                torn.unlink()
+def _sweep_metadata(root: str) -> None:
+    """Delete what killed writers of a group's metadata left, zarr's names and ours."""
+    for name in (".zgroup", ".zattrs", ".zmetadata", "zarr.json"):
+        for begin in (name.removesuffix(".json"), f".{name}"):
+            for torn in Path(root).glob(f"{begin}.*{files.PARTIAL}"):
+                with contextlib.suppress(OSError):
+                    torn.unlink()
 
 
 def consolidate(path: str, zarr_format: Literal[2, 3]) -> None:

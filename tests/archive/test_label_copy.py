@@ -258,7 +258,7 @@ def test_one_holds_a_lock_and_gives_it_back(memory):
 
 def test_a_holder_gives_signs_of_life(memory):
     with lock.hold(LOCK, 0.01) as fence:
-        until = time.monotonic() + 5
+        until = time.monotonic() + 300
         while json.loads(remote.read(LOCK))["beat"] < 2 and time.monotonic() < until:
             time.sleep(0.01)
         assert json.loads(remote.read(LOCK))["beat"] >= 2
@@ -269,7 +269,7 @@ def test_a_holder_that_lost_its_lock_gives_no_more_signs_of_life(memory):
     """Nor does it ask the store again and again."""
     with lock.hold(LOCK, 0.01):
         remote.remove(LOCK)
-        until = time.monotonic() + 5
+        until = time.monotonic() + 300
         while is_beating() and time.monotonic() < until:
             time.sleep(0.01)
         assert not is_beating()
@@ -349,7 +349,7 @@ def test_a_sign_of_life_never_takes_the_place_of_anothers(memory, monkeypatch):
 
     with lock.hold(LOCK, 0.01) as fence:
         monkeypatch.setattr(remote, "put", put)
-        until = time.monotonic() + 5
+        until = time.monotonic() + 300
         while json.loads(remote.read(LOCK))["nonce"] != "other" and time.monotonic() < until:
             time.sleep(0.01)
         time.sleep(0.05)

@@ -6,6 +6,7 @@ import pickle
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,7 @@ def test_inline_lets_an_interrupt_through(threads):
 
 
 def test_inline_threads_work_side_by_side_and_not_far_ahead():
-    together = threading.Barrier(2, timeout=20)
+    together = threading.Barrier(2, timeout=300)
     begun = []
 
     def meet(n):
@@ -150,14 +151,15 @@ def test_inline_threads_work_side_by_side_and_not_far_ahead():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_inline_begins_nothing_more_once_it_is_time_to_stop(threads):
-    stop, begun = Stop(), []
+    stop, begun, asked = Stop(), [], threading.Event()
 
     def work(n):
         begun.append(n)
         if n == 3:
             stop.ask("by a test")
+            asked.set()
         if n > 3:
-            time.sleep(0.5)
+            assert asked.wait(300)
         return n
 
     pulled = []
@@ -295,17 +297,25 @@ def test_workers_get_their_share_of_the_threads(two_workers):
     assert list(two_workers.run(environment, [1])) == [(1, str(threads_per_worker(2)))]
 
 
-def visible_gpus(seconds):
-    """A task that takes a moment, so that every free worker gets some."""
-    time.sleep(seconds)
-    return os.environ.get("CUDA_VISIBLE_DEVICES")
+def visible_gpus(folder, others, _):
+    """A task that waits until workers that see this many different GPUs have got one."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    Path(folder, str(seen)).touch()
+    until = time.monotonic() + 300
+    while len(list(Path(folder).iterdir())) < others and time.monotonic() < until:
+        time.sleep(0.01)
+    return seen
 
 
-def test_the_network_runs_in_the_process_that_has_the_gpu_to_itself(capfd):
+def test_the_network_runs_in_the_process_that_has_the_gpu_to_itself(capfd, tmp_path):
+    for name in ("networks", "others"):
+        (tmp_path / name).mkdir()
+    alone = partial(visible_gpus, tmp_path / "networks", 1)
+    together = partial(visible_gpus, tmp_path / "others", 2)
     with open_engine(2, 8 * 10**9, gpus=("5", "7")[1:]) as engine:
         assert engine.workers == 1 + InlineEngine().network_threads  # blocks of the one, the other
-        networks = [r for _, r in engine.run(visible_gpus, [0.05] * 12, needs_network=True)]
-        others = [r for _, r in engine.run(visible_gpus, [0.05] * 40)]
+        networks = [r for _, r in engine.run(alone, range(12), needs_network=True)]
+        others = [r for _, r in engine.run(together, range(40))]
     assert networks == ["7"] * 12
     assert set(others) == {"7", "-1"}
 

@@ -203,16 +203,16 @@ def test_a_petavoxel_claim_with_one_stored_chunk_plans_in_no_time(tmp_path, stor
     shape, chunks = (100_000, 100_000, 100_000), (64, 64, 64)
     path = sparse_image(tmp_path / "a.ome.zarr", shape, chunks, stored, levels=levels)
     tracemalloc.start()
-    started = clock.perf_counter()
+    started = clock.process_time()
     plan = plan_of(path, diameter_um=12.0 * 2 ** (levels - 1))
-    seconds = clock.perf_counter() - started
+    seconds = clock.process_time() - started
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert plan.limits[0] is not None
     assert plan.limits[0][1] > 900
     assert plan.working.level == levels - 1
     assert np.prod(plan.tiles.counts, dtype=float) > 10**6
-    assert seconds < 20
+    assert seconds < 20, "of this process, however busy the machine is"
     assert peak < 3 * 10**8
 
 

@@ -48,8 +48,8 @@ BELOW = {"os.remove", "os.rmdir"}
 
 PR_SET_PDEATHSIG = 1
 
-INTERVAL = 0.5
-"""Seconds between signs of life: a holder that was silent for 10 s may be dead."""
+INTERVAL = 2.0
+"""Seconds between signs of life: on a busy machine a holder that lives may be silent for many."""
 
 
 @dataclass(frozen=True)

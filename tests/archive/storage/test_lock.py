@@ -244,12 +244,12 @@ def test_directory_lock_excludes_and_leaves_nothing(tmp_path):
 
 def silent(path, seconds, **holder) -> None:
     """Sign for a holder elsewhere whose last sign of life is so old; beats every 20 ms."""
-    sign(path, **{"host": "elsewhere", "pid": 7, "interval": 0.02, "limit": 1.0} | holder)
+    sign(path, **{"host": "elsewhere", "pid": 7, "interval": 0.02, "limit": 600.0} | holder)
     then = time.time() - seconds
     os.utime(path, (then, then))
 
 
-@pytest.mark.parametrize("seconds", [2.0, -2.0])
+@pytest.mark.parametrize("seconds", [3600.0, -3600.0])
 def test_lock_of_a_silent_holder_elsewhere_is_taken_over(tmp_path, seconds):
     """Also of one whose last sign lies ahead: the clock was set back, and it would be for ever."""
     path = tmp_path / "run.lock"
@@ -260,7 +260,7 @@ def test_lock_of_a_silent_holder_elsewhere_is_taken_over(tmp_path, seconds):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("seconds", [0.5, -0.5])
+@pytest.mark.parametrize("seconds", [60.0, -60.0])
 def test_lock_of_a_holder_elsewhere_that_gave_a_sign_of_life_is_respected(tmp_path, seconds):
     path = tmp_path / "run.lock"
     silent(path, seconds)
@@ -272,7 +272,7 @@ def test_lock_of_a_holder_elsewhere_that_gave_a_sign_of_life_is_respected(tmp_pa
 def test_lock_whose_holder_is_heard_while_it_is_watched_is_respected(tmp_path, monkeypatch):
     """Its clock may have jumped, or the machine slept: one beat is enough."""
     path = tmp_path / "run.lock"
-    silent(path, 9.0)
+    silent(path, 3600.0)
     monkeypatch.setattr(lock.time, "sleep", lambda _: os.utime(path))
     with pytest.raises(LockedError, match="process 7 on elsewhere"), lock.hold(path):
         pass
@@ -294,7 +294,7 @@ def test_a_held_lock_gives_signs_of_life_and_stops_when_released(tmp_path):
     before = threading.active_count()
     with lock.hold(path, 0.01):
         os.utime(path, (0, 0))
-        until = time.monotonic() + 10
+        until = time.monotonic() + 300
         while path.stat().st_mtime < 1e9 and time.monotonic() < until:
             time.sleep(0.01)
         assert path.stat().st_mtime > 1e9
@@ -315,7 +315,7 @@ def test_no_sign_of_life_comes_after_the_release(tmp_path, monkeypatch):
     with lock.hold(tmp_path / "run.lock", 0.01):
         ours = (tmp_path / "run.lock").stat().st_ino
         monkeypatch.setattr(os, "utime", slow)
-        assert begun.wait(10)
+        assert begun.wait(300)
     assert set(seen) == {ours}
 
 
