@@ -139,8 +139,7 @@ def _write(
     for (t, index), judged in sorted(units.items(), key=lambda item: item[0]):
         box = grid_box(index, unit, shape)
         known = partial_truth(reader.read_box(0, t, box), box, judged)
-        if known.any():
-            writer.write_box(0, t, box, known)
+        writer.write_box(0, t, box, known)
 
 
 def _judged(

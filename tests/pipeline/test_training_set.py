@@ -109,6 +109,8 @@ def test_a_series_names_the_times_that_can_be_learnt_from(tmp_path):
     labels = zarr.open_array(f"{image}/labels/anystar/0", mode="r")[...]
     is_object = (known != 0) & (known != BACKGROUND)
     assert np.array_equal(known[is_object], labels[is_object])
+    right = {item["label"] for item, kind in zip(items, kinds, strict=True) if kind == "right"}
+    assert set(np.unique(known[is_object])) == right
 
 
 def test_the_trainer_sees_right_ones_background_and_what_is_not_known(tmp_path):

@@ -224,6 +224,10 @@ def test_on_a_phone_all_is_within_reach_of_a_thumb(written, tmp_path, width, hei
             ".map(r => [r.width, r.height, r.right])"
         )
         assert all(w >= 44 and h >= 44 and right <= width for w, h, right in sizes)
+        cut = "[...document.querySelectorAll('button')].filter(e => e.scrollWidth > e.clientWidth)"
+        assert browser.run(f"{cut}.map(e => e.textContent)") == []  # no word is cut
+        columns = "new Set([...document.querySelectorAll('[data-answer]')].map(e => e.offsetLeft))"
+        assert browser.run(f"({columns}).size") == (3 if width < 700 else 5)
         bottom = browser.run(
             "Math.max(...[...document.querySelectorAll('[data-answer]')]"
             ".map(e => e.getBoundingClientRect().bottom))"
