@@ -147,14 +147,15 @@ def likeness(coarse: NDArray[Any], box: Box, fine: NDArray[Any], place: Place) -
     mean = means[REACH:-REACH, REACH:-REACH, REACH:-REACH]
     texture, is_flat = float(mean.std()), is_constant(coarse)
     if is_flat or texture <= quantum:
-        picks = (_picked(exact, inner, phase) for phase in product((0.0, 1.0), repeat=3))
+        picks = _strides(exact, inner, box, place, start)
         under = exact[tuple(slice(int(a[0]), int(b[-1])) for a, b in inner)]
         is_beyond = texture > quantum and is_flat and _is_beyond(_filled(coarse), under)
         varies = texture > 2 * quantum and not any(is_constant(pick) for pick in picks)
         is_lost = not is_flat and is_constant(under) and float(_filled(coarse).std()) > quantum
         return Likeness(is_empty=is_flat and (varies or is_beyond), is_lost=is_lost)
     shown = _filled(coarse)
-    if _has_empty_plane(shown, mean, exact, inner, (quantum, FAINT * texture)):
+    strides = _strides(exact, inner, box, place, start)
+    if _has_empty_plane(shown, mean, exact, (inner, strides), (quantum, FAINT * texture)):
         return Likeness(is_empty=True)
     best, how, fitted = _correlation(shown, mean), "mean", mean
     if best < EXACT:
@@ -185,10 +186,11 @@ def _has_empty_plane(
     shown: NDArray[np.float64],
     mean: NDArray[np.float64],
     exact: NDArray[np.float64],
-    windows: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    made: tuple[list[tuple[NDArray[np.int64], NDArray[np.int64]]], Iterator[NDArray[np.float64]]],
     least: tuple[float, float],
 ) -> bool:
     """Whether a plane of a crop is constant that is not, however the level was made."""
+    windows, strides = made
     suspects = []
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
@@ -201,7 +203,7 @@ def _has_empty_plane(
         suspects += [(axis, int(n)) for n in np.flatnonzero(spread > max(least))]
     if not suspects:
         return False
-    picks = [_picked(exact, windows, phase) for phase in product((0.0, 1.0), repeat=3)]
+    picks = list(strides)
     return any(
         not any(is_constant(np.take(pick, n, axis=axis)) for pick in picks) for axis, n in suspects
     )
@@ -314,6 +316,20 @@ def _phases(place: Place) -> Iterator[tuple[float, ...]]:
         picks = sorted({0, (size - 1) // 2, size // 2, size - 1})
         shares.append([k / max(1, size - 1) for k in picks])
     yield from product(*shares)
+
+
+def _strides(
+    exact: NDArray[np.float64],
+    windows: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    box: Box,
+    place: Place,
+    start: ZYX,
+) -> Iterator[NDArray[np.float64]]:
+    """What a crop would be if single voxels had been taken: ends and middle of windows, nearest."""
+    for at in product((0.0, 0.5, 1.0), repeat=3):
+        yield _picked(exact, windows, at)
+    for picks in _nearest(box, place, start, exact.shape):
+        yield exact[np.ix_(*picks)]
 
 
 def _nearest(

@@ -96,3 +96,15 @@ def test_the_finer_box_stays_inside_and_is_never_empty():
     place = Place((2.0, 2.0, 2.0), (-40.0, 0.0, 40.0), (4, 4, 4), (8, 8, 8))
     box = place.fine_box(Box((0, 0, 0), (4, 4, 4)))
     assert box == Box((0, 0, 7), (1, 8, 8))
+
+
+def test_a_plane_that_one_way_of_making_leaves_constant_is_not_empty():
+    """A thin object at the edge of a plane, between the voxels that the nearest neighbour takes."""
+    image = np.zeros((12, 48, 60), np.uint16)
+    image[3:9, 10:30, 10:40] = 900
+    image[:3, 0:1, 4:40] = image[:3, 2:3, 4:40] = 900
+    level = image[:, 1::3, 1::3]
+    assert not level[0].any()
+    place = Place((1.0, 3.0, 3.0), (0.0, 0.0, 0.0), level.shape, image.shape)
+    box = Box.of_shape(level.shape)
+    assert not likeness(level, box, image[place.fine_box(box).slices], place).is_empty
