@@ -20,7 +20,7 @@ from anystar_batch.archive import (
     labels,
     nodes,
 )
-from anystar_batch.archive.storage import lock, object_lock, remote
+from anystar_batch.archive.storage import files, lock, object_lock, remote
 from anystar_batch.archive.storage.fence import Fence, boot
 from anystar_batch.archive.tables import has_table, write_table
 from anystar_batch.errors import LockedError, LostLockError, OutputError
@@ -378,6 +378,21 @@ def test_a_holder_that_beats_while_it_is_watched_lives(memory, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda _: put_lock(beat=4))
     with pytest.raises(LockedError):
         lock.hold(LOCK, 5.0).__enter__()
+
+
+def test_what_a_process_killed_over_the_stores_time_left_is_deleted_by_the_next(
+    memory, monkeypatch
+):
+    left = "s3://b/.anystar-batch.partial"
+    for look in (object_lock._store_now, files.check_writable):
+        remote.put(left, b"")
+        look("s3://b")
+        assert not remote.exists(left)
+    # Another process that looks at the same moment may delete what this one has just written.
+    real = remote.modified
+    monkeypatch.setattr(remote, "modified", lambda p: None if p == left else real(p))
+    assert abs(object_lock._store_now("s3://b") - time.time()) < 3600
+    assert not remote.exists(left)
 
 
 def test_who_changes_a_list_waits_for_the_other(memory, monkeypatch):
