@@ -87,6 +87,8 @@ def test_every_command_is_one(page, words):
 )
 def test_what_the_first_pages_say_works_as_it_stands(words, tmp_path, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # A suite in the background has no shell to be found out.
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
     for name in ("embryo", "big", "archive/one", "archive/two", "microscope/three"):
         tiny_volume.small_image(tmp_path / f"{name}.ome.zarr", levels=1)
     tiny_volume.small_series(tmp_path / "movie.ome.zarr")

@@ -388,12 +388,7 @@ def review_of(outputs: Outputs, digest: str) -> JSON | None:
 
 @contextlib.contextmanager
 def at_hand(path: str) -> Iterator[Path]:
-    """Give a file under a local path: itself, or a copy of an object.
-
-    Yields
-    ------
-    Path
-    """
+    """Yield a file under a local path: itself, or a copy of an object."""
     if not is_remote(path):
         yield Path(path)
         return

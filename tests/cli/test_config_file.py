@@ -167,6 +167,7 @@ EVERYTHING = SegmentConfig(
             0.4,
         ),
         multiscale="second",
+        level=1,
         refine="on",
         outline=0.25,
         expand=Quantity(-1.5, "um"),

@@ -240,7 +240,9 @@ def test_all_removed_is_said_to_be_so(tmp_path):
     notes = []
     summary = tiny_volume.segment(image, notes.append, filters=Filters(min_prob=1.0))
     assert summary.instances == 0
-    assert summary.warnings == ("no objects are left",)
+    (said,) = summary.warnings
+    assert said.startswith("no objects are left. Looked at: level 0")
+    assert "the filters removed 5" in said
     assert "the filters removed 5 objects: 5 by --min-prob" in [
         e.text for e in notes if isinstance(e, Note)
     ]
