@@ -38,7 +38,6 @@ FULL, CLOSED = ("> /dev/full", "No space left on device"), ("| true", "Broken pi
         ("segment --help", CLOSED),
         ("info $IMAGE", CLOSED),
         ("models --json", FULL),
-        ("segment $IMAGE --dry-run --diameter 5um", FULL),
         ("evaluate $IMAGE $IMAGE -q", CLOSED),
     ],
 )
