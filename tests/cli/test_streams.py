@@ -54,9 +54,11 @@ def test_a_stderr_that_nobody_reads_ends_nothing(image, where):
 
 
 def test_closed_streams_do_not_catch_what_is_written_into_files(image, tmp_path):
-    line = f"$AB segment {image} --dry-run --diameter 5um --log-file {tmp_path}/log"
-    assert shell(f"{line} <&- >&- 2>&-")[0] == 0
-    assert "Traceback" not in (tmp_path / "log").read_text()
+    line = f"$AB segment {image}.none --diameter 5um --log-file {tmp_path}/log"
+    assert shell(f"{line} <&- >&- 2>&-")[0] == 2
+    written = (tmp_path / "log").read_text()
+    assert "no such file" in written
+    assert "Traceback" not in written
 
 
 def test_a_full_log_is_said_once(image):
