@@ -269,6 +269,10 @@ class RunConfig:
         Put the table into the image too, as ngio and Fractal read it.
     report : bool
         Write a page that shows the result.
+    keep_candidates : bool
+        Leave the raw candidates beside the image, for runs with other thresholds.
+    keep_above : float or None
+        Keep them from this probability on, if it is lower than the threshold; given, they are kept.
     """
 
     block_shape: ZYX | None = None
@@ -281,8 +285,13 @@ class RunConfig:
     keep_work: bool = False
     table: bool = False
     report: bool = True
+    keep_candidates: bool = False
+    keep_above: float | None = None
 
     def __post_init__(self) -> None:
+        if self.keep_above is not None and not 0.0 < self.keep_above < 1.0:
+            message = f"--keep-above: got {self.keep_above:g}; expected more than 0, less than 1"
+            raise ConfigError(message)
         if self.work_dir is not None:
             object.__setattr__(self, "work_dir", absolute(self.work_dir))
         if self.workers is not None and self.workers < 1:
@@ -294,6 +303,18 @@ class RunConfig:
         if self.block_shape is not None and any(n < 1 for n in self.block_shape):
             message = f"--block-shape: got {self.block_shape}; expected three positive numbers"
             raise ConfigError(message)
+
+    def kept_above(self, prob_thresh: float) -> float | None:
+        """Return the probability above which raw candidates are kept; None keeps none.
+
+        Parameters
+        ----------
+        prob_thresh : float
+            Of the run.
+        """
+        if self.keep_above is not None:
+            return min(self.keep_above, prob_thresh)
+        return prob_thresh if self.keep_candidates else None
 
 
 @dataclass(frozen=True, slots=True)

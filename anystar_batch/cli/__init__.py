@@ -24,7 +24,7 @@ import typer
 
 from anystar_batch import __version__
 from anystar_batch.cli import segment, sweep
-from anystar_batch.cli.commands import demo, evaluate, info, models, review, selftest, view
+from anystar_batch.cli.commands import demo, evaluate, info, models, review, selftest, tune, view
 from anystar_batch.cli.screen import INTERRUPTED, exit_code, report, start_log
 from anystar_batch.cli.streams import find_temporary, guard
 
@@ -56,7 +56,18 @@ def _root(
     start_log(None)  # or Python shows what is logged, beside what is said of it
 
 
-_COMMANDS = (segment.segment, sweep.sweep, info, view, review, evaluate, models, demo, selftest)
+_COMMANDS = (
+    segment.segment,
+    sweep.sweep,
+    info,
+    view,
+    tune,
+    review,
+    evaluate,
+    models,
+    demo,
+    selftest,
+)
 for _command in _COMMANDS:
     app.command()(_command)
 

@@ -149,6 +149,49 @@ def review(  # noqa: PLR0913  (one parameter an option)
     typer.echo(json.dumps(document) if as_json else text)
 
 
+def tune(  # noqa: PLR0913  (one parameter an option)
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="OME-Zarr image.")],
+    label: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Label whose options the candidates are of.",
+            autocompletion=completion.labels,
+        ),
+    ] = "anystar",
+    nms_thresh: Annotated[
+        float | None, typer.Option(help="Largest shared volume. Default: that of the run.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where segment --output wrote.")
+    ] = None,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Delete the kept candidates instead.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what each --prob-thresh would find, from the candidates that segment has kept."""
+    from anystar_batch.pipeline import tune as t
+
+    start_log(None)
+    progress = listener(quiet=quiet, verbose=False)
+    try:
+        with interruptible(progress.close, "interrupted"):
+            config = t.TuneConfig(image, label, output, nms_thresh)
+            if remove:
+                document = t.remove_candidates(config)
+                text = t.removed_text(document)
+            else:
+                document = t.tune(config, progress)
+                text = t.tuned_text(document)
+    except AnyStarBatchError as error:
+        raise typer.Exit(report(error)) from None
+    finally:
+        progress.close()
+    typer.echo(json.dumps(document) if as_json else text)
+
+
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model.")] = False,
 ) -> None:

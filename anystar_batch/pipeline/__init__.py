@@ -2,11 +2,13 @@
 
 One image, in the order in which data flows: `inputs` (which images a command names), `outputs`
 (where results lie, locked), `prepare` (what is decided before work, with `levels` and `probe`),
+`candidate_sets` (what the network has said before, kept for other thresholds),
 `segment` (the stages in order), `scarcity` (why it found next to nothing), `publish` (results
 into their places, the page), `run_record` (what a run says).
 
 Around it: `dry_run` (what would be done, in which time), `sweep` and `sweep_outcome` (an archive),
-`plate_table` (one table of a plate), `info` (what an image is), `evaluate` (a score), `result` (a
+`plate_table` (one table of a plate), `tune` and `threshold_table` (what each threshold would find),
+`info` (what an image is), `evaluate` (a score), `result` (a
 published one, found), `review` (what a person says of it) and `training_set` (what is learnt from
 that), `selftest` (does it work here), `demo` (a first look).
 """

@@ -24,6 +24,7 @@ from anystar_batch.archive.ngff import JSON, ImageSource, metadata_fingerprint
 from anystar_batch.archive.nodes import read_node, read_object
 from anystar_batch.errors import DataError, ImageError, ModelError, UnsuitedError
 from anystar_batch.network.model import bundled_models, load_model
+from anystar_batch.pipeline.candidate_sets import described, described_text
 from anystar_batch.pipeline.inputs import NamedImage, name_images
 from anystar_batch.stages.levels import Verdict, check_levels
 from anystar_batch.stages.plan import ALGORITHM, fingerprint
@@ -162,6 +163,7 @@ def describe_text(document: dict[str, Any]) -> str:
     elif not document["labels"]:
         lines.append("  labels: none")
     lines += [f"  {Origin(**label)}" for label in document["labels"]]
+    lines += [f"  {described_text(one)}" for one in document["candidates"]]
     return "\n".join(lines)
 
 
@@ -226,6 +228,7 @@ def _describe(
         "levels_left_out": [{"path": path, "why": why} for path, why in source.left_out],
         "labels": [label.to_json() for label in labels],
         "made": label_origin(stem, own).to_json() if KEY in own else None,
+        "candidates": described(home, stem),
     }
 
 

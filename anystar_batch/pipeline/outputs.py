@@ -10,6 +10,7 @@ Without `--output` everything lies in and beside the image; with it, in that dir
     embryo.anystar.toml                           OUT/embryo.anystar.toml
     embryo.anystar.probe.svg                      OUT/embryo.anystar.probe.svg
     embryo.anystar.review.json                    OUT/embryo.anystar.review.json
+    embryo.candidates/                            OUT/embryo.candidates/
     embryo.anystar.work/, embryo.anystar.lock     OUT/embryo.anystar.work/, embryo.anystar.lock
 
 Where the results go to an object store, the work directory lies on a file system all the same: the
@@ -104,6 +105,11 @@ class Outputs:
         return f"{self.folder}/{self.base}.review.json"
 
     @property
+    def candidates(self) -> str:
+        """Where raw candidates are kept: of the image, for all of its labels."""
+        return f"{self.folder}/{self.base.removesuffix(f'.{self.label.label_name}')}.candidates"
+
+    @property
     def pending(self) -> str:
         """Where table and record wait until the label is published: whoever sees it finds them."""
         return f"{self.folder}/.{self.base}.pending" if is_remote(self.folder) else self.work
@@ -182,7 +188,7 @@ def output_paths(config: SegmentConfig) -> Outputs:
     )
     for path in (config.image, label.path, outputs.stats, outputs.work):
         check_text(path)
-    for path in (*outputs.files, *outputs.locks, outputs.work, label.path):
+    for path in (*outputs.files, *outputs.locks, outputs.work, label.path, outputs.candidates):
         check_length(path)
     return outputs
 

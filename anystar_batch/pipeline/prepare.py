@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from anystar_batch.network.unet import PRECISIONS
 from anystar_batch.pipeline import publish
 from anystar_batch.pipeline.levels import level_warnings, with_verdicts
 from anystar_batch.pipeline.outputs import Outputs, output_paths
-from anystar_batch.pipeline.probe import probe_diameter
+from anystar_batch.pipeline.probe import Find, probe_diameter
 from anystar_batch.stages.image_identity import limits_content
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.level_zero import level_zero_faults
@@ -110,7 +110,9 @@ def _check_units(source: ImageSource, config: SegmentConfig) -> None:
         raise ImageError(message)
 
 
-def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
+def decide(
+    result: Request, ledger: Ledger | None, on_event: Listener, find: Find | None = None
+) -> Plan:
     """Decide everything; what took voxels to decide is kept in the ledger.
 
     Parameters
@@ -120,6 +122,8 @@ def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
         Of the work directory; None keeps nothing.
     on_event : callable
         Told of the probe, and which scale is used and why.
+    find : callable, optional
+        How the probe gets the candidates of a tile; None asks the network.
 
     Raises
     ------
@@ -148,7 +152,7 @@ def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
     content = limits_content(reader, times, channel)
     if entry is None:
         judged = [verdict.to_json() for verdict in verdicts]
-        entry = {**_look(reader, result, on_event), "content": content, "levels": judged}
+        entry = {**_look(reader, result, on_event, find), "content": content, "levels": judged}
         if ledger is not None:
             ledger.done("plan", {"": entry})
     elif entry["content"] != content:
@@ -157,15 +161,40 @@ def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
             "to begin again"
         )
         raise ImageChangedError(message)
-    pairs = tuple(None if p is None else (float(p[0]), float(p[1])) for p in entry["limits"])
-    plan = make_plan(reader, result.model, options, entry["diameter_um"], pairs, entry["reference"])
+    plan = plan_of(result, entry, reader)
     for text in (*level_warnings(plan, options, verdicts), *entry.get("level_zero", ())):
         on_event(Note(text, is_warning=True))
     _tell(plan, entry["probe"], on_event)
     return plan
 
 
-def _look(reader: ImageReader, result: Request, on_event: Listener) -> dict[str, Any]:
+def plan_of(result: Request, entry: Mapping[str, Any], reader: ImageReader | None = None) -> Plan:
+    """Return the plan that goes with what was decided from voxels.
+
+    Parameters
+    ----------
+    result : Request
+    entry : mapping
+        What the ledger notes of it.
+    reader : ImageReader, optional
+        The image, its levels judged; None judges them as the entry says.
+
+    Raises
+    ------
+    ConfigError
+        If the options do not fit the image.
+    """
+    if reader is None:
+        verdicts = tuple(Verdict.from_json(one) for one in entry.get("levels", ()))
+        reader = ImageReader(with_verdicts(result.source, verdicts))
+    pairs = tuple(None if p is None else (float(p[0]), float(p[1])) for p in entry["limits"])
+    options, diameter_um = result.config.result, entry["diameter_um"]
+    return make_plan(reader, result.model, options, diameter_um, pairs, entry["reference"])
+
+
+def _look(
+    reader: ImageReader, result: Request, on_event: Listener, find: Find | None
+) -> dict[str, Any]:
     """Decide what takes voxels to decide: intensity limits and working scale, as JSON values."""
     options, model = result.config.result, result.model
     channel = channel_index(reader.source, options.channel)
@@ -184,7 +213,7 @@ def _look(reader: ImageReader, result: Request, on_event: Listener) -> dict[str,
         return entry | {"probe": None, "diameter_um": given}
     alone = replace(options, time=str(reference))
     threads = threads_per_worker(1)
-    probe = probe_diameter(reader, model, alone, (pair,), result.factory, threads, on_event)
+    probe = probe_diameter(reader, model, alone, (pair,), result.factory, threads, on_event, find)
     return entry | {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
 
 

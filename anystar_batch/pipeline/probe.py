@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time as clock
+from collections.abc import Callable
 from contextlib import suppress as suppress_error
 from dataclasses import dataclass, replace
 
@@ -65,6 +66,10 @@ COARSE_LIMIT = 64 * 10**6
 
 TEXTURE_SIGMA = 2.0
 """Width of the Gaussian that texture is measured against, voxels of that level."""
+
+
+Find = Callable[[Work, ImageReader, int, ZYX], Candidates]
+"""Finds the candidates of a tile, above the threshold of the work's plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,7 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
     factory: PredictorFactory,
     threads: int,
     on_event: Listener = ignore,
+    find: Find | None = None,
 ) -> Probe:
     """Propose the diameter of the objects.
 
@@ -151,6 +157,8 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
         Threads of the network.
     on_event : callable
         Told of every scale as of a block.
+    find : callable, optional
+        Finds the candidates of a tile; None asks the network.
 
     Returns
     -------
@@ -180,7 +188,8 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
     with timed_stage(on_event, StageStarted("probe", len(plans))):
         for voxel_um, plan in plans:
             began = clock.perf_counter()
-            trials.append(_trial(Work(plan, "", "", factory, threads), voxel_um))
+            work = Work(plan, "", "", factory, threads)
+            trials.append(_trial(work, voxel_um, find or _network_candidates))
             on_event(BlockDone("probe", f"{voxel_um:.3g} um", clock.perf_counter() - began))
     best = max(trials, key=lambda t: t.evidence, default=None)
     if best is None or best.objects == 0:
@@ -226,7 +235,12 @@ def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.fl
     return values[Box.of_shape(box.shape).shift(margin).slices], box, level
 
 
-def _trial(work: Work, voxel_um: float) -> Trial:
+def _network_candidates(work: Work, reader: ImageReader, time: int, tile: ZYX) -> Candidates:
+    """The candidates of a tile, from the network."""
+    return tile_candidates(work, reader, time, tile)[0]
+
+
+def _trial(work: Work, voxel_um: float, find: Find) -> Trial:
     """Run the network on the most textured tiles of one scale, and measure what it finds."""
     plan = work.plan
     reader = ImageReader(plan.source)
@@ -235,7 +249,7 @@ def _trial(work: Work, voxel_um: float) -> Trial:
     per_tile, searched = [Candidates.empty(len(rays))], 0
     for tile in textured_tiles(plan, reader, time):
         searched += plan.tiles.core_box(tile).size
-        per_tile.append(tile_candidates(work, reader, time, tile)[0])
+        per_tile.append(find(work, reader, time, tile))
     candidates = Candidates.concatenate(per_tile, len(rays))
     survivors = candidates.take(suppress(candidates, rays, plan.nms_thresh))
     survivors = refine_survivors(plan, reader, time, survivors)

@@ -39,6 +39,15 @@ from anystar_batch.events import Event, Listener, Note, StageDone, ignore
 from anystar_batch.kernel_cache import news
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
+from anystar_batch.pipeline.candidate_sets import (
+    check_place,
+    keep_candidates,
+    lowest_above,
+    open_store,
+    probe_tiles,
+    tell_not_kept,
+    tell_stored,
+)
 from anystar_batch.pipeline.outputs import (
     Outputs,
     check_left,
@@ -86,6 +95,7 @@ from anystar_batch.stages import (
     suppress,
 )
 from anystar_batch.stages.blocks import block_shape
+from anystar_batch.stages.candidate_store import kind_of
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.run import Run, removed_counts
 from anystar_batch.stages.table import table_run
@@ -140,12 +150,14 @@ def segment(
 
     _tell_of_kernels(on_event)
     check_table_output(config)
+    check_place(config, outputs)
     check_outputs(outputs)
     with named_errors(outputs), lock_outputs(outputs, on_event) as fence:
         mend(outputs, fence)
         before = published(config, outputs, digest)
         if before is not None:
             status = _take_up(config, outputs, digest, fence, listen)
+            tell_not_kept(config, outputs, listen)
             count = int(before["instances"])
             if status == DONE or is_missing(config, outputs):
                 write_report(config, outputs, fence, listen)
@@ -167,17 +179,14 @@ def segment(
         with MemoryMeter() as meter, Ledger(folder, digest, parts, fence.check) as ledger:
             try:
                 engine.check_paths(seen_by_workers(requested.source, outputs))
-                plan = decide(requested, ledger, listen)
-                hidden = outputs.label.hidden_path(digest)
-                threads = engine.network_threads
-                work = Work(plan, outputs.work, hidden, requested.factory, threads, fence)
-                run = _run(config, work, ledger, engine, listen)
+                run = _run(requested, ledger, engine, fence, listen)
             except Exception:
                 if not ledger.entries("predict"):
                     # Refused before work: better options must not meet what worse ones left.
                     throw_away(outputs, digest, fence)
                 raise
             instances = _segment(run, outputs, parts)
+            kept = keep_candidates(run, config, parts, outputs)
         summary = replace(
             _summary(requested),
             instances=instances,
@@ -187,7 +196,8 @@ def segment(
             removed=removed_counts(run),
         )
         options = effective_toml(config, parts)
-        _leave_record(run_record(config, run, summary), options, outputs, fence)
+        record = run_record(config, run, summary) | ({"candidates": kept} if kept else {})
+        _leave_record(record, options, outputs, fence)
         hand_over(outputs, fence)
         check = partial(_check_place, config, outputs, digest, fence)
         publish(outputs.label, run.spec, digest, provenance(run, parts), check)
@@ -278,6 +288,7 @@ def _segment(run: Run, outputs: Outputs, parts: Mapping[str, object]) -> int:
     create_label(outputs.label, run.spec, run.ledger.fingerprint)
     image_identity.check_content(run)
     predict.predict_run(run)
+    tell_stored(run, parts)
     suppress.suppress_run(run)
     if run.plan.second_look is not None:
         refine.refine_run(run)
@@ -320,12 +331,28 @@ def _removed_text(removed: Mapping[str, int]) -> str:
 
 
 def _run(
-    config: SegmentConfig, work: Work, ledger: Ledger, engine: Engine, on_event: Listener
+    requested: Request, ledger: Ledger, engine: Engine, fence: Fence, on_event: Listener
 ) -> Run:
-    """Put together what the stages need."""
+    """Decide everything, and put together what the stages need."""
+    config, outputs, parts = requested.config, requested.outputs, requested.parts
+    store = open_store(outputs)
+    keep_above = config.run.kept_above(config.result.prob_thresh or requested.model.prob_thresh)
+    find = probe_tiles(store, parts, ledger, keep_above)
+    plan = decide(requested, ledger, on_event, find)
+    kind = kind_of(parts, plan)
+    work = Work(
+        plan=plan,
+        folder=outputs.work,
+        label=outputs.label.hidden_path(requested.digest),
+        factory=requested.factory,
+        threads=engine.network_threads,
+        fence=fence,
+        kind=kind,
+        keep_above=lowest_above(store, kind, keep_above),
+    )
     unit = spec_of(work.plan.source).write_unit_zyx(0)
     limits = [n for n in (config.run.memory, engine.memory) if n is not None]
     memory = min(limits) if limits else available_memory()
     asked = config.run.block_shape
     shape = block_shape(work.plan, memory, engine.workers, unit, engine.threads, asked)
-    return Run(work, ledger, engine, on_event, shape)
+    return Run(work, ledger, engine, on_event, shape, store=store)

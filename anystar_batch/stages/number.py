@@ -119,15 +119,33 @@ def own_block(task: OwnTask) -> Owned:
     if gone:
         stays = ~np.logical_or.reduce(list(gone.values()))
         survivors, mine = survivors.take(stays), mine[stays]
+    visible = owners(plan, survivors, mine)
+    keys = np.sort(position_keys(survivors.points[visible], plan.working.shape))
+    hidden = int(mine.sum() - visible.sum())
+    return Owned(keys, hidden, clock.perf_counter() - started, counts)
+
+
+def owners(plan: Plan, survivors: Candidates, mine: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which survivors own at least one voxel of level 0: they become instances.
+
+    Parameters
+    ----------
+    plan : Plan
+    survivors : Candidates
+        Those that the filters keep, `surface.outlined`.
+    mine : bool [n]
+        Who is asked about; the others hide them.
+
+    Returns
+    -------
+    bool [n]
+    """
     # Surfaces that move outward take nobody's voxels: numbers are those without --expand.
     stars, asked = survivors, mine
     if plan.expand_um < 0.0:
         stars, asked = shown(plan, survivors), mine & lasts(plan, survivors)
     volume = Box.of_shape(plan.source.shape_zyx(0))
-    visible = owns_voxel(stars, rays, plan.lattice, volume, asked)
-    keys = np.sort(position_keys(survivors.points[visible], plan.working.shape))
-    hidden = int(mine.sum() - visible.sum())
-    return Owned(keys, hidden, clock.perf_counter() - started, counts)
+    return owns_voxel(stars, model_rays(plan.model), plan.lattice, volume, asked)
 
 
 def removed(plan: Plan, survivors: Candidates, rays: Rays) -> dict[str, NDArray[np.bool_]]:

@@ -1,7 +1,8 @@
 """Predict: image to candidates, tile by tile: read, run the network, judge at once, store.
 
 A tile's candidates are a pure function of (tile, config, volume): they are computed once, by the
-block that owns the tile, and never again.
+block that owns the tile, and never again. Where an earlier run has kept them (`candidate_store`),
+they are read; where this one is to keep them, they are written as the network found them.
 """
 
 from __future__ import annotations
@@ -22,18 +23,29 @@ from anystar_batch.geometry import ZYX, Box, inside
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import Predictor, PredictorFactory
 from anystar_batch.stages.blocks import Block
+from anystar_batch.stages.candidate_store import (
+    Found,
+    StoredTile,
+    load_found,
+    origin_of,
+    save_found,
+    tile_key,
+)
 from anystar_batch.stages.image_identity import tile_content
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.preprocess import tile_image
 from anystar_batch.stages.run import Run, make_todo, run_tasks, tile_blocks
 from anystar_batch.stages.task import Done, Work, model_rays, piece_key
-from anystar_batch.stages.workdir import CANDIDATES, file_name, save_candidates
+from anystar_batch.stages.workdir import CANDIDATES, RAW, file_name, save_candidates
 from anystar_batch.stars.candidates import Candidates, is_storable, quantise
 from anystar_batch.stars.measures import contrasts
 from anystar_batch.stars.suppress import Status, suppress_region
 
 _NETWORK = threading.Lock()
 """Whoever holds it has the device to itself; other blocks read and suppress meanwhile."""
+
+NOT_KEPT = "not kept"
+"""Why a tile was left to the network that nobody has kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +61,34 @@ class PredictTask:
         The block they belong to.
     tiles : tuple of (z, y, x)
         Those of its tiles that are not done.
+    stored : tuple of StoredTile or None
+        What an earlier run has kept of each of them; empty for nothing.
     """
 
     work: Work
     time: int
     block: Block
     tiles: tuple[ZYX, ...]
+    stored: tuple[StoredTile | None, ...] = ()
 
 
 def predict_run(run: Run) -> None:
-    """Run the network on every tile that is not done."""
-    done = run.ledger.entries("predict")
+    """Run the network on every tile that is not done, or not kept where it is to be."""
+    done, raw, work = run.ledger.entries("predict"), run.ledger.entries("raw"), run.work
+
+    def is_left(time: int, tile: ZYX) -> bool:
+        if work.keep_above is None or piece_key(time, tile) not in done:
+            return piece_key(time, tile) not in done
+        entry = raw.get(tile_key(work.kind, time, tile), {})
+        return float(entry.get("above", math.inf)) > work.keep_above
 
     def left(time: int, block: Block) -> tuple[ZYX, ...]:
-        return tuple(t for t in block.units if piece_key(time, t) not in done)
+        return tuple(t for t in block.units if is_left(time, t))
 
     def task(time: int, block: Block) -> PredictTask:
-        return PredictTask(run.work, time, block, left(time, block))
+        tiles = left(time, block)
+        stored = tuple(run.store.tile(tile_key(work.kind, time, t)) for t in tiles)
+        return PredictTask(work, time, block, tiles, stored if any(stored) else ())
 
     run_tasks(run, "predict", predict_block, make_todo(run, tile_blocks(run), left, task))
 
@@ -80,11 +103,8 @@ def predict_block(task: PredictTask) -> Done:
     work, plan, time = task.work, task.work.plan, task.time
     reader = ImageReader(plan.source)
     contents = {t: tile_content(plan, reader, time, t) for t in task.tiles}
-    predicted = {t: (Candidates.empty(len(model_rays(plan.model))), 0) for t in task.tiles}
-    if plan.limits_of(time) is not None:
-        for tile in task.tiles:
-            if contents[tile]:
-                predicted[tile] = tile_candidates(work, reader, time, tile)
+    whence = {t: _found(task, reader, t, contents[t]) for t in task.tiles}
+    predicted = {t: found.over(plan.prob_thresh) for t, (found, _) in whence.items()}
     alive = judged(plan, task, {t: c for t, (c, _) in predicted.items()})
     kept = {t: candidates for t, (candidates, _) in alive.items()}
     if plan.filters.min_contrast is not None:
@@ -105,7 +125,53 @@ def predict_block(task: PredictTask) -> Done:
             "reach": float(kept[tile].dist.max(initial=0.0)),
         }
     count = sum(len(c) for c in kept.values())
-    return Done(entries, clock.perf_counter() - started, count)
+    raw = _noted(task, contents, whence)
+    further = {"raw": raw} if raw else {}
+    return Done(entries, clock.perf_counter() - started, count, further)
+
+
+def _found(task: PredictTask, reader: ImageReader, tile: ZYX, content: str) -> tuple[Found, str]:
+    """What a tile holds, and where it is from, in words: `stored`, or why not."""
+    work, plan, rays = task.work, task.work.plan, model_rays(task.work.plan.model)
+    least = plan.prob_thresh if work.keep_above is None else work.keep_above
+    if plan.limits_of(task.time) is None or not content:
+        return Found.nothing(len(rays)), "nothing"
+    stored = dict(zip(task.tiles, task.stored, strict=False)).get(tile)
+    why = NOT_KEPT
+    if stored is not None:
+        origin = origin_of(work.kind, plan, task.time, content)
+        found = load_found(stored, origin, least, len(rays))
+        if isinstance(found, Found):
+            return found, "stored"
+        why = found
+    return network_found(work, reader, task.time, tile, least), why
+
+
+def _noted(
+    task: PredictTask, contents: Mapping[ZYX, str], whence: Mapping[ZYX, tuple[Found, str]]
+) -> dict[str, dict[str, object]]:
+    """What the ledger notes of raw candidates, after writing those that are to be kept."""
+    work = task.work
+    if work.keep_above is None and not task.stored:
+        return {}
+    keys = {tile: tile_key(work.kind, task.time, tile) for tile in task.tiles}
+    noted: dict[str, dict[str, object]] = {}
+    fresh = []
+    for tile, (found, source) in whence.items():
+        noted[keys[tile]] = {"from": source}
+        if source in {"stored", "nothing"}:
+            noted[keys[tile]]["above"] = found.above
+        elif work.keep_above is not None:
+            origin = origin_of(work.kind, work.plan, task.time, contents[tile])
+            fresh.append((keys[tile], origin, found))
+    if fresh:
+        work.fence.check()
+        # Named by what it holds: no file of a set ever takes the name of another one's tiles.
+        units = tuple(t for t in task.tiles if keys[t] in {key for key, _, _ in fresh})
+        folder, name = Path(work.folder) / RAW, file_name(task.time, units, "npy")
+        for key, stored in save_found(folder, name, fresh).items():
+            noted[key] |= stored.to_json()
+    return noted
 
 
 def load_network(work: Work) -> None:
@@ -127,28 +193,45 @@ def tile_candidates(
     tile : (z, y, x)
         Index of the tile.
     """
+    prob_thresh = work.plan.prob_thresh
+    return network_found(work, reader, time, tile, prob_thresh).over(prob_thresh)
+
+
+def network_found(work: Work, reader: ImageReader, time: int, tile: ZYX, above: float) -> Found:
+    """Run the network on a tile.
+
+    Parameters
+    ----------
+    work : Work
+    reader : ImageReader
+        The image.
+    time : int
+    tile : (z, y, x)
+        Index of the tile.
+    above : float
+        Least probability; what is found above a higher one is a part of it, bit by bit.
+    """
     plan = work.plan
-    candidates, too_large = [Candidates.empty(len(model_rays(plan.model)))], 0
+    candidates = [Candidates.empty(len(model_rays(plan.model)))]
+    too_large = [np.empty(0, np.float32)]
     for view in plan.views:
         image = tile_image(plan, reader, time, tile, view)
         if image is None:
             continue
         with _NETWORK:
             points, prob, dist = _predictor(work.factory, plan.model, work.threads).find(
-                image,
-                view.tiles.window_box(tile),
-                view.tiles.core_box(tile),
-                plan.prob_thresh,
+                image, view.tiles.window_box(tile), view.tiles.core_box(tile), above
             )
         fits = is_storable(dist, plan.model.max_radius)
-        too_large += int(np.sum(~fits))
+        too_large.append(prob[~fits])
         step = np.float32(view.step)
         radii = quantise(dist[fits] * step, plan.model.max_radius * view.step)
         candidates.append(Candidates(points[fits] * np.int32(view.step), prob[fits], radii))
+    dropped = np.concatenate(too_large)
     if len(plan.views) == 1:
-        return candidates[-1], too_large
+        return Found(candidates[-1], dropped, above)
     together = Candidates.concatenate(candidates, len(model_rays(plan.model)))
-    return together.take(_one_a_point(together)), too_large
+    return Found(together.take(_one_a_point(together)), dropped, above)
 
 
 def _one_a_point(candidates: Candidates) -> NDArray[np.int64]:

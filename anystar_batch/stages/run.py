@@ -21,6 +21,7 @@ from anystar_batch.errors import BlockError, LedgerMismatchError, OutOfTimeError
 from anystar_batch.events import BlockDone, BlockFailed, Listener, StageStarted, timed_stage
 from anystar_batch.geometry import ZYX, Box
 from anystar_batch.stages.blocks import Block, Blocks, plan_blocks, units_per_block
+from anystar_batch.stages.candidate_store import Store
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.task import Done, Owned, Work, piece_key, spec_of
@@ -71,6 +72,8 @@ class Run:
         Level-0 voxels of a block, before rounding up.
     seconds : dict
         Wall time of every stage, filled as they end.
+    store : Store
+        Raw candidates that earlier runs have kept.
     """
 
     work: Work
@@ -79,6 +82,7 @@ class Run:
     on_event: Listener
     block_shape: ZYX
     seconds: dict[str, float] = field(default_factory=dict)
+    store: Store = field(default_factory=Store)
 
     @property
     def plan(self) -> Plan:

@@ -43,6 +43,10 @@ class Work:
         Threads of a worker's network.
     fence : Fence
         Asked before anything is written.
+    kind : str
+        What decides raw candidates, see `candidate_store.kind_of`; empty where nobody asks.
+    keep_above : float or None
+        Probability above which raw candidates are kept; None keeps none.
     """
 
     plan: Plan
@@ -51,6 +55,8 @@ class Work:
     factory: PredictorFactory
     threads: int
     fence: Fence = field(default_factory=Fence)
+    kind: str = ""
+    keep_above: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 ::
 
     candidates/T-INDEX-N-DIGEST.npy    candidates of a block of tiles (predict)
+    raw/T-INDEX-N-DIGEST.npy           the same before suppression, where they are kept (predict)
     survivors/T-INDEX-N-DIGEST.npy     kept and undecided ones (suppress)
     resolved-T.npy                     position keys of undecided ones that survive (suppress)
     refined/T-INDEX-N-DIGEST.npy       survivors after the second look (refine)
@@ -38,6 +39,9 @@ from anystar_batch.stars.suppress import Status
 CANDIDATES = "candidates"
 """Folder of the files after prediction."""
 
+RAW = "raw"
+"""Folder of the files that `--keep-candidates` leaves with the image; see `candidate_store`."""
+
 REFINED = "refined"
 """Folder of the files after the second look."""
 
@@ -47,7 +51,7 @@ SURVIVORS = ("survivors", "survivors-2")
 PARTIALS = "partials"
 """Folder of the files after painting: sums of labels."""
 
-FOLDERS = (CANDIDATES, *SURVIVORS, REFINED, PARTIALS)
+FOLDERS = (CANDIDATES, RAW, *SURVIVORS, REFINED, PARTIALS)
 """All folders of a work directory."""
 
 

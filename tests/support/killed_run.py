@@ -1,6 +1,6 @@
 """Segment a phantom in a process that kills itself at a chosen moment; run by the law tests.
 
-usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,real}
+usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,kept,real}
 
 AFTER is the block of the stage whose end is the last thing that happens; 0 is the stage's start.
 """
@@ -46,8 +46,8 @@ def main(image, stage, after, network):
         segment.publish = lambda *_: die()
     if stage == "finish":
         segment.finish = lambda *_: die()
-    if network in ("refined", "moved"):
-        config = refined_config(image, (40, 48, 56))
+    if network in ("refined", "moved", "kept"):
+        config = refined_config(image, (40, 48, 56), keep_candidates=network == "kept")
         if network == "moved":
             config = replace(config, result=replace(config.result, **MOVED))
         model = refined_model(Path(image).parent / "refiner")
