@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from anystar_batch import cli
-from anystar_batch.pipeline import dry_run, publish, sweep
+from anystar_batch.pipeline import dry_run, publish, sweep, tune
 from anystar_batch.pipeline import segment as pipeline
 from tests.support import tiny_volume
 from tests.support.fakes import TruthPredictor
@@ -52,6 +52,7 @@ def command(monkeypatch):
         monkeypatch.setattr(pipeline, "segment", functools.partial(segment, **options))
         monkeypatch.setattr(dry_run, "preview", functools.partial(preview, **options))
         monkeypatch.setattr(sweep, "sweep", functools.partial(sweep_all, **options))
+        monkeypatch.setattr(tune, "tune", functools.partial(tune_one, model=options["model"]))
         monkeypatch.setattr(
             sweep, "preview", functools.partial(sweep_preview, model=tiny_volume.model())
         )
@@ -61,5 +62,5 @@ def command(monkeypatch):
         return CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
     segment, preview = pipeline.segment, dry_run.preview
-    sweep_all, sweep_preview = sweep.sweep, sweep.preview
+    sweep_all, sweep_preview, tune_one = sweep.sweep, sweep.preview, tune.tune
     return run

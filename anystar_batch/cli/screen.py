@@ -229,6 +229,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
     zoom = " x ".join(f"{z:.3g}" for z in plan.working.zoom)
     filters = [f"  filters     {plan.filters}"] if plan.filters.to_json() else []
     done = f", {preview.tiles_done} done by an unfinished run" if preview.tiles_done else ""
+    done += f", {preview.tiles_stored} from kept candidates" if preview.tiles_stored else ""
     estimate = preview.estimate
     work = "" if estimate is None else f", about {_size(estimate.work_bytes)} of work files"
     return "\n".join(
@@ -261,6 +262,8 @@ def _time_text(preview: Preview, *, is_here: bool) -> str:
     estimate = preview.estimate
     if preview.status == "nothing to do":
         return "none: the very result is there"
+    if preview.tiles_stored and preview.tiles_done + preview.tiles_stored == preview.tiles:
+        return "seconds: the network has nothing left to do"
     if estimate is None:
         return "unknown: nothing is stored in the tiles that were looked at"
     workers = f"{estimate.workers} worker" + ("" if estimate.workers == 1 else "s")

@@ -33,6 +33,7 @@ from anystar_batch.geometry import ZYX, grid_shape
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.pipeline import publish
+from anystar_batch.pipeline.candidate_sets import check_place, open_store, probe_tiles
 from anystar_batch.pipeline.outputs import Outputs, check_permissions
 from anystar_batch.pipeline.prepare import check_network, decide, request, resources
 from anystar_batch.pipeline.run_record import NOTHING_TO_DO
@@ -45,6 +46,7 @@ from anystar_batch.stages.blocks import (
     network_bytes,
     units_per_block,
 )
+from anystar_batch.stages.candidate_store import kind_of
 from anystar_batch.stages.image_identity import tile_content
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.plan import Plan
@@ -92,7 +94,9 @@ def preview(
         if isinstance(event, StageDone):
             probing += event.seconds
 
-    plan = decide(requested, None, listen)
+    check_place(config, outputs)
+    store = open_store(outputs)
+    plan = decide(requested, None, listen, probe_tiles(store, requested.parts, None, None))
     spec = spec_of(requested.source)
     memory, gpus = resources(config)
     workers = config.run.workers or natural_workers(memory, len(gpus))
@@ -106,10 +110,12 @@ def preview(
     tiles = int(np.prod(counts)) * len(plan.times)
     done = Ledger.count_in(Path(outputs.work), requested.digest, "predict")
     done = 0 if config.run.restart else min(done, tiles)
+    kind = kind_of(requested.parts, plan)
+    stored = min(store.count(kind, plan.times, plan.prob_thresh), tiles - done)
     estimated = None
-    if before is None:
+    if before is None and (stored == 0 or stored < tiles - done):
         work = Work(plan, "", "", requested.factory, threads_per_worker(workers))
-        estimated = estimate(work, workers, tiles - done, probing)
+        estimated = estimate(work, workers, tiles - done - stored, probing)
     return Preview(
         plan=plan,
         status=NOTHING_TO_DO if before is not None else "replace" if exists else "new",
@@ -121,6 +127,7 @@ def preview(
         tile_bytes=network_bytes(plan),
         block_bytes=block_bytes(plan, shape),
         tiles_done=done,
+        tiles_stored=stored,
         estimate=estimated,
         free_bytes=min(
             _free(path) for path in (outputs.folder, outputs.label.parent, outputs.work)
@@ -303,6 +310,8 @@ class Preview:
         Where results would go.
     tiles_done : int
         Of the tiles: those that an unfinished run has done.
+    tiles_stored : int
+        Of the others: those whose candidates an earlier run has kept.
     estimate : Estimate or None
         What one tile took; None where there is nothing to do, or no tile with anything stored.
     free_bytes : int
@@ -319,6 +328,7 @@ class Preview:
     block_bytes: int
     outputs: Outputs
     tiles_done: int = 0
+    tiles_stored: int = 0
     estimate: Estimate | None = None
     free_bytes: int = 0
 
@@ -344,6 +354,7 @@ class Preview:
             "label_bytes_uncompressed": self.label_bytes,
             "memory_per_worker": self.tile_bytes + self.block_bytes + PROCESS_BYTES,
             "tiles_done": self.tiles_done,
+            "tiles_stored": self.tiles_stored,
             "seconds": None if estimate is None else round(estimate.seconds, 1),
             "tile_seconds": None if estimate is None else round(estimate.tile_seconds, 4),
             "workers": None if estimate is None else estimate.workers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from anystar_batch.address import absolute, is_remote
 from anystar_batch.archive.label_place import KEY, in_image, standalone
 from anystar_batch.archive.labels import published_attributes
-from anystar_batch.archive.storage.files import remove_tree
+from anystar_batch.archive.storage.files import exists, remove_tree
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import Listener, ignore
 from anystar_batch.network.model import Model
@@ -109,7 +110,19 @@ def tune(
         "tiles_usable": table.usable,
         "tiles_seen": table.seen,
         "rows": [asdict(row) for row in table.rows],
+        "then": _then(config, one, folder),
     }
+
+
+def _then(config: TuneConfig, one: NamedImage, folder: str) -> str:
+    """The command that segments with another threshold and all other options of the label."""
+    words = ["anystar-batch", "segment", config.image]
+    options = f"{folder.rpartition('/')[0]}/{one.stem}.{config.label}.toml"
+    if exists(options):
+        words += ["--config", options]
+    elif config.output is not None:
+        words += ["--output", config.output]
+    return shlex.join([*words, "--prob-thresh", "P", "--overwrite"])
 
 
 def remove_candidates(config: TuneConfig) -> dict[str, Any]:
@@ -208,8 +221,7 @@ def tuned_text(document: Mapping[str, Any]) -> str:
             f"  {row['prob_thresh']:13g}{row['objects']:10,}{quality:>17}{volume:>13}{prob:>14}"
             f"{mark}"
         )
-    then = f"anystar-batch segment {document['image']} --prob-thresh P --overwrite"
-    return "\n".join([*lines, f"  then: {then}"])
+    return "\n".join([*lines, f"  then: {document['then']}"])
 
 
 def removed_text(document: Mapping[str, Any]) -> str:

@@ -174,7 +174,7 @@ def origin_of(kind: str, plan: Plan, time: int, content: str) -> str:
     content : str
         Of `image_identity.tile_content`.
     """
-    text = json.dumps([kind, plan.limits_of(time), content])
+    text = json.dumps([kind, plan.limits_of(time), content], default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -361,6 +361,14 @@ class Store:
         """Return where a tile lies, by its key; the one with the lowest threshold."""
         every = [stored for one in self.sets if (stored := one.tile(key)) is not None]
         return min(every, key=lambda stored: stored.above, default=None)
+
+    def count(self, kind: str, times: Sequence[int], above: float) -> int:
+        """Return how many tiles of a kind are kept, of some times and from a threshold on."""
+        one = self.of_kind(kind)
+        if one is None or float(one.header["above"]) > above:
+            return 0
+        starts = tuple(f"{kind}/{time}/" for time in times)
+        return sum(key.startswith(starts) for key in one.lines)
 
     def of_kind(self, kind: str) -> CandidateSet | None:
         """Return the set of a kind, None without one."""

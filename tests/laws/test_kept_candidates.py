@@ -10,20 +10,23 @@ import pytest
 
 from anystar_batch.config import Filters
 from anystar_batch.engine.engines import open_engine
-from anystar_batch.errors import BlockError
+from anystar_batch.errors import BlockError, ConfigError
 from anystar_batch.events import Note
 from anystar_batch.parsing import Quantity
+from anystar_batch.pipeline import candidate_sets
+from anystar_batch.pipeline import segment as pipeline
+from anystar_batch.pipeline.outputs import output_paths
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.candidate_store import Store
+from tests.support import tiny_volume
 from tests.support.checkout import ROOT
+from tests.support.fakes import NoNetwork, TruthPredictor
 from tests.support.law_phantom import (
     MOVED,
     SHAPE,
     copy_of,
     digests,
-    law_config,
     law_factory,
-    law_model,
     refined_config,
     refined_model,
     write_law_image,
@@ -39,24 +42,15 @@ OTHER = {
 
 
 @dataclass(frozen=True)
-class NoNetwork:
-    """Stands where nobody may ask the network."""
-
-    def __call__(self, *_):
-        message = "the network was asked"
-        raise AssertionError(message)
-
-
-@dataclass(frozen=True)
 class Counted:
-    """The law's network; says how often it was asked."""
+    """The tiny volume's network; says how often it was asked."""
 
     def __call__(self, *_):
         return self
 
     def find(self, *arguments):
-        ASKED.append(arguments[1:3])
-        return law_factory().find(*arguments)
+        ASKED.append(arguments[2])
+        return TruthPredictor(tiny_volume.truth()).find(*arguments)
 
 
 ASKED = []
@@ -115,12 +109,9 @@ def with_kept(image, folder):
     return mine
 
 
-@pytest.mark.parametrize("block_shape", [SHAPE, (61, 40, 97)])
-def test_other_thresholds_outlines_and_filters_need_no_network(
-    kept, model, reference, tmp_path, block_shape
-):
+def test_other_thresholds_outlines_and_filters_need_no_network(kept, model, reference, tmp_path):
     mine = with_kept(kept, tmp_path)
-    run(mine, model, factory=NoNetwork(), block_shape=block_shape, **OTHER)
+    run(mine, model, factory=NoNetwork(), **OTHER)
     assert everything(mine) == reference
     assert reference["too large"] > 0
     record = json.loads(mine.with_name("phantom.anystar.run.json").read_text())
@@ -153,125 +144,206 @@ def test_two_scales(image, model, tmp_path):
     assert everything(mine) == everything(nothing)
 
 
-@pytest.mark.parametrize(("stage", "after"), [("predict", 3), ("paint", 1)])
-def test_a_kill_while_they_are_made_leaves_them_whole_or_absent(
-    image, reference, model, tmp_path, stage, after
-):
+def test_a_kill_while_they_are_made_leaves_them_whole_or_absent(image, tmp_path):
     mine = copy_of(image, tmp_path)
     script = ROOT / "tests" / "support" / "killed_run.py"
     killed = subprocess.run(
-        [sys.executable, str(script), str(mine), stage, str(after), "kept"],
+        [sys.executable, str(script), str(mine), "predict", "3", "kept"],
         capture_output=True,
         check=False,
     )
     assert killed.returncode == -9, killed.stderr.decode()
     assert not Store.open(mine.with_name("phantom.candidates")).sets
+    refiner = refined_model(mine.parent / "refiner")
     first = refined_config(mine, (32, 96, 64), keep_candidates=True)
-    segment(first, factory=law_factory(), model=refined_model(mine.parent / "refiner"))
+    segment(first, factory=law_factory(), model=refiner)
     (one,) = Store.open(mine.with_name("phantom.candidates")).sets
-    assert one.header["tiles"] == len(list(one.tiles())) == 2 * 3 * 4
+    assert one.header["tiles"] == len(list(one.tiles())) == 24
     notes = []
     again = replace(first, label="again", run=replace(first.run, keep_candidates=False))
-    segment(again, notes.append, factory=NoNetwork(), model=refined_model(mine.parent / "refiner"))
-    assert any("24 of 24 tiles; the network was not needed" in n.text for n in texts(notes))
+    segment(again, notes.append, factory=NoNetwork(), model=refiner)
+    assert "24 of 24 tiles; the network was not needed" in said(notes)
 
 
-def texts(events):
-    return [event for event in events if isinstance(event, Note)]
+def said(events):
+    return "\n".join(event.text for event in events if isinstance(event, Note))
 
 
-def test_what_was_begun_without_is_kept_when_it_goes_on_with(image, model, tmp_path):
-    mine = copy_of(image, tmp_path)
+@pytest.fixture
+def small(tmp_path):
+    return tiny_volume.small_image(tmp_path / "a" / "tiny.ome.zarr")
 
+
+def kept_of(image):
+    """The only set of an image, and what it holds."""
+    (one,) = Store.open(Path(image).with_name("tiny.candidates")).sets
+    return one
+
+
+def tiles_of(one):
+    return len(list(one.tiles()))
+
+
+def same(image, other):
+    """Whether two images have the same label and table."""
+    return digests(image) == digests(other)
+
+
+KEEP = {"keep_candidates": True}
+AGAIN = {"overwrite": True}
+ALL = 18
+"""Tiles of the tiny volume."""
+
+
+def test_what_was_begun_without_is_kept_when_it_goes_on_with(small):
     def stop(event):
         if getattr(event, "stage", "") == "own":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(mine, model, stop)
-    run(mine, model, keep_candidates=True)
-    (one,) = Store.open(mine.with_name("phantom.candidates")).sets
-    assert len(list(one.tiles())) == 24
+        tiny_volume.segment(small, stop)
+    tiny_volume.segment(small, run=KEEP)
+    assert tiles_of(kept_of(small)) == ALL
 
 
-def test_a_lower_threshold_asks_the_network_unless_they_were_kept_from_there(
-    image, model, tmp_path
-):
-    mine, nothing = copy_of(image, tmp_path / "a"), copy_of(image, tmp_path / "b")
-    high, low = {"prob_thresh": 0.75}, {"prob_thresh": 0.6}
-    run(mine, model, keep_above=0.6, **high)
-    run(nothing, model, **high)
-    assert everything(mine) == everything(nothing)
-    run(nothing, model, overwrite=True, **low)
-    run(mine, model, factory=NoNetwork(), overwrite=True, **low)
-    assert everything(mine) == everything(nothing)
+def test_a_run_that_ends_between_candidates_and_label_has_kept_them(small, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "publish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_volume.segment(small, run=KEEP)
+    assert tiles_of(kept_of(small)) == ALL
+    tiny_volume.segment(small, run=KEEP, factory=NoNetwork())
+    assert tiles_of(kept_of(small)) == ALL
+    record = json.loads(Path(small).with_name("tiny.anystar.run.json").read_text())
+    assert record["candidates"]["path"] == str(kept_of(small).folder)
+    assert record["candidates"]["bytes"] == kept_of(small).size
+    beside = Path(small).with_name("tiny.candidates").iterdir()
+    assert [path.name for path in beside] == [kept_of(small).folder.name]
+
+
+def test_a_lower_threshold_asks_the_network_unless_they_were_kept_from_there(small, tmp_path):
+    nothing = tiny_volume.small_image(tmp_path / "b" / "tiny.ome.zarr")
+    tiny_volume.segment(small, run={"keep_above": 0.6}, prob_thresh=0.75)
+    tiny_volume.segment(nothing, prob_thresh=0.75)
+    assert same(small, nothing)
+    tiny_volume.segment(nothing, run=AGAIN, prob_thresh=0.6)
+    tiny_volume.segment(small, run=AGAIN, factory=NoNetwork(), prob_thresh=0.6)
+    assert same(small, nothing)
     notes = []
-    run(mine, model, notes.append, overwrite=True, prob_thresh=0.5)
-    assert any("kept above 0.6, wanted above 0.5: 24" in n.text for n in texts(notes))
+    tiny_volume.segment(small, notes.append, run=AGAIN, prob_thresh=0.5)
+    assert f"kept above 0.6, wanted above 0.5: {ALL}" in said(notes)
     with pytest.raises(BlockError, match="the network was asked"):
-        run(mine, model, factory=NoNetwork(), overwrite=True, prob_thresh=0.59)
+        tiny_volume.segment(small, run=AGAIN, factory=NoNetwork(), prob_thresh=0.59)
 
 
-def test_what_is_damaged_missing_or_of_another_image_is_left_to_the_network(
-    kept, model, reference, tmp_path
-):
-    mine = with_kept(kept, tmp_path)
-    (folder,) = mine.with_name("phantom.candidates").iterdir()
-    first, second, third = sorted(folder.glob("*.npy"))[:3]
+def test_what_is_damaged_missing_or_of_another_image_is_left_to_the_network(small, tmp_path):
+    nothing = tiny_volume.small_image(tmp_path / "b" / "tiny.ome.zarr")
+    tiny_volume.segment(small, run=KEEP | {"block_shape": (8, 8, 8)})
+    tiny_volume.segment(nothing, prob_thresh=0.7)
+    first, second, third = sorted(kept_of(small).folder.glob("*.npy"))[:3]
     first.unlink()
     damaged = bytearray(second.read_bytes())
     damaged[-7] ^= 4
+    second.unlink()
     second.write_bytes(bytes(damaged))
     third.write_bytes(third.read_bytes()[:-40])
-    chunk = mine / "0" / "c" / "1" / "2" / "3"
-    chunk.touch()  # written to, for all we know
+    (Path(small) / "0" / "c" / "1" / "2" / "2").touch()  # written to, for all we know
     notes, ASKED[:] = [], []
-    run(mine, model, notes.append, factory=Counted(), keep_candidates=True, **OTHER)
-    assert everything(mine) == reference
-    assert 3 <= len(ASKED) < 24
-    said = " ".join(n.text for n in texts(notes))
-    assert "of 24 tiles, the others were left to the network" in said
-    assert "damaged" in said
-    assert "are others there" in said
+    tiny_volume.segment(small, notes.append, factory=Counted(), run=AGAIN | KEEP, prob_thresh=0.7)
+    assert same(small, nothing)
+    assert 3 <= len(ASKED) < ALL
+    assert f"of {ALL} tiles, the others were left to the network" in said(notes)
+    assert "damaged" in said(notes)
+    assert "are others there" in said(notes)
     notes.clear()
-    run(mine, model, notes.append, factory=NoNetwork(), overwrite=True)
-    assert any("24 of 24 tiles" in n.text for n in texts(notes)), "made whole again"
+    tiny_volume.segment(small, notes.append, run=AGAIN, factory=NoNetwork())
+    assert f"{ALL} of {ALL} tiles; the network was not needed" in said(notes), "whole again"
 
 
-def test_a_list_that_is_damaged_is_told_and_not_used(kept, model, tmp_path):
-    mine = with_kept(kept, tmp_path)
-    (folder,) = mine.with_name("phantom.candidates").iterdir()
-    index = folder / "index.jsonl"
-    index.write_bytes(index.read_bytes()[20:])
+def test_a_list_that_is_damaged_is_told_and_not_used(small):
+    tiny_volume.segment(small, run=KEEP)
+    index = kept_of(small).folder / "index.jsonl"
+    whole = index.read_bytes()
+    index.write_bytes(whole[20:])
     notes, ASKED[:] = [], []
-    run(mine, model, notes.append, factory=Counted())
-    assert len(ASKED) == 24
-    assert any("list of kept candidates is damaged" in n.text and n.is_warning for n in notes
-               if isinstance(n, Note))  # fmt: skip
+    tiny_volume.segment(small, notes.append, factory=Counted(), run=AGAIN)
+    assert len(ASKED) == ALL
+    assert "list of kept candidates is damaged" in said(n for n in notes if is_warning(n))
+    index.write_bytes(whole.replace(b'"start": 0', b'"start": 1'))
+    ASKED[:] = []
+    tiny_volume.segment(small, factory=Counted(), run=AGAIN)
+    assert ASKED, "records are not those that were kept"
 
 
-@pytest.mark.parametrize("other", ["model", "tile", "diameter", "precision"])
-def test_candidates_of_other_options_are_not_taken(kept, model, tmp_path, other):
-    mine = with_kept(kept, tmp_path)
-    changed = {"tile": {"tile": 16}, "diameter": {"diameter": Quantity(7.0, "um")},
-               "precision": {"precision": "bfloat16"}}.get(other, {})  # fmt: skip
-    if other == "model":
-        model = replace(model, sha256="1" * 64)
+def is_warning(event):
+    return isinstance(event, Note) and event.is_warning
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"tile": 32}, {"diameter": Quantity(6.0, "um")}, {"precision": "bfloat16"}, {"channel": "1"}],
+    ids=lambda options: next(iter(options)),
+)
+def test_candidates_of_other_options_are_not_taken(tmp_path, options):
+    image = tiny_volume.small_series(tmp_path / "tiny.ome.zarr", axes="czyx", times=1)
+    tiny_volume.segment(image, run=KEEP, precision="float32")
+    options = {"precision": "float32"} | options
     notes, ASKED[:] = [], []
-    run(mine, model, notes.append, factory=Counted(), **changed)
+    tiny_volume.segment(image, notes.append, factory=Counted(), run=AGAIN, **options)
     assert ASKED
-    assert any("kept candidates: none for these options" in n.text for n in texts(notes))
+    assert "kept candidates: none for these options" in said(notes)
 
 
-def test_the_probe_takes_its_tiles_too(tmp_path):
-    mine = write_law_image(tmp_path / "a" / "phantom.ome.zarr")
-    nothing = copy_of(mine, tmp_path / "b")
-    options = {"diameter": None, "refine": "auto"}
-    first = law_config(mine, SHAPE, keep_candidates=True)
-    first = replace(first, result=replace(first.result, **options))
-    segment(first, factory=law_factory(), model=law_model())
-    other = replace(first, label="other", result=replace(first.result, prob_thresh=0.8))
-    segment(other, factory=NoNetwork(), model=law_model())
-    without = replace(law_config(nothing, SHAPE), label="other", result=other.result)
-    segment(without, factory=law_factory(), model=law_model())
-    assert everything(mine, "other") == everything(nothing, "other")
+def test_candidates_of_another_model_or_image_are_not_taken(small):
+    tiny_volume.segment(small, run=KEEP)
+    config = tiny_volume.config(small, run=AGAIN)
+    ASKED[:] = []
+    other = replace(tiny_volume.model(), sha256="1" * 64)
+    segment(config, factory=Counted(), model=other)
+    assert len(ASKED) == ALL
+
+
+def test_times_are_kept_one_by_one(tmp_path):
+    image = tiny_volume.small_series(tmp_path / "tiny.ome.zarr", axes="tzyx")
+    tiny_volume.segment(image, run=KEEP, time="0")
+    tiny_volume.segment(image, run=AGAIN | KEEP, time="2")
+    assert tiles_of(kept_of(image)) == 2 * ALL
+    notes = []
+    tiny_volume.segment(image, notes.append, run=AGAIN, time="all", prob_thresh=0.7)
+    assert f"{2 * ALL} of {3 * ALL} tiles, the others were left to the network" in said(notes)
+
+
+def test_the_probe_takes_its_tiles_too(small, tmp_path):
+    nothing = tiny_volume.small_image(tmp_path / "b" / "tiny.ome.zarr")
+    tiny_volume.segment(small, run=KEEP, diameter=None)
+    tiny_volume.segment(small, factory=NoNetwork(), run=AGAIN, diameter=None, prob_thresh=0.8)
+    tiny_volume.segment(nothing, diameter=None, prob_thresh=0.8)
+    assert same(small, nothing)
+
+
+def test_where_results_go_to_a_store_it_is_said_before_work(small):
+    config = tiny_volume.config(small, run=KEEP)
+    outputs = output_paths(config)
+    remote = replace(outputs, folder="s3://bucket/results")
+    with pytest.raises(ConfigError, match="--keep-candidates: results go to s3://bucket"):
+        candidate_sets.check_place(config, remote)
+
+
+def test_a_disk_that_is_full_costs_the_candidates_and_not_the_label(small, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "tiny.candidates")
+
+    monkeypatch.setattr(candidate_sets, "_write_set", full)
+    notes = []
+    assert tiny_volume.segment(small, notes.append, run=KEEP).instances == 5
+    assert "candidates are not kept" in said(n for n in notes if is_warning(n))
+
+
+def test_a_published_label_says_how_to_keep_its_candidates(small):
+    tiny_volume.segment(small)
+    notes = []
+    assert tiny_volume.segment(small, notes.append, run=KEEP).status == "nothing to do"
+    assert "give --overwrite with --keep-candidates" in said(notes)

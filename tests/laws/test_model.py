@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.rays import rays_from_config
 from anystar_batch.stars.suppress import suppress
 from tests.support.checkout import ROOT
+from tests.support.fakes import NoNetwork
 from tests.support.law_phantom import copy_of, digests
 from tests.support.real_model import real_config, write_real_image
 
@@ -36,7 +38,7 @@ def image(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(image):
-    summary = segment(real_config(image, SHAPE))
+    summary = segment(real_config(image, SHAPE, keep_candidates=True))
     assert summary.instances > 50
     return digests(image)
 
@@ -59,6 +61,18 @@ def test_two_workers_change_no_byte(image, reference, tmp_path, block_shape, two
     mine = copy_of(image, tmp_path)
     segment(real_config(mine, block_shape, workers=2), engine=two_workers)
     assert digests(mine) == reference
+
+
+def test_kept_candidates_give_the_bytes_of_a_run_from_nothing(image, reference, tmp_path):
+    nothing = copy_of(image, tmp_path)
+    other = {"prob_thresh": 0.55, "nms_thresh": 0.45, "outline": 0.4}
+    config = real_config(nothing, (32, 32, 32))
+    assert segment(replace(config, result=replace(config.result, **other))).instances > 20
+    config = real_config(image, SHAPE)
+    config = replace(config, run=replace(config.run, overwrite=True))
+    segment(replace(config, result=replace(config.result, **other)), factory=NoNetwork())
+    assert digests(image) == digests(nothing)
+    segment(config)  # as the others expect it
 
 
 @pytest.mark.parametrize(("stage", "after"), STAGES)

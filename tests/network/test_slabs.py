@@ -83,6 +83,23 @@ def test_bits_do_not_depend_on_the_slabs(networks):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("name", ["grid 2", "no stem, no U-Net"])
+def test_bits_do_not_depend_on_the_threshold(networks, name):
+    """So what is kept above a low one holds what a higher one would have found."""
+    config, shape = CONFIGS[name]
+    image = image_of(shape)[0, ..., 0]
+    core = Box.of_shape(tuple(n // g for n, g in zip(shape, config.grid, strict=True)))
+    network = SlabNetwork(networks[name], config)
+    index, prob, dist = network.find(image, core, 0.0)
+    for count in (0, 1, 2, 3, 5, 16, 17, 33, 100):
+        threshold = float(np.sort(prob)[::-1][count])
+        above = prob > threshold
+        assert above.sum() <= count
+        found = network.find(image, core, threshold)
+        for kept, alone in zip((index, prob, dist), found, strict=True):
+            np.testing.assert_array_equal(kept[above], alone)
+
+
 class Short:
     """A device on which a slab thicker than `most` has no room."""
 
