@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from anystar_batch.archive.storage.atomic_write import (
     sync_directory,
     write_bytes_atomic,
 )
-from anystar_batch.archive.storage.files import PARTIAL, remove_tree
+from anystar_batch.archive.storage.files import PARTIAL, output_error, remove_tree
 from anystar_batch.archive.storage.lock import hold
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import AnyStarBatchError, ConfigError, OutputError
@@ -115,7 +116,7 @@ def probe_tiles(
 
     def find(work: Work, reader: ImageReader, time: int, tile: ZYX) -> Candidates:
         plan, n_rays = work.plan, len(model_rays(work.plan.model))
-        least = plan.prob_thresh if keep_above is None else keep_above
+        least = min(plan.prob_thresh, 1.0 if keep_above is None else keep_above)
         kind = kind_of(parts, plan)
         origin = origin_of(kind, plan, time, tile_content(plan, reader, time, tile))
         key = tile_key(kind, time, tile)
@@ -312,6 +313,41 @@ def _link(source: Path, target: Path) -> None:
 def candidates_folder(home: str, stem: str) -> str:
     """Return where the raw candidates of an image lie."""
     return f"{home}/{stem}{SUFFIX}"
+
+
+def remove_sets(folder: str) -> int:
+    """Delete all raw candidates of an image, and the folder, if nothing else lies in it.
+
+    Parameters
+    ----------
+    folder : str
+        Of `candidates_folder`.
+
+    Returns
+    -------
+    int
+        Bytes that they had.
+
+    Raises
+    ------
+    LockedError
+        If a run is writing there.
+    OutputError
+        If something cannot be deleted.
+    """
+    if not Path(folder).is_dir():
+        return 0
+    size = sum(one.size for one in Store.open(folder).sets)
+    with hold(f"{folder}.lock"):
+        try:
+            for path in Path(folder).iterdir():
+                if re.fullmatch(r"[0-9a-f]{12}|\..*" + re.escape(PARTIAL), path.name):
+                    shutil.rmtree(path)
+        except OSError as error:
+            raise output_error(folder, error) from error
+    with contextlib.suppress(OSError):
+        Path(folder).rmdir()
+    return size
 
 
 def described(home: str, stem: str) -> list[dict[str, Any]]:

@@ -173,7 +173,14 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
         message = f"model {model.name} has no known diameter: nothing can be probed"
         raise ConfigError(message)
     has_refiner = wanted_refiner(model, config) is not None
-    asked = replace(config, scales=(1,), refine="on" if has_refiner else "off")
+    # By the model's own thresholds: how big objects are does not depend on how many are wanted.
+    asked = replace(
+        config,
+        scales=(1,),
+        refine="on" if has_refiner else "off",
+        prob_thresh=None,
+        nms_thresh=None,
+    )
     scales, _ = level_scales(reader.source, config)
     base = min(scales[0][1], scales[0][2])
     typical = model.diameter

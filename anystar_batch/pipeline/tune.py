@@ -10,12 +10,12 @@ from typing import Any
 from anystar_batch.address import absolute, is_remote
 from anystar_batch.archive.label_place import KEY, in_image, standalone
 from anystar_batch.archive.labels import published_attributes
-from anystar_batch.archive.storage.files import exists, remove_tree
+from anystar_batch.archive.storage.files import exists
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import Listener, ignore
 from anystar_batch.network.model import Model
 from anystar_batch.options import segment_config
-from anystar_batch.pipeline.candidate_sets import candidates_folder
+from anystar_batch.pipeline.candidate_sets import candidates_folder, remove_sets
 from anystar_batch.pipeline.inputs import NamedImage, name_images
 from anystar_batch.pipeline.prepare import plan_of, request
 from anystar_batch.pipeline.threshold_table import threshold_table
@@ -132,11 +132,13 @@ def remove_candidates(config: TuneConfig) -> dict[str, Any]:
     ------
     ConfigError
         If it is not one image.
+    LockedError
+        If a run is writing there.
+    OutputError
+        If something cannot be deleted.
     """
     _, folder = _place(config)
-    size = sum(one.size for one in Store.open(folder).sets)
-    remove_tree(folder)
-    return {"removed": folder, "bytes": size}
+    return {"removed": folder, "bytes": remove_sets(folder)}
 
 
 def _place(config: TuneConfig) -> tuple[NamedImage, str]:

@@ -41,6 +41,7 @@ HARMLESS = frozenset(
     {
         *("prob_thresh", "nms_thresh", "filters", "outline", "expand", "measure", "course"),
         *("refine", "refiner", "quality_cut", "times", "diameter", "voxel_size", "position"),
+        "probe",
     }
 )
 """Parts of the fingerprint that do not decide raw candidates; others do, those to come too.

@@ -198,7 +198,19 @@ def fingerprint_parts(
         | multiscale_json(source)
         | _position_json(source, config)
         | ({} if config.level is None else {"level": config.level})
+        | _probe_json(model, config)
     )
+
+
+def _probe_json(model: Model, config: ResultConfig) -> dict[str, object]:
+    """That the probe goes by the model's thresholds, where it runs and others are given."""
+    given = (
+        (config.prob_thresh, model.prob_thresh),
+        (config.nms_thresh, model.nms_thresh),
+    )
+    is_other = any(value is not None and value != own for value, own in given)
+    is_probed = config.diameter is None and model.diameter is not None
+    return {"probe": "model's thresholds"} if is_probed and is_other else {}
 
 
 def _position_json(source: ImageSource, config: ResultConfig) -> dict[str, object]:
