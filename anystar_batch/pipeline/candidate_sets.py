@@ -34,23 +34,20 @@ from anystar_batch.options import SEGMENT, typed_options
 from anystar_batch.pipeline.outputs import Outputs
 from anystar_batch.pipeline.probe import Find
 from anystar_batch.pipeline.run_record import DECIDED
-from anystar_batch.stages.candidate_store import (
-    INDEX,
-    CandidateSet,
+from anystar_batch.stages.candidate_store import INDEX, CandidateSet, Store, index_text
+from anystar_batch.stages.image_identity import tile_content
+from anystar_batch.stages.ledger import Ledger
+from anystar_batch.stages.predict import NOT_KEPT, network_found
+from anystar_batch.stages.raw_tile import (
     Found,
-    Store,
     StoredTile,
     decisive_parts,
-    index_text,
     kind_of,
     load_found,
     origin_of,
     save_found,
     tile_key,
 )
-from anystar_batch.stages.image_identity import tile_content
-from anystar_batch.stages.ledger import Ledger
-from anystar_batch.stages.predict import NOT_KEPT, network_found
 from anystar_batch.stages.run import Run
 from anystar_batch.stages.task import Work, model_rays
 from anystar_batch.stages.workdir import RAW, file_name

@@ -46,10 +46,10 @@ from anystar_batch.stages.blocks import (
     network_bytes,
     units_per_block,
 )
-from anystar_batch.stages.candidate_store import kind_of
 from anystar_batch.stages.image_identity import tile_content
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.raw_tile import kind_of
 from anystar_batch.stages.task import Work, model_rays, spec_of
 from anystar_batch.stages.workdir import candidate_type
 from anystar_batch.stars.suppress import Status

@@ -95,8 +95,8 @@ from anystar_batch.stages import (
     suppress,
 )
 from anystar_batch.stages.blocks import block_shape
-from anystar_batch.stages.candidate_store import kind_of
 from anystar_batch.stages.ledger import Ledger
+from anystar_batch.stages.raw_tile import kind_of
 from anystar_batch.stages.run import Run, removed_counts
 from anystar_batch.stages.table import table_run
 from anystar_batch.stages.task import Work, spec_of

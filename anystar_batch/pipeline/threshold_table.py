@@ -17,17 +17,11 @@ from numpy.typing import NDArray
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.events import BlockDone, Listener, StageStarted, timed_stage
 from anystar_batch.geometry import ZYX, Box, inside
-from anystar_batch.stages.candidate_store import (
-    CandidateSet,
-    Found,
-    StoredTile,
-    load_found,
-    origin_of,
-    tile_key,
-)
+from anystar_batch.stages.candidate_store import CandidateSet
 from anystar_batch.stages.image_identity import tile_content
 from anystar_batch.stages.number import owners, removed
 from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.raw_tile import Found, StoredTile, load_found, origin_of, tile_key
 from anystar_batch.stages.refine import refine_survivors
 from anystar_batch.stages.surface import outlined
 from anystar_batch.stages.task import model_rays, near_box, parse_key

@@ -19,8 +19,9 @@ from anystar_batch.pipeline.candidate_sets import candidates_folder, remove_sets
 from anystar_batch.pipeline.inputs import NamedImage, name_images
 from anystar_batch.pipeline.prepare import plan_of, request
 from anystar_batch.pipeline.threshold_table import threshold_table
-from anystar_batch.stages.candidate_store import CandidateSet, Store, decisive_parts, kind_of
+from anystar_batch.stages.candidate_store import CandidateSet, Store
 from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.raw_tile import decisive_parts, kind_of
 
 
 @dataclass(frozen=True, slots=True)

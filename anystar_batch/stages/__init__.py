@@ -13,6 +13,7 @@ half: files in, files out. Stages never import each other, but for `paint`, whic
 units of `pyramid` on the way.
 
 Shared by all: `blocks` (what one task holds), `task` (what travels to a worker), `run` (a run under
-way), `workdir` (every intermediate file), `candidate_store` (candidates that stay with an image),
-`ledger` (what is done), `image_identity` (is the image still the same).
+way), `workdir` (every intermediate file), `raw_tile` (what the network says of a tile),
+`candidate_store` (where that stays with an image), `ledger` (what is done), `image_identity` (is
+the image still the same).
 """

@@ -23,7 +23,10 @@ from anystar_batch.geometry import ZYX, Box, inside
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import Predictor, PredictorFactory
 from anystar_batch.stages.blocks import Block
-from anystar_batch.stages.candidate_store import (
+from anystar_batch.stages.image_identity import tile_content
+from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.preprocess import tile_image
+from anystar_batch.stages.raw_tile import (
     Found,
     StoredTile,
     load_found,
@@ -31,9 +34,6 @@ from anystar_batch.stages.candidate_store import (
     save_found,
     tile_key,
 )
-from anystar_batch.stages.image_identity import tile_content
-from anystar_batch.stages.plan import Plan
-from anystar_batch.stages.preprocess import tile_image
 from anystar_batch.stages.run import Run, make_todo, run_tasks, tile_blocks
 from anystar_batch.stages.task import Done, Work, model_rays, piece_key
 from anystar_batch.stages.workdir import CANDIDATES, RAW, file_name, save_candidates

@@ -44,7 +44,7 @@ class Work:
     fence : Fence
         Asked before anything is written.
     kind : str
-        What decides raw candidates, see `candidate_store.kind_of`; empty where nobody asks.
+        What decides raw candidates, see `raw_tile.kind_of`; empty where nobody asks.
     keep_above : float or None
         Probability above which raw candidates are kept; None keeps none.
     """

@@ -40,7 +40,7 @@ CANDIDATES = "candidates"
 """Folder of the files after prediction."""
 
 RAW = "raw"
-"""Folder of the files that `--keep-candidates` leaves with the image; see `candidate_store`."""
+"""Folder of the files that `--keep-candidates` leaves with the image; see `raw_tile`."""
 
 REFINED = "refined"
 """Folder of the files after the second look."""
