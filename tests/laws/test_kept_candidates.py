@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from anystar_batch.archive.images import read_image
 from anystar_batch.config import Filters
 from anystar_batch.engine.engines import open_engine
 from anystar_batch.errors import BlockError, ConfigError
@@ -18,6 +19,7 @@ from anystar_batch.pipeline import segment as pipeline
 from anystar_batch.pipeline.outputs import output_paths
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.candidate_store import Store
+from anystar_batch.stages.plan import fingerprint_parts
 from tests.support import tiny_volume
 from tests.support.checkout import ROOT
 from tests.support.fakes import NoNetwork, TruthPredictor
@@ -132,16 +134,6 @@ def test_workers_take_them_too_and_another_label_of_the_image(kept, model, refer
     assert {k: v for k, v in found.items() if k.startswith(("0/", "1/", "2/"))} == {
         k: v for k, v in reference.items() if k.startswith(("0/", "1/", "2/"))
     }
-
-
-def test_two_scales(image, model, tmp_path):
-    mine, nothing = copy_of(image, tmp_path / "a"), copy_of(image, tmp_path / "b")
-    scales = {"scales": (1, 2), "refine": "off"}
-    run(mine, model, keep_candidates=True, **scales)
-    other = {"prob_thresh": 0.75, "nms_thresh": 0.5} | scales
-    run(mine, model, factory=NoNetwork(), overwrite=True, block_shape=(32, 64, 32), **other)
-    run(nothing, model, **other)
-    assert everything(mine) == everything(nothing)
 
 
 def test_a_kill_while_they_are_made_leaves_them_whole_or_absent(image, tmp_path):
@@ -307,13 +299,13 @@ def test_candidates_of_another_model_or_image_are_not_taken(small):
 
 
 def test_times_are_kept_one_by_one(tmp_path):
-    image = tiny_volume.small_series(tmp_path / "tiny.ome.zarr", axes="tzyx")
+    image = tiny_volume.small_series(tmp_path / "tiny.ome.zarr", axes="tzyx", times=2)
     tiny_volume.segment(image, run=KEEP, time="0")
-    tiny_volume.segment(image, run=AGAIN | KEEP, time="2")
-    assert tiles_of(kept_of(image)) == 2 * ALL
     notes = []
-    tiny_volume.segment(image, notes.append, run=AGAIN, time="all", prob_thresh=0.7)
-    assert f"{2 * ALL} of {3 * ALL} tiles, the others were left to the network" in said(notes)
+    tiny_volume.segment(image, notes.append, run=AGAIN | KEEP, prob_thresh=0.7)
+    assert f"{ALL} of {2 * ALL} tiles, the others were left to the network" in said(notes)
+    assert tiles_of(kept_of(image)) == 2 * ALL
+    assert kept_of(image).header["above"] == 0.5, "the lower one holds for all"
 
 
 def test_the_probe_takes_its_tiles_too(small, tmp_path):
@@ -321,6 +313,30 @@ def test_the_probe_takes_its_tiles_too(small, tmp_path):
     tiny_volume.segment(small, run=KEEP, diameter=None)
     tiny_volume.segment(small, factory=NoNetwork(), run=AGAIN, diameter=None, prob_thresh=0.8)
     tiny_volume.segment(nothing, diameter=None, prob_thresh=0.8)
+    assert same(small, nothing)
+    attributes = json.loads((Path(small) / "labels" / "anystar" / "zarr.json").read_text())
+    assert attributes["attributes"]["anystar-batch"]["options"]["probe"] == "model's thresholds"
+
+
+def test_the_probe_is_in_the_fingerprint_where_thresholds_might_have_moved_it(small):
+    source, model = read_image(small), tiny_volume.model()
+    for options, is_there in (
+        ({"diameter": None}, False),
+        ({"diameter": None, "prob_thresh": model.prob_thresh}, False),
+        ({"diameter": None, "prob_thresh": 0.7}, True),
+        ({"diameter": None, "nms_thresh": 0.7}, True),
+        ({"prob_thresh": 0.7, "nms_thresh": 0.7}, False),
+    ):
+        result = tiny_volume.config(small, **options).result
+        assert ("probe" in fingerprint_parts(source, model, result, "float32")) == is_there
+
+
+def test_two_scales(small, tmp_path):
+    nothing = tiny_volume.small_image(tmp_path / "b" / "tiny.ome.zarr")
+    tiny_volume.segment(small, run=KEEP, scales=(1, 2))
+    other = {"prob_thresh": 0.75, "nms_thresh": 0.5, "scales": (1, 2)}
+    tiny_volume.segment(small, factory=NoNetwork(), run=AGAIN, **other)
+    assert tiny_volume.segment(nothing, **other).instances >= 5
     assert same(small, nothing)
 
 
