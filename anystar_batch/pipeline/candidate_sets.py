@@ -111,7 +111,7 @@ def probe_tiles(
         Probability above which they are kept; None keeps none.
     """
 
-    def find(work: Work, reader: ImageReader, time: int, tile: ZYX) -> Candidates:
+    def find(work: Work, reader: ImageReader, time: int, tile: ZYX) -> tuple[Candidates, int]:
         plan, n_rays = work.plan, len(model_rays(work.plan.model))
         least = min(plan.prob_thresh, 1.0 if keep_above is None else keep_above)
         kind = kind_of(parts, plan)
@@ -122,13 +122,13 @@ def probe_tiles(
         if isinstance(found, Found):
             if ledger is not None and keep_above is not None:
                 ledger.done("raw", {key: {"from": "stored", "above": found.above}})
-            return found.over(plan.prob_thresh)[0]
+            return found.over(plan.prob_thresh)
         made = network_found(work, reader, time, tile, least)
         if ledger is not None and keep_above is not None:
             name = f"probe-{kind}-{file_name(time, (tile,), 'npy')}"
             noted = save_found(ledger.path.parent / RAW, name, [(key, origin, made)])
             ledger.done("raw", {key: {"from": "network"} | noted[key].to_json()})
-        return made.over(plan.prob_thresh)[0]
+        return made.over(plan.prob_thresh)
 
     return find
 
