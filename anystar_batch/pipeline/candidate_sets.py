@@ -56,6 +56,9 @@ from anystar_batch.stars.candidates import Candidates
 SUFFIX = ".candidates"
 """How the name of an image's folder of candidates ends."""
 
+LOCK = ".lock"
+"""File in it that whoever changes it holds."""
+
 
 def check_place(config: SegmentConfig, outputs: Outputs) -> None:
     """Check that candidates can be kept where results go.
@@ -212,9 +215,12 @@ def keep_candidates(
         return None
     run.work.fence.check()
     try:
-        with hold(f"{outputs.candidates}.lock"):
+        Path(outputs.candidates).mkdir(parents=True, exist_ok=True)
+        with hold(f"{outputs.candidates}/{LOCK}"):
             kept = _exchanged(run, config, parts, outputs)
     except (AnyStarBatchError, OSError) as error:
+        with contextlib.suppress(OSError):
+            Path(outputs.candidates).rmdir()
         run.on_event(Note(f"candidates are not kept: {error}", is_warning=True))
         return None
     text = (
@@ -335,7 +341,7 @@ def remove_sets(folder: str) -> int:
     if not Path(folder).is_dir():
         return 0
     size = sum(one.size for one in Store.open(folder).sets)
-    with hold(f"{folder}.lock"):
+    with hold(f"{folder}/{LOCK}"):
         try:
             for path in Path(folder).iterdir():
                 if re.fullmatch(r"[0-9a-f]{12}|\..*" + re.escape(PARTIAL), path.name):

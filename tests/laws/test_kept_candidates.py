@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from anystar_batch.archive.images import read_image
+from anystar_batch.archive.storage.lock import hold
 from anystar_batch.config import Filters
 from anystar_batch.engine.engines import open_engine
 from anystar_batch.errors import BlockError, ConfigError
@@ -356,6 +357,17 @@ def test_a_disk_that_is_full_costs_the_candidates_and_not_the_label(small, monke
     notes = []
     assert tiny_volume.segment(small, notes.append, run=KEEP).instances == 5
     assert "candidates are not kept" in said(n for n in notes if is_warning(n))
+    assert not Path(small).with_name("tiny.candidates").exists()
+
+
+def test_who_writes_there_meanwhile_is_named_and_the_label_made(small):
+    folder = Path(small).with_name("tiny.candidates")
+    folder.mkdir()
+    notes = []
+    with hold(folder / candidate_sets.LOCK):
+        assert tiny_volume.segment(small, notes.append, run=KEEP).instances == 5
+    assert "candidates are not kept" in said(n for n in notes if is_warning(n))
+    assert not list(folder.iterdir())
 
 
 def test_a_published_label_says_how_to_keep_its_candidates(small):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 import numpy as np
@@ -47,6 +47,27 @@ def probe(path, factory=None, model=MODEL, config=None):
     limits = all_limits(reader, model, 0, tuple(range(reader.source.num_times)))
     factory = Blobs((2, 2, 2), reach=24.0) if factory is None else factory
     return probe_diameter(reader, model, config, limits, factory, 1)
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Notes the thresholds that it is asked with."""
+
+    heard: list = field(default_factory=list, compare=False)
+
+    def __call__(self, _model, _threads):
+        return self
+
+    def find(self, _image, _window, _core, prob_thresh):
+        self.heard.append(prob_thresh)
+        return Blind().find(None, None, None, None)
+
+
+def test_the_models_own_thresholds_count_whatever_the_run_asks_for(tmp_path):
+    path = write_balls(tmp_path / "a.zarr", 8.0)
+    network = Listening()
+    probe(path, network, config=ResultConfig(prob_thresh=0.8, nms_thresh=0.6))
+    assert set(network.heard) == {MODEL.prob_thresh}
 
 
 def write_balls(path, radius, voxel=(1.0, 1.0, 1.0), shape=(48, 96, 96), count=12):
