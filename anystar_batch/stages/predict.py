@@ -60,7 +60,9 @@ class PredictTask:
     block : Block
         The block they belong to.
     tiles : tuple of (z, y, x)
-        Those of its tiles that are not done.
+        Those of its tiles that are not done, or not kept.
+    done : tuple of (z, y, x)
+        Of these, those that are only to be kept.
     stored : tuple of StoredTile or None
         What an earlier run has kept of each of them; empty for nothing.
     """
@@ -69,6 +71,7 @@ class PredictTask:
     time: int
     block: Block
     tiles: tuple[ZYX, ...]
+    done: tuple[ZYX, ...] = ()
     stored: tuple[StoredTile | None, ...] = ()
 
 
@@ -88,7 +91,8 @@ def predict_run(run: Run) -> None:
     def task(time: int, block: Block) -> PredictTask:
         tiles = left(time, block)
         stored = tuple(run.store.tile(tile_key(work.kind, time, t)) for t in tiles)
-        return PredictTask(work, time, block, tiles, stored if any(stored) else ())
+        already = tuple(t for t in tiles if piece_key(time, t) in done)
+        return PredictTask(work, time, block, tiles, already, stored if any(stored) else ())
 
     run_tasks(run, "predict", predict_block, make_todo(run, tile_blocks(run), left, task))
 
@@ -104,7 +108,13 @@ def predict_block(task: PredictTask) -> Done:
     reader = ImageReader(plan.source)
     contents = {t: tile_content(plan, reader, time, t) for t in task.tiles}
     whence = {t: _found(task, reader, t, contents[t]) for t in task.tiles}
-    predicted = {t: found.over(plan.prob_thresh) for t, (found, _) in whence.items()}
+    raw = _noted(task, contents, whence)
+    further = {"raw": raw} if raw else {}
+    # Files of what is done are read by others already: they are not written anew.
+    task = replace(task, tiles=tuple(t for t in task.tiles if t not in task.done))
+    if not task.tiles:
+        return Done({}, clock.perf_counter() - started, 0, further)
+    predicted = {t: whence[t][0].over(plan.prob_thresh) for t in task.tiles}
     alive = judged(plan, task, {t: c for t, (c, _) in predicted.items()})
     kept = {t: candidates for t, (candidates, _) in alive.items()}
     if plan.filters.min_contrast is not None:
@@ -125,8 +135,6 @@ def predict_block(task: PredictTask) -> Done:
             "reach": float(kept[tile].dist.max(initial=0.0)),
         }
     count = sum(len(c) for c in kept.values())
-    raw = _noted(task, contents, whence)
-    further = {"raw": raw} if raw else {}
     return Done(entries, clock.perf_counter() - started, count, further)
 
 

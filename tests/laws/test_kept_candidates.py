@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from anystar_batch.archive.images import read_image
@@ -238,10 +239,10 @@ def test_what_is_damaged_missing_or_of_another_image_is_left_to_the_network(smal
     tiny_volume.segment(nothing, prob_thresh=0.7)
     first, second, third = sorted(kept_of(small).folder.glob("*.npy"))[:3]
     first.unlink()
-    damaged = bytearray(second.read_bytes())
-    damaged[-7] ^= 4
+    records = np.load(second)
+    records["dist"] ^= 64
     second.unlink()
-    second.write_bytes(bytes(damaged))
+    np.save(second, records)
     third.write_bytes(third.read_bytes()[:-40])
     (Path(small) / "0" / "c" / "1" / "2" / "2").touch()  # written to, for all we know
     notes, ASKED[:] = [], []
