@@ -37,7 +37,7 @@ from anystar_batch.pipeline.run_record import DECIDED
 from anystar_batch.stages.candidate_store import INDEX, CandidateSet, Store, index_text
 from anystar_batch.stages.image_identity import tile_content
 from anystar_batch.stages.ledger import Ledger
-from anystar_batch.stages.predict import NOT_KEPT, network_found
+from anystar_batch.stages.predict import network_found
 from anystar_batch.stages.raw_tile import (
     Found,
     StoredTile,
@@ -160,7 +160,7 @@ def tell_stored(run: Run, parts: Mapping[str, object]) -> None:
             why[str(entry["from"])] = why.get(str(entry["from"]), 0) + 1
     taken = why.pop("stored", 0)
     why.pop("nothing", None)
-    if taken == 0 and not why.keys() - {NOT_KEPT}:
+    if store.of_kind(kind) is None and taken == 0:
         text = f"kept candidates: none for these options ({_difference(store, parts)})"
         run.on_event(Note(text))
         return

@@ -177,7 +177,16 @@ EVERYTHING = SegmentConfig(
         reference_time=2,
         measure=("solidity", "feret"),
     ),
-    run=RunConfig((1, 2, 3), 4 * 10**9 + 1, 3, work_dir="/w", table=True, report=False),
+    run=RunConfig(
+        (1, 2, 3),
+        4 * 10**9 + 1,
+        3,
+        work_dir="/w",
+        table=True,
+        report=False,
+        keep_candidates=True,
+        keep_above=0.25,
+    ),
 )
 
 

@@ -304,10 +304,22 @@ def test_times_are_kept_one_by_one(tmp_path):
     image = tiny_volume.small_series(tmp_path / "tiny.ome.zarr", axes="tzyx", times=2)
     tiny_volume.segment(image, run=KEEP, time="0")
     notes = []
-    tiny_volume.segment(image, notes.append, run=AGAIN | KEEP, prob_thresh=0.7)
-    assert f"{ALL} of {2 * ALL} tiles, the others were left to the network" in said(notes)
+    tiny_volume.segment(image, notes.append, run=AGAIN | KEEP, time="1", prob_thresh=0.7)
+    assert f"0 of {ALL} tiles, the others were left to the network" in said(notes)
     assert tiles_of(kept_of(image)) == 2 * ALL
     assert kept_of(image).header["above"] == 0.5, "the lower one holds for all"
+    tiny_volume.segment(image, run=AGAIN, factory=NoNetwork())
+
+
+def test_tiles_that_are_kept_anew_take_nothing_from_their_neighbours(small):
+    whole = {"block_shape": tiny_volume.SHAPE}
+    tiny_volume.segment(small, run=KEEP | whole)
+    (Path(small) / "0" / "c" / "1" / "2" / "2").touch()
+    ASKED[:] = []
+    tiny_volume.segment(small, factory=Counted(), run=AGAIN | KEEP | whole)
+    assert 0 < len(ASKED) < ALL
+    assert len({one.file for _, one in kept_of(small).tiles() if one.file}) == 2
+    tiny_volume.segment(small, factory=NoNetwork(), run=AGAIN)
 
 
 def test_the_probe_takes_its_tiles_too(small, tmp_path):

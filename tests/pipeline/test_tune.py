@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline import threshold_table
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.pipeline.tune import TuneConfig, tune, tuned_text
@@ -39,8 +40,7 @@ def test_the_table_counts_what_runs_find(tmp_path, refine):
     image = crowded(tmp_path / "a.ome.zarr")
     model = replace(tiny_volume.model(), refiner=law_refiner(tmp_path / "refiner", seed=6))
     options = {"refine": refine, "nms_thresh": 0.2}
-    if refine == "on":
-        options["outline"] = 0.4
+    options |= {"outline": 0.4} if refine == "on" else {"expand": Quantity(-2.0, "um")}
     config = tiny_volume.config(image, run={"keep_candidates": True, "report": False}, **options)
     segment(config, factory=network(), model=model)
     found = tune(TuneConfig(image), model=model)
@@ -48,18 +48,21 @@ def test_the_table_counts_what_runs_find(tmp_path, refine):
     rows = {row["prob_thresh"]: row for row in found["rows"]}
     assert list(rows)[:4] == [0.5, 0.55, 0.6, 0.65]
     assert [row["prob_thresh"] for row in found["rows"] if row["is_current"]] == [0.5]
-    counts = set()
+    counts, hidden = set(), []
     again = replace(config, run=replace(config.run, overwrite=True, keep_candidates=False))
     for prob_thresh in (0.5, 0.85, 0.9):
         result = replace(config.result, prob_thresh=prob_thresh)
         done = segment(replace(again, result=result), factory=NoNetwork(), model=model)
         assert rows[prob_thresh]["objects"] == done.instances
         counts.add(done.instances)
+        record = json.loads((tmp_path / "a.anystar.run.json").read_text())
+        hidden.append(record["survivors_hidden"])
         scores = [float(row["prob"]) for row in tiny_volume.rows(done.stats)]
         assert rows[prob_thresh]["median_prob"] == pytest.approx(np.median(scores), abs=1e-4)
         if refine == "on":
             assert 0 < rows[prob_thresh]["median_quality"] < 1
     assert len(counts) == 3
+    assert refine == "on" or sum(hidden) > 0
     assert (found["rows"][0]["median_quality"] is None) == (refine == "off")
     assert tune(TuneConfig(image), model=model)["rows"][0]["is_current"] is False
 
