@@ -16,9 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress as suppress_error
 from dataclasses import asdict, dataclass, replace
 
-import dask.array as da
 import numpy as np
-from dask_image.ndfilters import gaussian_filter
 from numpy.typing import NDArray
 
 from anystar_batch.archive.images import ImageReader
@@ -26,6 +24,7 @@ from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, timed_stage
 from anystar_batch.geometry import ZYX, Box, as_zyx
+from anystar_batch.network.imports import lean_imports
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.stages.plan import Plan, level_scales, make_plan
@@ -285,6 +284,9 @@ def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.fl
     int
         The level.
     """
+    with lean_imports():  # seconds; a given diameter needs none of it
+        import dask.array as da  # noqa: PLC0415
+        from dask_image.ndfilters import gaussian_filter  # noqa: PLC0415
     source = reader.source
     sizes = {k: float(np.prod(source.shape_zyx(k), dtype=np.float64)) for k in source.readable}
     level = max((k for k, size in sizes.items() if size >= COARSE_VOXELS), default=0)
