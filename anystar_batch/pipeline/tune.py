@@ -110,6 +110,7 @@ def tune(
         "tiles": table.tiles,
         "tiles_usable": table.usable,
         "tiles_seen": table.seen,
+        "prob_thresh": current,
         "rows": [asdict(row) for row in table.rows],
         "then": _then(config, one, folder),
     }
@@ -224,6 +225,8 @@ def tuned_text(document: Mapping[str, Any]) -> str:
             f"  {row['prob_thresh']:13g}{row['objects']:10,}{quality:>17}{volume:>13}{prob:>14}"
             f"{mark}"
         )
+    if not any(row["is_current"] for row in document["rows"]):
+        lines.append(f"  now: {document['prob_thresh']:g}, below what is kept")
     return "\n".join([*lines, f"  then: {document['then']}"])
 
 

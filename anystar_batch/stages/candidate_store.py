@@ -123,6 +123,9 @@ def _read_set(folder: Path) -> CandidateSet:
         elif line.startswith(_KEY):
             lines[line[len(_KEY) :].partition(b'"')[0].decode(errors="replace")] = line
     is_header = isinstance(header, dict) and header.get("format") == FORMAT
+    is_header = is_header and all(
+        isinstance(header.get(k), dict) for k in ("parts", "options", "plan")
+    )
     if not is_header or not isinstance(header.get("above"), int | float) or "kind" not in header:
         message = f"{folder / INDEX}: no index of candidates of format {FORMAT}"
         raise ValueError(message)

@@ -116,6 +116,9 @@ def test_from_the_shell(tmp_path, command):
     text = command(*dry, factory=NoNetwork()).stdout
     assert "18 from kept candidates" in text
     assert "time        seconds: the network has nothing left to do" in text
+    low = [*RUN, "--label", "low", "--prob-thresh", "0.3"]
+    assert command("segment", image, *low).exit_code == 0
+    assert "  now: 0.3, below what is kept\n" in command("tune", image, "--label", "low").stdout
     gone = command("tune", image, "--remove")
     assert "MB of candidates removed" in gone.stdout
     assert not (tmp_path / "a.candidates").exists()
