@@ -278,7 +278,7 @@ def is_warning(event):
 
 @pytest.mark.parametrize(
     "options",
-    [{"tile": 32}, {"diameter": Quantity(6.0, "um")}, {"precision": "bfloat16"}, {"channel": "1"}],
+    [{"diameter": Quantity(6.0, "um")}, {"precision": "bfloat16"}],
     ids=lambda options: next(iter(options)),
 )
 def test_candidates_of_other_options_are_not_taken(tmp_path, options):
