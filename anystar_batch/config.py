@@ -273,6 +273,8 @@ class RunConfig:
         Leave the raw candidates beside the image, for runs with other thresholds.
     keep_above : float or None
         Keep them from this probability on, if it is lower than the threshold; given, they are kept.
+    part : (index, count) or None
+        Do only one part of the network's work, counted from 1, and publish nothing.
     """
 
     block_shape: ZYX | None = None
@@ -287,8 +289,15 @@ class RunConfig:
     report: bool = True
     keep_candidates: bool = False
     keep_above: float | None = None
+    part: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            message = (
+                f"--part: got {self.part[0]}/{self.part[1]}; expected I/N with I from 1 to N, such "
+                "as 3/8 (job arrays that count from 0: add 1)"
+            )
+            raise ConfigError(message)
         if self.keep_above is not None and not 0.0 < self.keep_above < 1.0:
             message = f"--keep-above: got {self.keep_above:g}; expected more than 0, less than 1"
             raise ConfigError(message)

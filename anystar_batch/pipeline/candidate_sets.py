@@ -99,7 +99,11 @@ def lowest_above(store: Store, kind: str, keep_above: float | None) -> float | N
 
 
 def probe_tiles(
-    store: Store, parts: Mapping[str, object], ledger: Ledger | None, keep_above: float | None
+    store: Store,
+    parts: Mapping[str, object],
+    ledger: Ledger | None = None,
+    work_folder: str = "",
+    keep_above: float | None = None,
 ) -> Find:
     """Return how the probe gets the candidates of its tiles: kept ones, or from the network.
 
@@ -109,7 +113,9 @@ def probe_tiles(
     parts : mapping
         What the fingerprint of the run is made of.
     ledger : Ledger or None
-        Of the work directory, for those that are to be kept; None keeps none.
+        For those that are to be kept; None keeps none.
+    work_folder : str
+        Work directory, likewise.
     keep_above : float or None
         Probability above which they are kept; None keeps none.
     """
@@ -129,7 +135,7 @@ def probe_tiles(
         made = network_found(work, reader, time, tile, least)
         if ledger is not None and keep_above is not None:
             name = f"probe-{kind}-{file_name(time, (tile,), 'npy')}"
-            noted = save_found(ledger.path.parent / RAW, name, [(key, origin, made)])
+            noted = save_found(Path(work_folder) / RAW, name, [(key, origin, made)])
             ledger.done("raw", {key: {"from": "network"} | noted[key].to_json()})
         return made.over(plan.prob_thresh)
 

@@ -96,7 +96,7 @@ def preview(
 
     check_place(config, outputs)
     store = open_store(outputs)
-    plan = decide(requested, None, listen, probe_tiles(store, requested.parts, None, None))
+    plan = decide(requested, None, listen, probe_tiles(store, requested.parts))
     spec = spec_of(requested.source)
     memory, gpus = resources(config)
     workers = config.run.workers or natural_workers(memory, len(gpus))

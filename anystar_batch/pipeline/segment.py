@@ -16,6 +16,7 @@ Every piece done is in the ledger; a rerun continues. Nothing is visible before 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -56,6 +57,7 @@ from anystar_batch.pipeline.outputs import (
     lock_outputs,
     named_errors,
 )
+from anystar_batch.pipeline.part_ledgers import absorb, left_parts
 from anystar_batch.pipeline.prepare import Request, check_network, decide, request
 from anystar_batch.pipeline.publish import (
     PENDING_CONFIG,
@@ -161,7 +163,7 @@ def segment(
             count = int(before["instances"])
             if status == DONE or is_missing(config, outputs):
                 write_report(config, outputs, fence, listen)
-            empty = _summary(requested)
+            empty = blank_summary(requested)
             return replace(
                 empty,
                 status=status,
@@ -179,16 +181,16 @@ def segment(
         with MemoryMeter() as meter, Ledger(folder, digest, parts, fence.check) as ledger:
             try:
                 engine.check_paths(seen_by_workers(requested.source, outputs))
-                run = _run(requested, ledger, engine, fence, listen)
+                run = _planned(requested, ledger, engine, fence, listen)
             except Exception:
-                if not ledger.entries("predict"):
+                if not ledger.entries("predict") and not left_parts(outputs):
                     # Refused before work: better options must not meet what worse ones left.
                     throw_away(outputs, digest, fence)
                 raise
             instances = _segment(run, outputs, parts)
             kept = keep_candidates(run, config, parts, outputs)
         summary = replace(
-            _summary(requested),
+            blank_summary(requested),
             instances=instances,
             seconds={k: round(v, 3) for k, v in (probed | run.seconds).items()},
             peak_memory=meter.peak,
@@ -257,7 +259,7 @@ def _page(outputs: Outputs) -> str | None:
     return outputs.report if Path(outputs.report).exists() else None
 
 
-def _summary(requested: Request) -> Summary:
+def blank_summary(requested: Request) -> Summary:
     """What is known of a run before it has done anything."""
     config, outputs, source = requested.config, requested.outputs, requested.source
     times = config.result.segmented_times(source.num_times)
@@ -324,20 +326,42 @@ def _segment(run: Run, outputs: Outputs, parts: Mapping[str, object]) -> int:
     return count
 
 
+def _planned(
+    requested: Request, ledger: Ledger, engine: Engine, fence: Fence, listen: Listener
+) -> Run:
+    """Decide everything; what parts of this run have done counts as done."""
+    parts = absorb(ledger, requested.outputs, requested.parts)
+    run = run_of(requested, ledger, engine, fence, listen)
+    plan = run.plan
+    if parts:
+        total, done = math.prod(plan.tiles.counts) * len(plan.times), len(ledger.entries("predict"))
+        rest = f"; {total - done} tiles are open and done now" if done < total else ""
+        listen(Note(f"parts: {parts} have left {done} of {total} tiles{rest}"))
+    return run
+
+
 def _removed_text(removed: Mapping[str, int]) -> str:
     """How many objects the filters have removed, in words."""
     each = ", ".join(f"{n} by --{name.replace('_', '-')}" for name, n in removed.items())
     return f"the filters removed {sum(removed.values())} objects: {each}"
 
 
-def _run(
-    requested: Request, ledger: Ledger, engine: Engine, fence: Fence, on_event: Listener
+def run_of(
+    requested: Request,
+    ledger: Ledger,
+    engine: Engine,
+    fence: Fence,
+    on_event: Listener,
+    prefix: str = "",
 ) -> Run:
-    """Decide everything, and put together what the stages need."""
+    """Decide everything, and put together what the stages need.
+
+    How large blocks are follows from memory and workers.
+    """
     config, outputs, parts = requested.config, requested.outputs, requested.parts
     store = open_store(outputs)
     keep_above = config.run.kept_above(config.result.prob_thresh or requested.model.prob_thresh)
-    find = probe_tiles(store, parts, ledger, keep_above)
+    find = probe_tiles(store, parts, ledger, outputs.work, keep_above)
     plan = decide(requested, ledger, on_event, find)
     kind = kind_of(parts, plan)
     work = Work(
@@ -349,6 +373,7 @@ def _run(
         fence=fence,
         kind=kind,
         keep_above=lowest_above(store, kind, keep_above),
+        prefix=prefix,
     )
     unit = spec_of(work.plan.source).write_unit_zyx(0)
     limits = [n for n in (config.run.memory, engine.memory) if n is not None]

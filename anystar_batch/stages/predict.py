@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -75,18 +75,34 @@ class PredictTask:
     stored: tuple[StoredTile | None, ...] = ()
 
 
-def predict_run(run: Run) -> None:
-    """Run the network on every tile that is not done, or not kept where it is to be."""
+def predict_run(
+    run: Run,
+    is_ours: Callable[[int, ZYX], bool] = lambda _time, _tile: True,
+    elsewhere: Collection[str] = (),
+) -> None:
+    """Run the network on every tile that is not done, or not kept where it is to be.
+
+    Parameters
+    ----------
+    run : Run
+    is_ours : callable
+        Whether a tile, by time and index, is to be done here.
+    elsewhere : collection of str
+        Pieces that other ledgers have.
+    """
     done, raw, work = run.ledger.entries("predict"), run.ledger.entries("raw"), run.work
 
     def is_left(time: int, tile: ZYX) -> bool:
-        if work.keep_above is None or piece_key(time, tile) not in done:
-            return piece_key(time, tile) not in done
+        key = piece_key(time, tile)
+        if key in elsewhere and key not in done:
+            return False
+        if work.keep_above is None or key not in done:
+            return key not in done
         entry = raw.get(tile_key(work.kind, time, tile), {})
         return float(entry.get("above", math.inf)) > work.keep_above
 
     def left(time: int, block: Block) -> tuple[ZYX, ...]:
-        return tuple(t for t in block.units if is_left(time, t))
+        return tuple(t for t in block.units if is_ours(time, t) and is_left(time, t))
 
     def task(time: int, block: Block) -> PredictTask:
         tiles = left(time, block)
@@ -122,7 +138,7 @@ def predict_block(task: PredictTask) -> Done:
     folder = Path(work.folder) / CANDIDATES
     parts = [(piece_key(time, t), kept[t], alive[t][1]) for t in task.tiles]
     work.fence.check()
-    slices = save_candidates(folder, file_name(time, task.tiles, "npy"), parts)
+    slices = save_candidates(folder, work.prefix + file_name(time, task.tiles, "npy"), parts)
     entries: dict[str, dict[str, object]] = {}
     for tile in task.tiles:
         piece = slices[piece_key(time, tile)]
@@ -176,7 +192,7 @@ def _noted(
         work.fence.check()
         # Named by what it holds: no file of a set ever takes the name of another one's tiles.
         units = tuple(t for t in task.tiles if keys[t] in {key for key, _, _ in fresh})
-        folder, name = Path(work.folder) / RAW, file_name(task.time, units, "npy")
+        folder, name = Path(work.folder) / RAW, work.prefix + file_name(task.time, units, "npy")
         for key, stored in save_found(folder, name, fresh).items():
             noted[key] |= stored.to_json()
     return noted

@@ -47,6 +47,8 @@ class Work:
         What decides raw candidates, see `raw_tile.kind_of`; empty where nobody asks.
     keep_above : float or None
         Probability above which raw candidates are kept; None keeps none.
+    prefix : str
+        How names of files begin that no other process may write meanwhile.
     """
 
     plan: Plan
@@ -57,6 +59,7 @@ class Work:
     fence: Fence = field(default_factory=Fence)
     kind: str = ""
     keep_above: float | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

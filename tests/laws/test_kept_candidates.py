@@ -19,6 +19,7 @@ from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline import candidate_sets
 from anystar_batch.pipeline import segment as pipeline
 from anystar_batch.pipeline.outputs import output_paths
+from anystar_batch.pipeline.part import segment_part
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.candidate_store import Store
 from anystar_batch.stages.plan import fingerprint_parts
@@ -320,6 +321,18 @@ def test_tiles_that_are_kept_anew_take_nothing_from_their_neighbours(small):
     assert 0 < len(ASKED) < ALL
     assert len({one.file for _, one in kept_of(small).tiles() if one.file}) == 2
     tiny_volume.segment(small, factory=NoNetwork(), run=AGAIN)
+
+
+def test_parts_of_a_run_keep_theirs_and_take_what_is_kept(small):
+    for index in (1, 2):
+        config = tiny_volume.config(small, run=KEEP | {"part": (index, 2)}, diameter=None)
+        segment_part(config, factory=TruthPredictor(tiny_volume.truth()), model=tiny_volume.model())
+    tiny_volume.segment(small, factory=NoNetwork(), run=KEEP, diameter=None)
+    assert tiles_of(kept_of(small)) == kept_of(small).header["tiles"] > 4
+    other = {"diameter": None, "prob_thresh": 0.7, "label": "other"}
+    config = tiny_volume.config(small, run={"part": (1, 1)}, **other)
+    segment_part(config, factory=NoNetwork(), model=tiny_volume.model())
+    assert tiny_volume.segment(small, factory=NoNetwork(), **other).instances == 5
 
 
 def test_the_probe_takes_its_tiles_too(small, tmp_path):
