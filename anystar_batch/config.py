@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from anystar_batch.address import absolute, image_stem, parent
 from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.geometry import ZYX, ZYXFloat
-from anystar_batch.parsing import Quantity, parse_times
+from anystar_batch.parsing import Inside, Quantity, parse_times
 
 _LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -163,6 +163,8 @@ class ResultConfig:
         How far surfaces are moved outward, or inward if negative.
     level : int or None
         Level that the network reads; None chooses among those that show what level 0 shows.
+    inside : Inside or None
+        Regions in which an object's point must lie; None is all of the image.
     """
 
     channel: str = "0"
@@ -183,6 +185,7 @@ class ResultConfig:
     expand: Quantity | None = None
     multiscale: str | None = None
     level: int | None = None
+    inside: Inside | None = None
 
     def segmented_times(self, count: int) -> tuple[int, ...]:
         """Return the time points to segment, of an image that has so many.

@@ -15,7 +15,7 @@ from anystar_batch.errors import ConfigError, did_you_mean, shorten
 
 if TYPE_CHECKING:
     from anystar_batch.config import SegmentConfig
-    from anystar_batch.parsing import Quantity
+    from anystar_batch.parsing import Inside, Quantity
 
 WHAT = "What to segment"
 SIZE = "How big"
@@ -173,6 +173,13 @@ def _outline(name: str, text: str) -> float | None:
     return parse_outline(name, text)
 
 
+def _inside(name: str, text: str) -> Inside:
+    from anystar_batch.parsing import parse_inside
+
+    inside = parse_inside(name, text)
+    return replace(inside, name=_absolute(name, inside.name)) if inside.is_path else inside
+
+
 def _outline_text(share: float | None) -> str:
     return "visible" if share is None else repr(share)
 
@@ -285,6 +292,18 @@ SEGMENT = (
         "Segment this time only; measure its objects at every --time.",
         metavar="T",
         field="result.reference_time",
+    ),
+    Option(
+        "inside",
+        str,
+        None,
+        WHAT,
+        "Only within this label or mask; of a label, :3,7-9 names its regions.",
+        metavar="LABEL[:IDS]|PATH",
+        completion="labels",
+        field="result.inside",
+        read=_inside,
+        text=str,
     ),
     Option(
         "diameter",

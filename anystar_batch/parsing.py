@@ -74,6 +74,70 @@ class Quantity:
         return self.value / (scale_um[0] * scale_um[1] * scale_um[2])
 
 
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Where to segment: the regions of a label, or of a mask.
+
+    Parameters
+    ----------
+    name : str
+        A label of the image, or the path or address of a label, a mask or an array.
+    ids : tuple of (first, last)
+        Ranges of the numbers that count; none: every number but 0.
+    """
+
+    name: str
+    ids: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it names a place, and not a label of the image."""
+        return "/" in self.name or self.name.endswith(".zarr")
+
+    def __str__(self) -> str:
+        """Return it as the option takes it."""
+        parts = [f"{a}" if a == b else f"{a}-{b}" for a, b in self.ids]
+        return f"{self.name}:{','.join(parts)}" if parts else self.name
+
+
+def parse_inside(option: str, text: str) -> Inside:
+    """Read where to segment: `organoids`, `organoids:3,7-9`, `masks/a.ome.zarr`.
+
+    Parameters
+    ----------
+    option : str
+        Name of the option, for the message.
+    text : str
+        What was given. What has a slash or ends in `.zarr` is a path, else the name of a label.
+
+    Raises
+    ------
+    ConfigError
+        If there is no name, or what follows the last colon of a name are no positive numbers.
+
+    Examples
+    --------
+    >>> parse_inside("--inside", "organoids:3,7-9")
+    Inside(name='organoids', ids=((3, 3), (7, 9)))
+    >>> parse_inside("--inside", "s3://lab/mask.zarr").ids
+    ()
+    """
+    match = re.fullmatch(r"(.+?)(?::([\d\s,-]*))?", text.strip(), re.DOTALL)
+    name, listed = (match[1], match[2]) if match else ("", None)
+    ranges = [re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+))?\s*", p) for p in (listed or "").split(",")]
+    ids = tuple(sorted((int(r[1]), int(r[2] or r[1])) for r in ranges if r))
+    is_listed = listed is None or (len(ids) == len(ranges) and all(0 < a <= b for a, b in ids))
+    inside = Inside(name, ids)
+    if not name or not is_listed or (":" in name and not inside.is_path):
+        message = (
+            f"{option}: got {text!r}; expected a label of the image, or the path of a label or "
+            "mask, and perhaps numbers of regions, from 1: organoids, organoids:3,7-9, "
+            "masks/a.ome.zarr (0 is what lies outside)"
+        )
+        raise ConfigError(message)
+    return inside
+
+
 def parse_diameter(text: str) -> Quantity:
     """Read a diameter such as `12um`, `0.9 mm`, `9px`.
 

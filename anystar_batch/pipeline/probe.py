@@ -24,12 +24,19 @@ from anystar_batch.archive.images import ImageReader
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, timed_stage
-from anystar_batch.geometry import ZYX, Box, as_zyx
+from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.stages.plan import Plan, level_scales, make_plan
 from anystar_batch.stages.predict import tile_candidates
 from anystar_batch.stages.refine import refine_survivors
+from anystar_batch.stages.region import Region, region_lattice, region_numbers
+from anystar_batch.stages.region_survey import (
+    level0_axis,
+    level0_points,
+    survey_region,
+    wanted_tiles,
+)
 from anystar_batch.stages.second_look import wanted_refiner
 from anystar_batch.stages.task import Work, model_rays
 from anystar_batch.stars.candidates import Candidates
@@ -65,6 +72,10 @@ COARSE_LIMIT = 64 * 10**6
 
 TEXTURE_SIGMA = 2.0
 """Width of the Gaussian that texture is measured against, voxels of that level."""
+
+
+LATTICE = 64
+"""Points an axis by which the part of a tile is told that lies in a region."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +144,7 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
     factory: PredictorFactory,
     threads: int,
     on_event: Listener = ignore,
+    region: Region | None = None,
 ) -> Probe:
     """Propose the diameter of the objects.
 
@@ -151,6 +163,8 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
         Threads of the network.
     on_event : callable
         Told of every scale as of a block.
+    region : Region, optional
+        Where to look; what is found elsewhere does not count.
 
     Returns
     -------
@@ -175,7 +189,9 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
         # Where the volume is too small for a scale, it is left out.
         with suppress_error(ConfigError):
             voxel_um = factor * base
-            plans.append((voxel_um, make_plan(reader, model, asked, voxel_um * typical, limits)))
+            diameter = voxel_um * typical
+            plan = make_plan(reader, model, asked, diameter, limits, region=region)
+            plans.append((voxel_um, plan))
     trials: list[Trial] = []
     with timed_stage(on_event, StageStarted("probe", len(plans))):
         for voxel_um, plan in plans:
@@ -188,7 +204,9 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
     return Probe(best.diameter_um, tuple(trials), is_certain=True)
 
 
-def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.float32], Box, int]:
+def texture(
+    reader: ImageReader, time: int, channel: int, middle: ZYXFloat = (0.5, 0.5, 0.5)
+) -> tuple[NDArray[np.float32], Box, int]:
     """Return how much each voxel of a coarse level differs from its surroundings.
 
     Parameters
@@ -197,6 +215,8 @@ def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.fl
         The image.
     time, channel : int
         Which volume.
+    middle : (z, y, x)
+        Around where to look in a level that is too large, in shares of the volume's edges.
 
     Returns
     -------
@@ -213,7 +233,10 @@ def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.fl
     shape = source.shape_zyx(level)
     shrink = min(1.0, (COARSE_LIMIT / sizes[level]) ** (1 / 3))
     edges = as_zyx(max(1, int(n * shrink)) for n in shape)
-    start = as_zyx((n - e) // 2 for n, e in zip(shape, edges, strict=True))
+    start = as_zyx(
+        min(max(0, math.floor(n * m - e / 2)), n - e)
+        for n, e, m in zip(shape, edges, middle, strict=True)
+    )
     box = Box(start, as_zyx(a + e for a, e in zip(start, edges, strict=True)))
     image = np.nan_to_num(reader.read_box(level, time, channel, box).astype(np.float32))
     # Dask refuses an axis thinner than the filter reaches.
@@ -234,11 +257,11 @@ def _trial(work: Work, voxel_um: float) -> Trial:
     rays = model_rays(plan.model)
     per_tile, searched = [Candidates.empty(len(rays))], 0
     for tile in textured_tiles(plan, reader, time):
-        searched += plan.tiles.core_box(tile).size
+        searched += _searched(plan, time, plan.tiles.core_box(tile))
         per_tile.append(tile_candidates(work, reader, time, tile)[0])
     candidates = Candidates.concatenate(per_tile, len(rays))
     survivors = candidates.take(suppress(candidates, rays, plan.nms_thresh))
-    survivors = refine_survivors(plan, reader, time, survivors)
+    survivors = refine_survivors(plan, reader, time, survivors_inside(plan, time, survivors))
     sizes = volumes(survivors.dist, rays)
     diameters = np.cbrt(6.0 * sizes / np.pi)
     typical = plan.model.diameter or 1.0
@@ -260,8 +283,56 @@ def _trial(work: Work, voxel_um: float) -> Trial:
     )
 
 
+def survivors_inside(plan: Plan, time: int, survivors: Candidates) -> Candidates:
+    """Return those whose point lies in the plan's region; all, where it has none."""
+    if plan.region is None:
+        return survivors
+    points = level0_points(plan, survivors.points)
+    return survivors.take(region_numbers(plan.region, time, points) > 0)
+
+
+def _searched(plan: Plan, time: int, box: Box) -> int:
+    """Working voxels of a box that lie in the plan's region, by a lattice of them; else all."""
+    if plan.region is None:
+        return box.size
+    steps = [max(1, n // LATTICE) for n in box.shape]
+    axes = [
+        level0_axis(plan, axis, np.arange(a, b, step))
+        for axis, (a, b, step) in enumerate(zip(box.start, box.stop, steps, strict=True))
+    ]
+    found = region_lattice(plan.region, time, axes)
+    return round(box.size * np.count_nonzero(found) / found.size)
+
+
+def _texture_inside(
+    plan: Plan, reader: ImageReader, time: int
+) -> tuple[NDArray[np.float32], Box, int]:
+    """Texture around the middle of the plan's region, and only in there, if that is any."""
+    region, source = plan.region, plan.source
+    if region is None:
+        return texture(reader, time, plan.channel)
+    survey = survey_region(region, source, time)
+    filled = np.argwhere(survey.grid)
+    middle = (0.5, 0.5, 0.5)
+    if len(filled):
+        cells = (filled.min(axis=0) + filled.max(axis=0) + 1) / 2 * survey.cell
+        level0 = (cells - 0.5 - np.array(region.offset)) / region.scale
+        z, y, x = ((level0 + 0.5) / source.shape_zyx(0)).tolist()
+        middle = (z, y, x)
+    sums, box, level = texture(reader, time, plan.channel, middle)
+    shapes = zip(source.shape_zyx(0), source.shape_zyx(level), strict=True)
+    axes = [
+        (np.arange(a, b, dtype=np.float64) + 0.5) * (n / m) - 0.5
+        for a, b, (n, m) in zip(box.start, box.stop, shapes, strict=True)
+    ]
+    chosen = region_lattice(region, time, axes)
+    return (sums * chosen if chosen.any() else sums), box, level
+
+
 def textured_tiles(plan: Plan, reader: ImageReader, time: int) -> list[ZYX]:
     """Return the tiles with most texture, ties by position; of very many, from a lattice.
+
+    With a region it is the texture within that counts, and only tiles near it are returned.
 
     Parameters
     ----------
@@ -280,7 +351,7 @@ def textured_tiles(plan: Plan, reader: ImageReader, time: int) -> list[ZYX]:
     ImageError
         If the image has no voxels.
     """
-    sums, box, level = texture(reader, time, plan.channel)
+    sums, box, level = _texture_inside(plan, reader, time)
     level_shape, shape = reader.source.shape_zyx(level), plan.working.shape
     tiles: list[NDArray[np.int64]] = []
     for axis in range(3):
@@ -305,6 +376,9 @@ def textured_tiles(plan: Plan, reader: ImageReader, time: int) -> list[ZYX]:
             message = f"{plan.source.path}: the image has no voxels to probe"
             raise ImageError(message)
         sums = np.moveaxis(np.stack(parts), 0, axis)
+    if plan.region is not None:
+        sums = np.where(wanted_tiles(plan, time)[np.ix_(*tiles)], sums, -1.0)
     best = np.argsort(-sums, axis=None, kind="stable")[:TILES]
+    best = best[sums.reshape(-1)[best] >= 0.0]
     picks = np.stack(np.unravel_index(best, sums.shape), axis=1)
     return [as_zyx(t[k] for t, k in zip(tiles, pick, strict=True)) for pick in picks]

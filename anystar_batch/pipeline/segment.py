@@ -166,7 +166,7 @@ def segment(
         folder, engine = Path(outputs.work), engine or InlineEngine()
         with MemoryMeter() as meter, Ledger(folder, digest, parts, fence.check) as ledger:
             try:
-                engine.check_paths(seen_by_workers(requested.source, outputs))
+                _check_paths(engine, requested)
                 plan = decide(requested, ledger, listen)
                 hidden = outputs.label.hidden_path(digest)
                 threads = engine.network_threads
@@ -194,6 +194,13 @@ def segment(
         finish(config, outputs, fence)
         write_report(config, outputs, fence, listen)
     return replace(summary, report=_page(outputs), warnings=tuple(warnings))
+
+
+def _check_paths(engine: Engine, requested: Request) -> None:
+    """Check that every worker sees what is read and where work goes."""
+    region = [] if requested.region is None else [requested.region.source]
+    for source in (requested.source, *region):
+        engine.check_paths(seen_by_workers(source, requested.outputs))
 
 
 def _tell_of_kernels(on_event: Listener) -> None:
