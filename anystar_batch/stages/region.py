@@ -167,7 +167,7 @@ def placed(
         if says_nothing or (is_alike and is_unmoved):
             at = level_position(reader, level, reference, channel)
             scale = _triple(1.0 / s for s in at.step)
-            offset = _triple(-o / s for o, s in zip(at.offset, at.step, strict=True))
+            offset = _triple(0.0 - o / s for o, s in zip(at.offset, at.step, strict=True))
             return replace(region, scale=scale, offset=offset), level
     each = list(zip(image.scale_um(0), begins, size, position, strict=True))
     scale = _triple(s / r for s, _, r, _ in each)

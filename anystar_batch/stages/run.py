@@ -23,7 +23,7 @@ from anystar_batch.geometry import ZYX, Box
 from anystar_batch.stages.blocks import Block, Blocks, plan_blocks, units_per_block
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.plan import Plan
-from anystar_batch.stages.region_survey import is_wanted
+from anystar_batch.stages.region_survey import is_wanted, wanted_tiles
 from anystar_batch.stages.task import Done, Owned, Work, piece_key, spec_of
 from anystar_batch.stages.workdir import Slice, slice_of
 
@@ -195,9 +195,12 @@ def tile_todo(
     A block has only those of its tiles that the plan's region needs; without any it is none.
     """
 
+    if run.plan.region is None:
+        return make_todo(run, tile_blocks(run), is_left, task)
+
     def wanted(time: int, block: Block) -> Block:
-        units = tuple(tile for tile in block.units if is_wanted(run.plan, time, tile))
-        return replace(block, units=units)
+        tiles = wanted_tiles(run.plan, time)
+        return replace(block, units=tuple(tile for tile in block.units if tiles[tile]))
 
     return make_todo(run, tile_blocks(run), is_left, task, wanted)
 

@@ -1,6 +1,6 @@
 """Segment a phantom in a process that kills itself at a chosen moment; run by the law tests.
 
-usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,real}
+usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,inside,real}
 
 AFTER is the block of the stage whose end is the last thing that happens; 0 is the stage's start.
 """
@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anystar_batch.events import BlockDone, StageStarted
 from anystar_batch.pipeline import segment
+from tests.support.inside_phantom import inside_config, inside_factory, inside_model
 from tests.support.law_phantom import (
     MOVED,
     law_config,
@@ -46,17 +47,25 @@ def main(image, stage, after, network):
         segment.publish = lambda *_: die()
     if stage == "finish":
         segment.finish = lambda *_: die()
+    config, options = wanted(image, network)
+    segment.segment(config, listen, **options)
+
+
+def wanted(image, network):
+    """What is run, and with which network."""
     if network in ("refined", "moved"):
         config = refined_config(image, (40, 48, 56))
         if network == "moved":
             config = replace(config, result=replace(config.result, **MOVED))
         model = refined_model(Path(image).parent / "refiner")
-        segment.segment(config, listen, factory=law_factory(), model=model)
-    elif network == "real":
-        segment.segment(real_config(image, (16, 40, 56)), listen)
-    else:
-        config = law_config(image, (40, 48, 56))
-        segment.segment(config, listen, factory=law_factory(), model=law_model())
+        return config, {"factory": law_factory(), "model": model}
+    if network == "inside":
+        config = inside_config(image, (16, 24, 20))
+        return config, {"factory": inside_factory(), "model": inside_model()}
+    if network == "real":
+        return real_config(image, (16, 40, 56)), {}
+    config = law_config(image, (40, 48, 56))
+    return config, {"factory": law_factory(), "model": law_model()}
 
 
 if __name__ == "__main__":
