@@ -76,14 +76,14 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """Where to segment: the regions of a label, or of a mask.
+    """Where to segment: in the regions of a label or mask.
 
     Parameters
     ----------
     name : str
-        A label of the image, or the path or address of a label, a mask or an array.
+        A label of the image, or a path: what has a slash or ends in `.zarr`.
     ids : tuple of (first, last)
-        Ranges of the numbers that count; none: every number but 0.
+        Ranges of the regions' numbers that count; none: every number but 0.
     """
 
     name: str
@@ -96,46 +96,36 @@ class Inside:
 
     def __str__(self) -> str:
         """Return it as the option takes it."""
-        parts = [f"{a}" if a == b else f"{a}-{b}" for a, b in self.ids]
-        return f"{self.name}:{','.join(parts)}" if parts else self.name
+        parts = ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in self.ids)
+        return f"{self.name}:{parts}" if parts else self.name
 
 
 def parse_inside(option: str, text: str) -> Inside:
     """Read where to segment: `organoids`, `organoids:3,7-9`, `masks/a.ome.zarr`.
 
-    Parameters
-    ----------
-    option : str
-        Name of the option, for the message.
-    text : str
-        What was given. What has a slash or ends in `.zarr` is a path, else the name of a label.
-
     Raises
     ------
     ConfigError
-        If there is no name, or what follows the last colon of a name are no positive numbers.
+        If there is no name, or what follows the colon are no positive numbers.
 
     Examples
     --------
-    >>> parse_inside("--inside", "organoids:3,7-9")
+    >>> parse_inside("--inside", "organoids:7-9,3")
     Inside(name='organoids', ids=((3, 3), (7, 9)))
-    >>> parse_inside("--inside", "s3://lab/mask.zarr").ids
-    ()
     """
-    match = re.fullmatch(r"(.+?)(?::([\d\s,-]*))?", text.strip(), re.DOTALL)
+    match = re.fullmatch(r"([^:]+|.*/.*?)(?::([\d\s,-]*))?", text.strip())
     name, listed = (match[1], match[2]) if match else ("", None)
-    ranges = [re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+))?\s*", p) for p in (listed or "").split(",")]
-    ids = tuple(sorted((int(r[1]), int(r[2] or r[1])) for r in ranges if r))
-    is_listed = listed is None or (len(ids) == len(ranges) and all(0 < a <= b for a, b in ids))
-    inside = Inside(name, ids)
-    if not name or not is_listed or (":" in name and not inside.is_path):
+    parts = [] if listed is None else listed.split(",")
+    found = [re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+))?\s*", part) for part in parts]
+    ids = tuple(sorted((int(m[1]), int(m[2] or m[1])) for m in found if m))
+    if not name or len(ids) < len(parts) or not all(0 < a <= b for a, b in ids):
         message = (
             f"{option}: got {text!r}; expected a label of the image, or the path of a label or "
-            "mask, and perhaps numbers of regions, from 1: organoids, organoids:3,7-9, "
-            "masks/a.ome.zarr (0 is what lies outside)"
+            "mask, and perhaps numbers of regions, from 1 (0 lies outside): organoids, "
+            "organoids:3,7-9, masks/a.ome.zarr"
         )
         raise ConfigError(message)
-    return inside
+    return Inside(name, ids)
 
 
 def parse_diameter(text: str) -> Quantity:
