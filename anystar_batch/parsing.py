@@ -108,10 +108,6 @@ def parse_inside(option: str, text: str) -> Inside:
     ConfigError
         If there is no name, or what follows the colon are no positive numbers.
 
-    Examples
-    --------
-    >>> parse_inside("--inside", "organoids:7-9,3")
-    Inside(name='organoids', ids=((3, 3), (7, 9)))
     """
     match = re.fullmatch(r"([^:]+|.*/.*?)(?::([\d\s,-]*))?", text.strip())
     name, listed = (match[1], match[2]) if match else ("", None)
@@ -120,9 +116,8 @@ def parse_inside(option: str, text: str) -> Inside:
     ids = tuple(sorted((int(m[1]), int(m[2] or m[1])) for m in found if m))
     if not name or len(ids) < len(parts) or not all(0 < a <= b for a, b in ids):
         message = (
-            f"{option}: got {text!r}; expected a label of the image, or the path of a label or "
-            "mask, and perhaps numbers of regions, from 1 (0 lies outside): organoids, "
-            "organoids:3,7-9, masks/a.ome.zarr"
+            f"{option}: got {text!r}; expected a label of the image, or the path of one or of a "
+            "mask, perhaps with regions from 1 on: organoids, organoids:3,7-9, masks/a.ome.zarr"
         )
         raise ConfigError(message)
     return Inside(name, ids)
