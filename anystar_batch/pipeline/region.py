@@ -68,7 +68,7 @@ def find_region(config: SegmentConfig, source: ImageSource, outputs: Outputs) ->
         )
         raise ConfigError(message)
     try:
-        labels = read_label_source(path)
+        labels = read_label_source(path, with_masks=True)
     except ImageError as error:
         raise type(error)(f"--inside {inside}: {error}") from error
     if absolute_place(labels.path) == absolute_place(outputs.label.path):

@@ -12,10 +12,10 @@ from typing import Any
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.errors import AnyStarBatchError
-from anystar_batch.pipeline.probe import survivors_inside, textured_tiles
 from anystar_batch.pipeline.region import region_text
+from anystar_batch.pipeline.texture import textured_tiles
 from anystar_batch.stages.predict import tile_candidates
-from anystar_batch.stages.region_survey import share
+from anystar_batch.stages.region_survey import inside_region, share
 from anystar_batch.stages.task import Work, model_rays
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.suppress import suppress
@@ -108,7 +108,7 @@ def _just_below(work: Work) -> str:
     rays = model_rays(plan.model)
     together = Candidates.concatenate([Candidates.empty(len(rays)), *found], len(rays))
     survivors = together.take(suppress(together, rays, plan.nms_thresh))
-    prob = survivors_inside(plan, time, survivors).prob
+    prob = survivors.take(inside_region(plan, time, survivors.points)).prob
     below = int((prob <= plan.prob_thresh).sum())
     best = f", the best {float(prob.max()):.2g}" if len(prob) else ""
     return (

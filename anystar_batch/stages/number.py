@@ -17,8 +17,7 @@ from anystar_batch.errors import ImageError
 from anystar_batch.geometry import Box, inside
 from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.plan import Plan
-from anystar_batch.stages.region import region_numbers
-from anystar_batch.stages.region_survey import level0_points
+from anystar_batch.stages.region_survey import inside_region
 from anystar_batch.stages.run import (
     Run,
     filter_names,
@@ -115,9 +114,7 @@ def own_block(task: OwnTask) -> Owned:
     plan = task.work.plan
     rays = model_rays(plan.model)
     survivors = outlined(load_survivors(task.work, task.time, task.near, task.region))
-    if plan.region is not None:
-        points = level0_points(plan, survivors.points)
-        survivors = survivors.take(region_numbers(plan.region, task.time, points) > 0)
+    survivors = survivors.take(inside_region(plan, task.time, survivors.points))
     mine = inside(survivors.points, task.block.box)
     gone = removed(plan, survivors, rays)
     counts = {name: int(np.sum(fails & mine)) for name, fails in gone.items()}

@@ -34,7 +34,7 @@ from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.errors import ImageError
 from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx, grid_box, grid_range, grid_shape
 from anystar_batch.stages.plan import Plan
-from anystar_batch.stages.region import Region, extent, piece_step
+from anystar_batch.stages.region import Region, extent, piece_step, region_numbers
 
 MOST_CELLS = 1 << 21
 """Cells of a survey: bounds the memory, a quarter of a megabyte a time."""
@@ -342,9 +342,32 @@ def level0_axis(plan: Plan, axis: int, points: NDArray[Any]) -> NDArray[np.float
     return points.astype(np.float64) * lattice.scale[axis] + lattice.offset[axis]
 
 
-def level0_points(plan: Plan, points: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return coordinates of working voxels in level 0, float64 [n, 3], axes (z, y, x)."""
-    return np.stack([level0_axis(plan, axis, points[:, axis]) for axis in range(3)], axis=1)
+def region_at(plan: Plan, time: int, points: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return in which region points lie.
+
+    Parameters
+    ----------
+    plan : Plan
+        With a region.
+    time : int
+        Of the image.
+    points : int32 [n, 3]
+        Working voxels, (z, y, x).
+
+    Returns
+    -------
+    int64 [n]
+        Number of the region; 0 outside.
+    """
+    axes = [level0_axis(plan, axis, points[:, axis]) for axis in range(3)]
+    return region_numbers(_region(plan), time, np.stack(axes, axis=1))
+
+
+def inside_region(plan: Plan, time: int, points: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return which points lie in the plan's region; all, where it has none. As `region_at`."""
+    if plan.region is None:
+        return np.ones(len(points), np.bool_)
+    return region_at(plan, time, points) > 0
 
 
 def share(region: Region, image: ImageSource, times: tuple[int, ...]) -> float:

@@ -194,7 +194,6 @@ def tile_todo(
 
     A block has only those of its tiles that the plan's region needs; without any it is none.
     """
-
     if run.plan.region is None:
         return make_todo(run, tile_blocks(run), is_left, task)
 

@@ -15,8 +15,7 @@ from anystar_batch.events import StageStarted, timed_stage
 from anystar_batch.measure.partials import Partials, Statistics, intensity_dtype, merge
 from anystar_batch.measure.table import Frame, batches, courses
 from anystar_batch.measure.table_files import courses_path, open_table
-from anystar_batch.stages.region import region_numbers
-from anystar_batch.stages.region_survey import level0_points
+from anystar_batch.stages.region_survey import region_at
 from anystar_batch.stages.run import (
     Run,
     first_label,
@@ -147,8 +146,7 @@ def instance_scores(run: Run) -> dict[str, NDArray[Any]]:
             at = labels.astype(np.int64) - 1
             scores["prob"][at] = survivors.prob
             if region is not None:
-                points = level0_points(run.plan, survivors.points)
-                scores["region"][at] = region_numbers(region, time, points)
+                scores["region"][at] = region_at(run.plan, time, survivors.points)
             if survivors.quality is not None and "quality" in scores:
                 scores["quality"][at] = survivors.quality
             if survivors.contrast is not None and "contrast" in scores:

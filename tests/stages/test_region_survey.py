@@ -17,8 +17,9 @@ from anystar_batch.stages.region import Region, placed, region_numbers
 from anystar_batch.stages.region_survey import (
     are_near,
     block_cells,
-    level0_points,
+    level0_axis,
     reach,
+    region_at,
     share,
     some_numbers,
     survey_region,
@@ -70,7 +71,9 @@ def test_who_may_be_a_rival_is_near_and_only_tiles_with_near_cells_are_wanted(
     plan = plan_of(tmp_path, mask, scale, translation, chunks=(8, 8, 8))
     points = np.stack(np.meshgrid(*map(np.arange, plan.working.shape), indexing="ij"), -1)
     points = points.reshape(-1, 3).astype(np.int32)
-    numbers = region_numbers(plan.region, 0, level0_points(plan, points))
+    level0 = np.stack([level0_axis(plan, k, points[:, k]) for k in range(3)], axis=1)
+    numbers = region_numbers(plan.region, 0, level0)
+    assert np.array_equal(region_at(plan, 0, points), numbers)
     here = points[numbers > 0]
     assert len(here)
     away = np.full(len(points), 10**6)
