@@ -72,6 +72,7 @@ def test_a_row_says_in_which_region_its_point_lies(image, tmp_path, command):
     assert int(by_region["4"]["num_voxels"]) > mask(*around(0)).sum()
     record = json.loads((tmp_path / "a.anystar.run.json").read_text())
     assert record["plan"]["inside"]["name"] == "organoids"
+    assert record["inside"]["share"] == pytest.approx(2 * 6**3 / np.prod(SHAPE))
     assert 'inside = "organoids"\n' in (tmp_path / "a.anystar.toml").read_text()
     attributes = zarr.open_group(f"{image}/labels/anystar", mode="r").attrs["anystar-batch"]
     assert attributes["options"]["inside"]["ids"] == []
