@@ -29,7 +29,7 @@ from anystar_batch.errors import DataError, ImageError
 from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx
 from anystar_batch.stages.sampling import level_position
 
-EDGE = 256
+EDGE = 128
 """Edge of what is read at once, voxels of the region, as far as its chunks allow."""
 
 DIGITS = 6

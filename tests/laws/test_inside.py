@@ -197,6 +197,7 @@ def test_tiles_far_from_the_region_are_not_looked_at(image, tmp_path):
     mine = copy_of(image, tmp_path)
     asked, seen = [], []
     config = inside_config(mine, (16, 16, 16))
+    config = replace(config, run=replace(config.run, keep_work=True))
     segment(config, seen.append, factory=Noting(asked), model=inside_model())
     reach = int(inside_model().diameter)
     near = maximum_filter(organoids() > 0, 2 * reach + 1, mode="constant")
@@ -204,6 +205,10 @@ def test_tiles_far_from_the_region_are_not_looked_at(image, tmp_path):
     cores = [tiles.core_box(index) for index in iter_grid(tiles.counts)]
     assert sorted(asked) == [core for core in cores if near[core.slices].any()]
     assert len(asked) < len(cores)
+    files = Path(mine).parent.glob("*.work/candidates/*.npy")
+    points = np.concatenate([np.load(file)["points"] for file in files])
+    assert near[tuple(points.T)].all()
+    assert not (organoids()[tuple(points.T)] > 0).all()
     (started,) = (e for e in seen if isinstance(e, StageStarted) and e.stage == "predict")
     assert started.blocks == len(asked)
     done = [e for e in seen if isinstance(e, BlockDone) and e.stage == "predict"]

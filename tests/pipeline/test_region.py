@@ -90,6 +90,14 @@ def test_named_regions_alone(image, tmp_path, command):
     assert (column.to_pylist(), str(column.type)) == ([4], "int64")
 
 
+def test_an_object_just_outside_is_not_found_by_a_lesser_point_inside(image, tmp_path, command):
+    # The best point of an object has x = 22, the next ones x = 24.
+    put(image, "beside", mask((4, 10), (24, 30), (24, 28)))
+    asked = ["segment", image, *RUN, "-q", "--inside", "beside"]
+    assert command(*asked).exit_code == 0
+    assert rows(tmp_path / "a.anystar.csv") == []
+
+
 def test_a_mask_elsewhere_and_of_other_voxels(image, tmp_path, command):
     half = mask(*around(0))[::2, ::2, ::2].astype(bool)
     path = write_image(tmp_path / "half.ome.zarr", [half], scale=(1.0, 1.0, 1.0))

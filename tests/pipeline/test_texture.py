@@ -88,6 +88,7 @@ def test_with_a_region_only_what_lies_inside_counts(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     data = np.full((96, 128, 128), 10, np.uint16)
     data[40:60, 70:90, 100:120] += rng.integers(0, 900, (20, 20, 20)).astype(np.uint16)  # debris
+    data[5:15, 5:25, 70:90] += rng.integers(0, 900, (10, 20, 20)).astype(np.uint16)  # and near
     data[5:15, 5:25, 40:60] += rng.integers(0, 20, (10, 20, 20)).astype(np.uint16)
     path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
     plan, reader = textured_plan(path)
