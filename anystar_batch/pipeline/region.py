@@ -15,7 +15,7 @@ from anystar_batch.archive.label_source import read_label_source
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.config import SegmentConfig
-from anystar_batch.errors import ConfigError, ImageError, did_you_mean, shorten
+from anystar_batch.errors import ConfigError, DataError, ImageError, did_you_mean, shorten
 from anystar_batch.events import Listener, Note
 from anystar_batch.network.model import Model
 from anystar_batch.parsing import Inside
@@ -70,7 +70,9 @@ def find_region(config: SegmentConfig, source: ImageSource, outputs: Outputs) ->
     try:
         labels = read_label_source(path, with_masks=True)
     except ImageError as error:
-        raise type(error)(f"--inside {inside}: {error}") from error
+        # Of the image nobody shall say for that that it is not for this tool.
+        kind = DataError if isinstance(error, DataError) else ImageError
+        raise kind(f"--inside {inside}: {error}") from error
     if absolute_place(labels.path) == absolute_place(outputs.label.path):
         message = (
             f"--inside {inside}: the only label there is the one that this run writes; give the "

@@ -266,11 +266,15 @@ def test_one_region_for_all_times_or_one_a_time(tmp_path, command, has_times):
 
 def test_a_sweep_leaves_images_without_the_label_with_one_line(tmp_path, command):
     root = tmp_path / "archive"
-    for name in ("a", "b"):
+    for name in ("a", "b", "c"):
         tiny_volume.small_image(root / f"{name}.ome.zarr")
     put(root / "b.ome.zarr", "organoids", mask(*around(0)))
+    put(root / "c.ome.zarr", "organoids", mask(*around(0))[9], axes="yx", chunks=None)
     done = command("sweep", root, *RUN, "-q", "--settle", "0", "--inside", "organoids")
-    assert done.exit_code != 0
-    assert (done.stdout + done.stderr).count("has no label organoids") == 1
+    assert done.exit_code == 1
+    said = done.stdout + done.stderr
+    assert said.count("has no label organoids") == 1
+    assert said.count("--inside organoids: ") == 2
+    assert "not for this tool" not in said
     assert [row["region"] for row in rows(root / "b.anystar.csv")] == ["1"]
     assert not (root / "a.anystar.csv").exists()
