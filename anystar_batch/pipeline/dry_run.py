@@ -145,7 +145,7 @@ class Standing(StrEnum):
 
 
 def standing(config: SegmentConfig, model: Model | None = None) -> tuple[Standing, str]:
-    """Say whether an image has the very label that a run would make; reads metadata only.
+    """Say whether an image has the very label that a run would make; reads what `request` does.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from anystar_batch.errors import AnyStarBatchError
 from anystar_batch.pipeline.region import region_text
 from anystar_batch.pipeline.texture import textured_tiles
 from anystar_batch.stages.predict import tile_candidates
-from anystar_batch.stages.region_survey import inside_region, share
+from anystar_batch.stages.region_survey import inside_region, share, wanted_tiles
 from anystar_batch.stages.task import Work, model_rays
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.suppress import suppress
@@ -99,7 +99,10 @@ def _just_below(work: Work) -> str:
     plan = work.plan
     lower = replace(work, plan=replace(plan, prob_thresh=BELOW * plan.prob_thresh))
     reader = ImageReader(plan.source)
-    time = next(t for t, pair in zip(plan.times, plan.limits, strict=True) if pair is not None)
+    pairs = zip(plan.times, plan.limits, strict=True)
+    time = next((t for t, pair in pairs if pair and wanted_tiles(plan, t).any()), None)
+    if time is None:
+        return ""
     try:
         tiles = textured_tiles(plan, reader, time)
         found = [tile_candidates(lower, reader, time, tile)[0] for tile in tiles]
