@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 
-import dask.array as da
 import numpy as np
-from dask_image.ndfilters import gaussian_filter
 from numpy.typing import NDArray
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.errors import ImageError
 from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx
+from anystar_batch.network.imports import lean_imports
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.region import region_lattice
 from anystar_batch.stages.region_survey import level0_axis, survey_region, wanted_tiles
@@ -62,6 +61,9 @@ def texture(
     int
         The level.
     """
+    with lean_imports():  # seconds; a given diameter needs none of it
+        import dask.array as da  # noqa: PLC0415
+        from dask_image.ndfilters import gaussian_filter  # noqa: PLC0415
     source = reader.source
     sizes = {k: float(np.prod(source.shape_zyx(k), dtype=np.float64)) for k in source.readable}
     level = max((k for k, size in sizes.items() if size >= COARSE_VOXELS), default=0)
