@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.ngff import ImageSource
@@ -232,8 +231,10 @@ def _near_cells(plan: Plan, time: int) -> Cells:
     margin = as_zyx(max(1, math.ceil(reach(plan) * a * b / edge)) for a, b, edge in steps)
     near = np.pad(survey.grid, [(m, m) for m in margin])
     for axis, m in enumerate(margin):
-        near = maximum_filter1d(near.view(np.uint8), 2 * m + 1, axis=axis, mode="constant")
-    return Cells(near.view(np.bool_), as_zyx(-m for m in margin), survey.cell)
+        lines = np.moveaxis(near, axis, 0)
+        sums = np.cumsum(np.pad(lines, [(m + 1, m), (0, 0), (0, 0)]), axis=0, dtype=np.int32)
+        near = np.moveaxis(sums[2 * m + 1 :] > sums[: -(2 * m + 1)], 0, axis)
+    return Cells(near, as_zyx(-m for m in margin), survey.cell)
 
 
 def block_cells(plan: Plan, time: int, box: Box) -> Cells:
