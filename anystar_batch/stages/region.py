@@ -161,9 +161,13 @@ def placed(
         )
         raise ImageError(message)
     begins = image.translation_um(0)
+    # Of the whole multiscale it may have the image's, or none either.
+    ends = zip(position, begins, image.scale_um(0), strict=True)
+    is_unmoved = not mask.levels[0].has_translation and (
+        not any(position) or all(abs(p - b) < 1e-3 * s for p, b, s in ends)
+    )
     for level in same:
         is_alike = np.allclose(size, image.scale_um(level), rtol=1e-3)
-        is_unmoved = not mask.levels[0].has_translation and np.allclose(position, begins)
         if says_nothing or (is_alike and is_unmoved):
             at = level_position(reader, level, reference, channel)
             scale = _triple(1.0 / s for s in at.step)

@@ -127,6 +127,12 @@ def test_what_says_nothing_lies_where_the_level_of_its_shape_does(tmp_path):
         region, level = place(region_of(path), image)
         assert level == 1
         assert np.flatnonzero(region_numbers(region, 0, points)).tolist() == [8, 9]
+    moved = write_image(
+        tmp_path / "j.ome.zarr", levels, scale=SCALE, translations=[(9, 8, 7), (9, 8.25, 7.35)]
+    )
+    region, level = place(region, moved)
+    assert level == 1
+    assert np.flatnonzero(region_numbers(region, 0, points)).tolist() == [8, 9]
     # It says where it lies, and is believed: a quarter of a micrometre to the left.
     declared = {"scale": (2.0, 1.0, 1.4), "translations": [(0.0, 0.0, 0.0)]}
     region, level = place(region_of(write_image(tmp_path / "said", [mask], **declared)), image)
