@@ -183,6 +183,7 @@ def test_nothing_inside_asks_no_network_and_says_so(image, tmp_path, command):
     done = command("segment", image, *run, factory=Never())
     assert done.exit_code == 0, done.stderr
     assert "no objects were found: nothing of the image lies inside none" in done.stderr
+    assert "probe" not in done.stderr
     assert rows(tmp_path / "a.anystar.csv") == []
     assert not zarr.open_array(f"{image}/labels/anystar/0", mode="r")[...].any()
     done = command("segment", image, *run, "--label", "b", "--dry-run", factory=Never())
@@ -262,6 +263,15 @@ def test_one_region_for_all_times_or_one_a_time(tmp_path, command, has_times):
     assert done.exit_code == 0, done.stderr
     found = {(row["t"], row["region"]) for row in rows(tmp_path / "a.anystar.csv")}
     assert found == ({("1", "3")} if has_times else {("0", "3"), ("1", "3")})
+
+
+def test_the_scale_is_probed_at_a_time_that_has_the_region(tmp_path, command):
+    image = tiny_volume.small_series(tmp_path / "a.ome.zarr", axes="tzyx", times=2, channels=1)
+    values = mask(*around(0, 4))
+    put(image, "organoids", np.stack([0 * values, values]), axes="tzyx", chunks=None)
+    done = command("segment", image, "--no-report", "-q", "--inside", "organoids")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads((tmp_path / "a.anystar.run.json").read_text())["probe"]["is_certain"]
 
 
 def test_a_sweep_leaves_images_without_the_label_with_one_line(tmp_path, command):
