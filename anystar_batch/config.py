@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from anystar_batch.address import absolute, image_stem, parent
 from anystar_batch.errors import ConfigError, did_you_mean
 from anystar_batch.geometry import ZYX, ZYXFloat
-from anystar_batch.parsing import Inside, Quantity, parse_times
+from anystar_batch.parsing import Quantity, parse_times
 
 _LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -116,6 +116,32 @@ class Filters:
         }
         found: dict[str, object] = {k: [v.value, v.unit] for k, v in volumes.items() if v}
         return found | {k: v for k, v in numbers.items() if v is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Where to segment: in the regions of a label or mask.
+
+    Parameters
+    ----------
+    name : str
+        A label of the image, or a path: what has a slash or ends in `.zarr`.
+    ids : tuple of (first, last)
+        Ranges of the regions' numbers that count; none: every number but 0.
+    """
+
+    name: str
+    ids: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it names a place, and not a label of the image."""
+        return "/" in self.name or self.name.endswith(".zarr")
+
+    def __str__(self) -> str:
+        """Return it as the option takes it."""
+        parts = ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in self.ids)
+        return f"{self.name}:{parts}" if parts else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +298,8 @@ class RunConfig:
         Put the table into the image too, as ngio and Fractal read it.
     report : bool
         Write a page that shows the result.
+    part : (index, count) or None
+        Do only one part of the network's work, counted from 1, and publish nothing.
     """
 
     block_shape: ZYX | None = None
@@ -284,8 +312,15 @@ class RunConfig:
     keep_work: bool = False
     table: bool = False
     report: bool = True
+    part: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            message = (
+                f"--part: got {self.part[0]}/{self.part[1]}; expected I/N with I from 1 to N, such "
+                "as 3/8 (job arrays that count from 0: add 1)"
+            )
+            raise ConfigError(message)
         if self.work_dir is not None:
             object.__setattr__(self, "work_dir", absolute(self.work_dir))
         if self.workers is not None and self.workers < 1:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from anystar_batch.errors import ConfigError, did_you_mean, shorten
 
 if TYPE_CHECKING:
-    from anystar_batch.config import SegmentConfig
-    from anystar_batch.parsing import Inside, Quantity
+    from anystar_batch.config import Inside, SegmentConfig
+    from anystar_batch.parsing import Quantity
 
 WHAT = "What to segment"
 SIZE = "How big"
@@ -174,9 +174,10 @@ def _outline(name: str, text: str) -> float | None:
 
 
 def _inside(name: str, text: str) -> Inside:
+    from anystar_batch.config import Inside
     from anystar_batch.parsing import parse_inside
 
-    inside = parse_inside(name, text)
+    inside = Inside(*parse_inside(name, text))
     return replace(inside, name=_absolute(name, inside.name)) if inside.is_path else inside
 
 
@@ -188,6 +189,12 @@ def _memory(_name: str, text: str) -> int:
     from anystar_batch.parsing import parse_memory
 
     return parse_memory(text)
+
+
+def _part(_name: str, text: str) -> tuple[int, int]:
+    from anystar_batch.parsing import parse_part
+
+    return parse_part(text)
 
 
 def _scales(_name: str, text: str) -> tuple[int, ...]:
@@ -525,6 +532,19 @@ SEGMENT = (
         "Running Dask cluster that does the work.",
         metavar="ADDRESS|FILE",
         field="run.scheduler",
+    ),
+    Option(
+        "part",
+        str,
+        None,
+        RUN,
+        "Do one part of N of the network's work, for job arrays; a run without it finishes.",
+        metavar="I/N",
+        field="run.part",
+        read=_part,
+        text=lambda part: f"{part[0]}/{part[1]}",
+        is_kept=False,
+        in_sweep=False,
     ),
     Option(
         "work_dir",

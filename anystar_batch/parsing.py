@@ -74,34 +74,8 @@ class Quantity:
         return self.value / (scale_um[0] * scale_um[1] * scale_um[2])
 
 
-@dataclass(frozen=True, slots=True)
-class Inside:
-    """Where to segment: in the regions of a label or mask.
-
-    Parameters
-    ----------
-    name : str
-        A label of the image, or a path: what has a slash or ends in `.zarr`.
-    ids : tuple of (first, last)
-        Ranges of the regions' numbers that count; none: every number but 0.
-    """
-
-    name: str
-    ids: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def is_path(self) -> bool:
-        """Whether it names a place, and not a label of the image."""
-        return "/" in self.name or self.name.endswith(".zarr")
-
-    def __str__(self) -> str:
-        """Return it as the option takes it."""
-        parts = ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in self.ids)
-        return f"{self.name}:{parts}" if parts else self.name
-
-
-def parse_inside(option: str, text: str) -> Inside:
-    """Read where to segment: `organoids`, `organoids:3,7-9`, `masks/a.ome.zarr`.
+def parse_inside(option: str, text: str) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Read where to segment, `organoids:3,7-9` or a path: name and ranges of numbers.
 
     Raises
     ------
@@ -120,7 +94,7 @@ def parse_inside(option: str, text: str) -> Inside:
             "mask, perhaps with regions from 1 on: organoids, organoids:3,7-9, masks/a.ome.zarr"
         )
         raise ConfigError(message)
-    return Inside(name, ids)
+    return name, ids
 
 
 def parse_diameter(text: str) -> Quantity:
@@ -313,6 +287,21 @@ def parse_duration(option: str, text: str) -> float:
         message = f"{option}: got {text!r}; expected a duration such as 90s, 15min, 2h, 1d, or 0"
         raise ConfigError(message)
     return value * (unit or 0)
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """Read which part of a run is wanted, such as `3/8`: index from 1, and count.
+
+    Raises
+    ------
+    ConfigError
+        If it is not two whole numbers.
+    """
+    match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", text)
+    if match is None:
+        message = f"--part: got {text!r}; expected I/N, such as 3/8 for the third of eight"
+        raise ConfigError(message)
+    return int(match[1]), int(match[2])
 
 
 def parse_scales(text: str) -> tuple[int, ...]:

@@ -14,11 +14,10 @@ from anystar_batch.archive.label_place import in_image, standalone
 from anystar_batch.archive.label_source import read_label_source
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.nodes import read_node
-from anystar_batch.config import SegmentConfig
+from anystar_batch.config import Inside, SegmentConfig
 from anystar_batch.errors import ConfigError, DataError, ImageError, did_you_mean, shorten
 from anystar_batch.events import Listener, Note
 from anystar_batch.network.model import Model
-from anystar_batch.parsing import Inside
 from anystar_batch.pipeline.outputs import Outputs
 from anystar_batch.stages.image_identity import white_content
 from anystar_batch.stages.plan import Plan

@@ -12,10 +12,10 @@ import pytest
 
 from anystar_batch import options
 from anystar_batch.cli import segment, sweep
-from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import Filters, Inside, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.options import PANELS, SCREEN, SEGMENT, SWEEP, checked, typed_options
-from anystar_batch.parsing import Inside, Quantity, parse_volume
+from anystar_batch.parsing import Quantity, parse_volume
 from anystar_batch.pipeline.run_record import DECIDED, effective_toml
 from tests.support import tiny_volume
 from tests.support.checkout import ROOT

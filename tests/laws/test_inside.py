@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import maximum_filter
 
+from anystar_batch.config import Inside
 from anystar_batch.engine.engines import InlineEngine
 from anystar_batch.events import BlockDone, StageStarted
 from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.network.tiles import plan_tiles
-from anystar_batch.parsing import Inside
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.task import model_rays
 from anystar_batch.stars.candidates import Candidates, quantise

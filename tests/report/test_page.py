@@ -10,9 +10,10 @@ import pytest
 
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.storage.atomic_write import write_json_atomic
+from anystar_batch.config import Inside
 from anystar_batch.errors import LostLockError
 from anystar_batch.events import Note
-from anystar_batch.parsing import Inside, Quantity
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline import prepare, publish
 from anystar_batch.report import findings
 from anystar_batch.report.page import page

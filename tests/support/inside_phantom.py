@@ -4,8 +4,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
-from anystar_batch.parsing import Inside, Quantity
+from anystar_batch.config import Inside, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.parsing import Quantity
 from tests.support.fakes import (
     TruthPredictor,
     make_model,

@@ -1,6 +1,9 @@
 """Segment a phantom in a process that kills itself at a chosen moment; run by the law tests.
 
+<<<<<<< HEAD
 usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,inside,real}
+=======
+usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,real,part:I/N}
 
 AFTER is the block of the stage whose end is the last thing that happens; 0 is the stage's start.
 """
@@ -14,7 +17,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anystar_batch.events import BlockDone, StageStarted
+from anystar_batch.parsing import parse_part
 from anystar_batch.pipeline import segment
+from anystar_batch.pipeline.part import segment_part
 from tests.support.inside_phantom import inside_config, inside_factory, inside_model
 from tests.support.law_phantom import (
     MOVED,
@@ -47,25 +52,44 @@ def main(image, stage, after, network):
         segment.publish = lambda *_: die()
     if stage == "finish":
         segment.finish = lambda *_: die()
-    config, options = wanted(image, network)
-    segment.segment(config, listen, **options)
+    RUNS[network.partition(":")[0]](image, network, listen)
 
 
-def wanted(image, network):
-    """What is run, and with which network."""
-    if network in ("refined", "moved"):
-        config = refined_config(image, (40, 48, 56))
-        if network == "moved":
-            config = replace(config, result=replace(config.result, **MOVED))
-        model = refined_model(Path(image).parent / "refiner")
-        return config, {"factory": law_factory(), "model": model}
-    if network == "inside":
-        config = inside_config(image, (16, 24, 20))
-        return config, {"factory": inside_factory(), "model": inside_model()}
-    if network == "real":
-        return real_config(image, (16, 40, 56)), {}
+def refined(image, network, listen):
+    config = refined_config(image, (40, 48, 56))
+    if network == "moved":
+        config = replace(config, result=replace(config.result, **MOVED))
+    model = refined_model(Path(image).parent / "refiner")
+    segment.segment(config, listen, factory=law_factory(), model=model)
+
+
+def real(image, _network, listen):
+    segment.segment(real_config(image, (16, 40, 56)), listen)
+
+
+def one_part(image, network, listen):
+    config = law_config(image, (40, 48, 56), part=parse_part(network.removeprefix("part:")))
+    segment_part(config, listen, factory=law_factory(), model=law_model())
+
+
+def inside(image, _network, listen):
+    config = inside_config(image, (16, 24, 20))
+    segment.segment(config, listen, factory=inside_factory(), model=inside_model())
+
+
+def truth(image, _network, listen):
     config = law_config(image, (40, 48, 56))
-    return config, {"factory": law_factory(), "model": law_model()}
+    segment.segment(config, listen, factory=law_factory(), model=law_model())
+
+
+RUNS = {
+    "truth": truth,
+    "refined": refined,
+    "moved": refined,
+    "real": real,
+    "part": one_part,
+    "inside": inside,
+}
 
 
 if __name__ == "__main__":
