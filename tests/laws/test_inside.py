@@ -17,6 +17,7 @@ from anystar_batch.engine.engines import InlineEngine
 from anystar_batch.events import BlockDone, StageStarted
 from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.network.tiles import plan_tiles
+from anystar_batch.pipeline.part import segment_part
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.task import model_rays
 from anystar_batch.stars.candidates import Candidates, quantise
@@ -121,6 +122,22 @@ def test_a_kill_and_a_rerun_change_no_byte(image, reference, tmp_path):
     assert run(mine, (16, 48, 32), listen=seen.append) == reference
     (started,) = (e for e in seen if isinstance(e, StageStarted) and e.stage == "predict")
     assert started.blocks
+
+
+def test_parts_share_the_tiles_inside_and_change_no_byte(image, reference, tmp_path):
+    mine = copy_of(image, tmp_path)
+    base, started = inside_config(mine, (16, 16, 16)), []
+
+    def listen(event):
+        if isinstance(event, StageStarted) and event.stage == "predict":
+            started.append(event.blocks)
+
+    for k in (1, 2):
+        config = replace(base, run=replace(base.run, part=(k, 2)))
+        segment_part(config, listen, factory=inside_factory(), model=inside_model())
+    assert abs(started[0] - started[1]) <= 1
+    assert run(mine, (16, 16, 16), listen=listen) == reference
+    assert started[2:] == [0]
 
 
 @pytest.mark.parametrize("stage", ["suppress", "own", "paint"])
