@@ -119,6 +119,32 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
+class Inside:
+    """Where to segment: in the regions of a label or mask.
+
+    Parameters
+    ----------
+    name : str
+        A label of the image, or a path: what has a slash or ends in `.zarr`.
+    ids : tuple of (first, last)
+        Ranges of the regions' numbers that count; none: every number but 0.
+    """
+
+    name: str
+    ids: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it names a place, and not a label of the image."""
+        return "/" in self.name or self.name.endswith(".zarr")
+
+    def __str__(self) -> str:
+        """Return it as the option takes it."""
+        parts = ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in self.ids)
+        return f"{self.name}:{parts}" if parts else self.name
+
+
+@dataclass(frozen=True, slots=True)
 class ResultConfig:
     """Options that change the result.
 
@@ -163,6 +189,8 @@ class ResultConfig:
         How far surfaces are moved outward, or inward if negative.
     level : int or None
         Level that the network reads; None chooses among those that show what level 0 shows.
+    inside : Inside or None
+        Regions in which an object's point must lie; None is all of the image.
     """
 
     channel: str = "0"
@@ -183,6 +211,7 @@ class ResultConfig:
     expand: Quantity | None = None
     multiscale: str | None = None
     level: int | None = None
+    inside: Inside | None = None
 
     def segmented_times(self, count: int) -> tuple[int, ...]:
         """Return the time points to segment, of an image that has so many.

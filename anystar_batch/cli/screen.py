@@ -230,6 +230,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
     document = preview.to_json()
     diameter = "native scale" if plan.diameter_um is None else f"{plan.diameter_um:.3g} um"
     zoom = " x ".join(f"{z:.3g}" for z in plan.working.zoom)
+    outside = f", {preview.tiles_outside} lie outside" if plan.region is not None else ""
     filters = [f"  filters     {plan.filters}"] if plan.filters.to_json() else []
     done = f", {preview.tiles_done} done by an unfinished run" if preview.tiles_done else ""
     done += f", {preview.tiles_stored} from kept candidates" if preview.tiles_stored else ""
@@ -245,7 +246,8 @@ def _text(preview: Preview, *, is_here: bool) -> str:
             f"  working     {plan.working.shape} voxels of "
             + " x ".join(f"{v:.4g}" for v in plan.working.voxel_um)
             + " um",
-            f"  tiles       {preview.tiles} of {plan.tiles.core}, window {plan.tiles.window}{done}",
+            f"  tiles       {preview.tiles} of {plan.tiles.core}, window {plan.tiles.window}"
+            f"{outside}{done}",
             *filters,
             f"  blocks      {preview.blocks} of {preview.block_shape} level-0 voxels",
             f"  memory      {document['memory_per_worker'] / 1e9:.2f} GB a worker",
@@ -265,6 +267,8 @@ def _time_text(preview: Preview, *, is_here: bool) -> str:
     estimate = preview.estimate
     if preview.status == "nothing to do":
         return "none: the very result is there"
+    if not preview.tiles:
+        return "none: no tile lies inside; label and table will be empty"
     if preview.tiles_stored and preview.tiles_done + preview.tiles_stored == preview.tiles:
         return "seconds: the network has nothing left to do"
     if estimate is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from anystar_batch.pipeline import publish
 from anystar_batch.pipeline.levels import level_warnings, with_verdicts
 from anystar_batch.pipeline.outputs import Outputs, output_paths
 from anystar_batch.pipeline.probe import Find, probe_diameter
+from anystar_batch.pipeline.region import decide_region, find_region, region_of, tell_region
 from anystar_batch.stages.image_identity import limits_content
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.level_zero import level_zero_faults
@@ -39,6 +40,7 @@ from anystar_batch.stages.plan import (
     make_plan,
 )
 from anystar_batch.stages.predict import tile_candidates
+from anystar_batch.stages.region import Region
 from anystar_batch.stages.sampling import all_limits, reference_time
 
 
@@ -59,6 +61,8 @@ class Request:
         Their fingerprint.
     factory : PredictorFactory
         Makes the network.
+    region : Region or None
+        Where instances are wanted, not placed yet.
     """
 
     config: SegmentConfig
@@ -68,12 +72,13 @@ class Request:
     parts: dict[str, object]
     digest: str
     factory: PredictorFactory
+    region: Region | None = None
 
 
 def request(
     config: SegmentConfig, model: Model | None = None, factory: PredictorFactory | None = None
 ) -> Request:
-    """Say which result is wanted; reads metadata only.
+    """Say which result is wanted; reads metadata, and of a region what is stored.
 
     Parameters
     ----------
@@ -94,9 +99,10 @@ def request(
     _check_units(source, config)
     level_index(source, config.result.level)
     outputs = output_paths(config)
-    parts = _settled(config, source, model, outputs)
+    region = find_region(config, source, outputs)
+    parts = _settled(config, source, model, outputs, region)
     factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)
-    return Request(config, model, source, outputs, parts, fingerprint(parts), factory)
+    return Request(config, model, source, outputs, parts, fingerprint(parts), factory, region)
 
 
 def _check_units(source: ImageSource, config: SegmentConfig) -> None:
@@ -162,35 +168,15 @@ def decide(
             "to begin again"
         )
         raise ImageChangedError(message)
-    plan = plan_of(result, entry, reader)
+    pairs = tuple(None if p is None else (float(p[0]), float(p[1])) for p in entry["limits"])
+    diameter, reference = entry["diameter_um"], entry["reference"]
+    region = region_of(result.region, entry)
+    plan = make_plan(reader, result.model, options, diameter, pairs, reference, region)
+    tell_region(plan, entry, on_event)
     for text in (*level_warnings(plan, options, verdicts), *entry.get("level_zero", ())):
         on_event(Note(text, is_warning=True))
     _tell(plan, entry["probe"], on_event)
     return plan
-
-
-def plan_of(result: Request, entry: Mapping[str, Any], reader: ImageReader | None = None) -> Plan:
-    """Return the plan that goes with what was decided from voxels.
-
-    Parameters
-    ----------
-    result : Request
-    entry : mapping
-        What the ledger notes of it.
-    reader : ImageReader, optional
-        The image, its levels judged; None judges them as the entry says.
-
-    Raises
-    ------
-    ConfigError
-        If the options do not fit the image.
-    """
-    if reader is None:
-        verdicts = tuple(Verdict.from_json(one) for one in entry.get("levels", ()))
-        reader = ImageReader(with_verdicts(result.source, verdicts))
-    pairs = tuple(None if p is None else (float(p[0]), float(p[1])) for p in entry["limits"])
-    options, diameter_um = result.config.result, entry["diameter_um"]
-    return make_plan(reader, result.model, options, diameter_um, pairs, entry["reference"])
 
 
 def _look(reader: ImageReader, result: Request, on_event: Listener, find: Find) -> dict[str, Any]:
@@ -208,11 +194,24 @@ def _look(reader: ImageReader, result: Request, on_event: Listener, find: Find) 
         "reference": reference,
         "level_zero": level_zero_faults(reader, channel, by_time),
     }
-    if given is not None or model.diameter is None:
+    if result.region is not None:
+        further = decide_region(result.region, reader, model, channel, by_time)
+        entry, pair = entry | further, further["pair"]
+    is_empty = "region" in entry and entry["region"]["is_empty"]
+    if given is not None or model.diameter is None or is_empty:
         return entry | {"probe": None, "diameter_um": given}
-    alone = replace(options, time=str(reference))
-    threads = threads_per_worker(1)
-    probe = probe_diameter(reader, model, alone, (pair,), result.factory, threads, on_event, find)
+    alone = replace(options, time=str(entry["reference"]))
+    probe = probe_diameter(
+        reader,
+        model,
+        alone,
+        (pair,),
+        result.factory,
+        threads_per_worker(1),
+        on_event,
+        region_of(result.region, entry),
+        find,
+    )
     return entry | {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
 
 
@@ -310,15 +309,19 @@ def _open(path: str, multiscale: str | None) -> ImageSource:
 
 
 def _settled(
-    config: SegmentConfig, source: ImageSource, model: Model, outputs: Outputs
+    config: SegmentConfig,
+    source: ImageSource,
+    model: Model,
+    outputs: Outputs,
+    region: Region | None,
 ) -> dict[str, object]:
     """What decides the result; a precision left open is that of what was begun here, if any."""
     options = config.result
     if options.precision != "auto":
-        return fingerprint_parts(source, model, options, options.precision)
+        return fingerprint_parts(source, model, options, options.precision, region)
     natural = natural_precision(options.backend)
     either = [
-        fingerprint_parts(source, model, options, precision)
+        fingerprint_parts(source, model, options, precision, region)
         for precision in sorted(PRECISIONS, key=lambda name: name != natural)
     ]
     begun = publish.fingerprints(outputs, with_label=not config.run.overwrite)

@@ -21,8 +21,10 @@ from anystar_batch.stages.candidate_store import CandidateSet
 from anystar_batch.stages.image_identity import tile_content
 from anystar_batch.stages.number import owners, removed
 from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.predict import counting
 from anystar_batch.stages.raw_tile import Found, StoredTile, load_found, origin_of, tile_key
 from anystar_batch.stages.refine import refine_survivors
+from anystar_batch.stages.region_survey import block_cells, inside_region
 from anystar_batch.stages.surface import outlined
 from anystar_batch.stages.task import model_rays, near_box, parse_key
 from anystar_batch.stars.candidates import Candidates
@@ -161,7 +163,9 @@ class _Kept:
         origin = origin_of(self._kind, plan, time, content)
         found = load_found(self._tiles[key], origin, self._above, n_rays)
         if isinstance(found, Found):
-            return found.over(self._above)[0]
+            has_region = plan.region is not None
+            cells = block_cells(plan, time, plan.tiles.core_box(tile)) if has_region else None
+            return counting(plan, cells, found.over(self._above)[0])
         self.unusable.add(key)
         return Candidates.empty(n_rays)
 
@@ -173,6 +177,7 @@ class _Judged:
     Where there is a second look, they have been looked at, and are to be suppressed once more.
     """
 
+    time: int
     survivors: Candidates
     quality: NDArray[np.float32] | None
 
@@ -198,11 +203,11 @@ def _judged(
         mine = inside(together.points, core)
     survivors = together.take(suppress(together, rays, plan.nms_thresh) & mine)
     if plan.second_look is None and plan.spot_look is None:
-        return _Judged(survivors, None)
+        return _Judged(time, survivors, None)
     look = replace(plan, second_look=plan.second_look or plan.spot_look)
     refined = refine_survivors(look, reader, time, survivors)
     # Where the network saw all that the image shows, for the column alone: no outline changes.
-    return _Judged(survivors if plan.second_look is None else refined, refined.quality)
+    return _Judged(time, survivors if plan.second_look is None else refined, refined.quality)
 
 
 def _row(
@@ -235,6 +240,7 @@ def _instances(
         index = np.flatnonzero(stars.prob > prob_thresh)
         if plan.second_look is not None:
             index = index[suppress(stars.take(index), rays, plan.nms_thresh)]
+        index = index[inside_region(plan, group.time, stars.points[index])]
         shown = outlined(stars.take(index))
         gone = list(removed(plan, shown, rays).values())
         if gone:

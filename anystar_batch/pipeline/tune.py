@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from anystar_batch.address import absolute, is_remote
+from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.label_place import KEY, in_image, standalone
 from anystar_batch.archive.labels import published_attributes
 from anystar_batch.archive.storage.files import exists
@@ -17,10 +18,13 @@ from anystar_batch.network.model import Model
 from anystar_batch.options import segment_config
 from anystar_batch.pipeline.candidate_sets import candidates_folder, remove_sets
 from anystar_batch.pipeline.inputs import NamedImage, name_images
-from anystar_batch.pipeline.prepare import plan_of, request
+from anystar_batch.pipeline.levels import with_verdicts
+from anystar_batch.pipeline.prepare import request
+from anystar_batch.pipeline.region import region_of
 from anystar_batch.pipeline.threshold_table import threshold_table
 from anystar_batch.stages.candidate_store import CandidateSet, Store
-from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.levels import Verdict
+from anystar_batch.stages.plan import Plan, make_plan
 from anystar_batch.stages.raw_tile import decisive_parts, kind_of
 
 
@@ -185,7 +189,17 @@ def _plan(
     """The plan of the run that kept the candidates, and the parts of its fingerprint."""
     asked = segment_config(chosen.header["options"], one.path)
     requested = request(replace(asked, home=one.home, stem=one.stem), model)
-    plan = plan_of(requested, chosen.header["plan"])
+    entry = chosen.header["plan"]
+    verdicts = tuple(Verdict.from_json(each) for each in entry.get("levels", ()))
+    plan = make_plan(
+        ImageReader(with_verdicts(requested.source, verdicts)),
+        requested.model,
+        requested.config.result,
+        entry["diameter_um"],
+        tuple(None if p is None else (float(p[0]), float(p[1])) for p in entry["limits"]),
+        entry["reference"],
+        region_of(requested.region, entry),
+    )
     nms_thresh = plan.nms_thresh if config.nms_thresh is None else config.nms_thresh
     # Contrasts are measured on the image, tile by tile: not here.
     filters = replace(plan.filters, min_contrast=None)

@@ -34,7 +34,8 @@ from anystar_batch.stages.raw_tile import (
     save_found,
     tile_key,
 )
-from anystar_batch.stages.run import Run, make_todo, run_tasks, tile_blocks
+from anystar_batch.stages.region_survey import Cells, are_near, block_cells
+from anystar_batch.stages.run import Run, run_tasks, tile_todo
 from anystar_batch.stages.task import Done, Work, model_rays, piece_key
 from anystar_batch.stages.workdir import CANDIDATES, RAW, file_name, save_candidates
 from anystar_batch.stars.candidates import Candidates, is_storable, quantise
@@ -65,6 +66,8 @@ class PredictTask:
         Of these, those that are only to be kept.
     stored : tuple of StoredTile or None
         What an earlier run has kept of each of them; empty for nothing.
+    cells : Cells or None
+        Where in the block candidates count; None: everywhere.
     """
 
     work: Work
@@ -73,6 +76,7 @@ class PredictTask:
     tiles: tuple[ZYX, ...]
     done: tuple[ZYX, ...] = ()
     stored: tuple[StoredTile | None, ...] = ()
+    cells: Cells | None = None
 
 
 def predict_run(
@@ -108,9 +112,12 @@ def predict_run(
         tiles = left(time, block)
         stored = tuple(run.store.tile(tile_key(work.kind, time, t)) for t in tiles)
         already = tuple(t for t in tiles if piece_key(time, t) in done)
-        return PredictTask(work, time, block, tiles, already, stored if any(stored) else ())
+        has_region = run.plan.region is not None
+        cells = block_cells(run.plan, time, block.box) if has_region else None
+        stored = stored if any(stored) else ()
+        return PredictTask(work, time, block, tiles, already, stored, cells)
 
-    run_tasks(run, "predict", predict_block, make_todo(run, tile_blocks(run), left, task))
+    run_tasks(run, "predict", predict_block, tile_todo(run, left, task))
 
 
 def predict_block(task: PredictTask) -> Done:
@@ -130,7 +137,10 @@ def predict_block(task: PredictTask) -> Done:
     task = replace(task, tiles=tuple(t for t in task.tiles if t not in task.done))
     if not task.tiles:
         return Done({}, clock.perf_counter() - started, 0, further)
-    predicted = {t: whence[t][0].over(plan.prob_thresh) for t in task.tiles}
+    predicted = {}
+    for tile in task.tiles:
+        found, too_large = whence[tile][0].over(plan.prob_thresh)
+        predicted[tile] = counting(plan, task.cells, found), too_large
     alive = judged(plan, task, {t: c for t, (c, _) in predicted.items()})
     kept = {t: candidates for t, (candidates, _) in alive.items()}
     if plan.filters.min_contrast is not None:
@@ -256,6 +266,13 @@ def network_found(work: Work, reader: ImageReader, time: int, tile: ZYX, above: 
         return Found(candidates[-1], dropped, above)
     together = Candidates.concatenate(candidates, len(model_rays(plan.model)))
     return Found(together.take(_one_a_point(together)), dropped, above)
+
+
+def counting(plan: Plan, cells: Cells | None, candidates: Candidates) -> Candidates:
+    """Return the candidates that count: those near the plan's region; all, where it has none."""
+    if cells is None:
+        return candidates
+    return candidates.take(are_near(plan, cells, candidates.points))
 
 
 def _one_a_point(candidates: Candidates) -> NDArray[np.int64]:

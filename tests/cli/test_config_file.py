@@ -12,7 +12,7 @@ import pytest
 
 from anystar_batch import options
 from anystar_batch.cli import segment, sweep
-from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import Filters, Inside, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.options import PANELS, SCREEN, SEGMENT, SWEEP, checked, typed_options
 from anystar_batch.parsing import Quantity, parse_volume
@@ -168,6 +168,7 @@ EVERYTHING = SegmentConfig(
         ),
         multiscale="second",
         level=1,
+        inside=Inside("organoids", ((3, 3), (7, 9))),
         refine="on",
         outline=0.25,
         expand=Quantity(-1.5, "um"),
