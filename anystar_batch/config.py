@@ -288,20 +288,16 @@ class RunConfig:
         Running Dask cluster that does the work instead: an address, or a scheduler file.
     work_dir : str or None
         Place of ledger and intermediate files, made absolute; None is beside the output.
-    overwrite : bool
-        Replace a published label of the same name.
-    restart : bool
-        Throw away what an earlier, unfinished run left.
+    overwrite, restart : bool
+        Replace a published label of the same name; throw away what an unfinished run left.
     keep_work : bool
         Leave the work directory after success.
     table : bool
         Put the table into the image too, as ngio and Fractal read it.
     report : bool
         Write a page that shows the result.
-    keep_candidates : bool
-        Leave the raw candidates beside the image, for runs with other thresholds.
-    keep_above : float or None
-        Keep them from this probability on, if it is lower than the threshold; given, they are kept.
+    keep_candidates, keep_above : bool, float or None
+        Leave the raw candidates beside the image; also those above a lower probability.
     part : (index, count) or None
         Do only one part of the network's work, counted from 1, and publish nothing.
     """
@@ -343,16 +339,10 @@ class RunConfig:
             raise ConfigError(message)
 
     def kept_above(self, prob_thresh: float) -> float | None:
-        """Return the probability above which raw candidates are kept; None keeps none.
-
-        Parameters
-        ----------
-        prob_thresh : float
-            Of the run.
-        """
-        if self.keep_above is not None:
-            return min(self.keep_above, prob_thresh)
-        return prob_thresh if self.keep_candidates else None
+        """Return above which probability candidates of a run are kept; None keeps none."""
+        if self.keep_above is None:
+            return prob_thresh if self.keep_candidates else None
+        return min(self.keep_above, prob_thresh)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,12 @@ from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.network.tiles import plan_tiles
 from anystar_batch.pipeline.part import segment_part
 from anystar_batch.pipeline.segment import segment
+from anystar_batch.pipeline.tune import TuneConfig, tune
 from anystar_batch.stages.task import model_rays
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.suppress import suppress
 from tests.support.checkout import ROOT
+from tests.support.fakes import NoNetwork
 from tests.support.inside_phantom import (
     SHAPE,
     inside_config,
@@ -230,3 +232,18 @@ def test_tiles_far_from_the_region_are_not_looked_at(image, tmp_path):
     assert started.blocks == len(asked)
     done = [e for e in seen if isinstance(e, BlockDone) and e.stage == "predict"]
     assert len(done) == started.blocks
+
+
+def test_kept_candidates_are_of_whole_tiles_and_the_region_counts_after_them(image, tmp_path):
+    kept, nothing = copy_of(image, tmp_path / "a"), copy_of(image, tmp_path / "b")
+    base = inside_config(kept, (16, 16, 16))
+    first = replace(base, run=replace(base.run, keep_candidates=True))
+    segment(first, factory=inside_factory(), model=inside_model())
+    other = replace(base.result, prob_thresh=0.7)
+    again = replace(base, result=other, run=replace(base.run, overwrite=True))
+    done = segment(again, factory=NoNetwork(), model=inside_model())
+    run(nothing, SHAPE, prob_thresh=0.7)
+    assert digests(kept) == digests(nothing)
+    rows = tune(TuneConfig(str(kept)), model=inside_model())["rows"]
+    counts = {row["prob_thresh"]: row["objects"] for row in rows}
+    assert counts[0.7] == done.instances > 0
