@@ -42,7 +42,7 @@ def test_every_option_may_stand_in_a_file():
     assert {"pattern", "settle", "max-hours"} <= {o.key for o in sweep.sweep.options}
     assert set(SWEEP) | set(SCREEN) <= set(sweep.sweep.options)
     left_out = {o.name for o in set(SEGMENT) - set(sweep.sweep.options)}
-    assert left_out == {"part", "restart", "stats"}
+    assert left_out == {"stats", "restart", "part"}
 
 
 def test_a_file_gives_options_and_the_command_line_wins(tmp_path, command):
