@@ -26,6 +26,9 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 REFINE = ("auto", "on", "off")
 """When there is a second look."""
 
+LIMITS = ("global", "local")
+"""Whether one pair of intensity limits holds for a volume, or they follow the image."""
+
 BACKENDS = ("tensorflow", "jax")
 """What the network may run under."""
 
@@ -163,6 +166,8 @@ class ResultConfig:
         How far surfaces are moved outward, or inward if negative.
     level : int or None
         Level that the network reads; None chooses among those that show what level 0 shows.
+    limits : {"global", "local"}
+        Intensity limits: one pair for a volume, or following it, where parts are very dim.
     """
 
     channel: str = "0"
@@ -183,6 +188,7 @@ class ResultConfig:
     expand: Quantity | None = None
     multiscale: str | None = None
     level: int | None = None
+    limits: str = "global"
 
     def segmented_times(self, count: int) -> tuple[int, ...]:
         """Return the time points to segment, of an image that has so many.
@@ -227,6 +233,7 @@ class ResultConfig:
             ("precision", self.precision, PRECISIONS),
             ("backend", self.backend, BACKENDS),
             ("refine", self.refine, REFINE),
+            ("limits", self.limits, LIMITS),
         ):
             if choice not in known:
                 near = did_you_mean(choice, known)

@@ -25,6 +25,7 @@ from anystar_batch.network.predictor import KerasFactory, PredictorFactory, extr
 from anystar_batch.network.unet import PRECISIONS
 from anystar_batch.pipeline import publish
 from anystar_batch.pipeline.levels import level_warnings, with_verdicts
+from anystar_batch.pipeline.local_limits import check_local, grids_text, read_grids, with_grids
 from anystar_batch.pipeline.outputs import Outputs, output_paths
 from anystar_batch.pipeline.probe import probe_diameter
 from anystar_batch.stages.image_identity import limits_content
@@ -159,6 +160,7 @@ def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
         raise ImageChangedError(message)
     pairs = tuple(None if p is None else (float(p[0]), float(p[1])) for p in entry["limits"])
     plan = make_plan(reader, result.model, options, entry["diameter_um"], pairs, entry["reference"])
+    plan = with_grids(plan, entry)
     for text in (*level_warnings(plan, options, verdicts), *entry.get("level_zero", ())):
         on_event(Note(text, is_warning=True))
     _tell(plan, entry["probe"], on_event)
@@ -175,17 +177,23 @@ def _look(reader: ImageReader, result: Request, on_event: Listener) -> dict[str,
     limits = all_limits(reader, model, channel, times)
     reference, pair = reference_time(reader, model, channel, dict(zip(times, limits, strict=True)))
     by_time = dict(zip(times, limits, strict=True))
+    is_local = options.limits == "local"
+    check_local(options, model)
     entry: dict[str, Any] = {
         "limits": limits,
         "reference": reference,
         "level_zero": level_zero_faults(reader, channel, by_time),
     }
     if given is not None or model.diameter is None:
-        return entry | {"probe": None, "diameter_um": given}
+        entry |= {"probe": None, "diameter_um": given}
+        found = given if is_local else None
+        return entry | read_grids(reader, channel, by_time, found, scales[0])
     alone = replace(options, time=str(reference))
     threads = threads_per_worker(1)
     probe = probe_diameter(reader, model, alone, (pair,), result.factory, threads, on_event)
-    return entry | {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
+    entry |= {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
+    found = probe.diameter_um if is_local else None
+    return entry | read_grids(reader, channel, by_time, found, scales[0])
 
 
 def _tell_position(source: ImageSource, options: ResultConfig, on_event: Listener) -> None:
@@ -226,6 +234,8 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
             "--diameter if you know it"
         )
         on_event(Note(text, is_warning=True))
+    if plan.grids:
+        on_event(Note(grids_text(plan)))
     for trial in () if probe is None else probe["trials"]:
         finding = (
             f"{trial['objects']} objects of {trial['diameter_um']:.3g} um, "
