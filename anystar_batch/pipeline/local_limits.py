@@ -1,0 +1,102 @@
+"""Limits that follow the image (`--limits local`): made once, kept in the ledger, told to the user.
+
+Every time has a grid of its own, of its own voxels, so it gives the same instances alone as with
+the others. The cells' size goes by the diameter, given or probed; the probe itself looks at the
+image with the limits of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from anystar_batch.archive.images import ImageReader
+from anystar_batch.config import ResultConfig
+from anystar_batch.errors import ConfigError
+from anystar_batch.geometry import ZYXFloat
+from anystar_batch.network.limits_grid import LimitsGrid
+from anystar_batch.network.model import Model
+from anystar_batch.stages.cell_limits import cell_limits
+from anystar_batch.stages.image_identity import cells_content
+from anystar_batch.stages.plan import Plan
+
+
+def check_local(config: ResultConfig, model: Model) -> None:
+    """Check that limits can follow the image, if they are asked to.
+
+    Raises
+    ------
+    ConfigError
+        If nobody knows how large the objects are.
+    """
+    if config.limits == "local" and config.diameter is None and model.diameter is None:
+        message = (
+            f"--limits: got local; cells are as large as several objects, and model {model.name} "
+            "says of no size; give --diameter, or --limits global"
+        )
+        raise ConfigError(message)
+
+
+def read_grids(
+    reader: ImageReader,
+    channel: int,
+    limits: Mapping[int, tuple[float, float] | None],
+    diameter_um: float | None,
+    scale_um: ZYXFloat,
+) -> dict[str, Any]:
+    """Return what the ledger keeps of limits that follow the image.
+
+    Parameters
+    ----------
+    reader : ImageReader
+        The image.
+    channel : int
+        Channel that is segmented.
+    limits : mapping of int to (low, high) or None
+        Limits of the whole, by time.
+    diameter_um : float or None
+        Of the objects, micrometres; None for limits that do not follow: nothing is read.
+    scale_um : (z, y, x)
+        Level-0 voxel size, micrometres.
+
+    Returns
+    -------
+    dict
+        `cells`, a `LimitsGrid` or None for each time, as JSON values, and `cells_content`, the
+        digest of what they were read from; empty without a diameter.
+    """
+    if diameter_um is None:
+        return {}
+    # Asked before the voxels are read, so that a change while they are read does not go unseen.
+    content = cells_content(reader, tuple(limits), channel, diameter_um, scale_um)
+    grids = [
+        None if pair is None else cell_limits(reader, time, channel, pair, diameter_um, scale_um)
+        for time, pair in limits.items()
+    ]
+    cells = [None if grid is None else grid.to_json() for grid in grids]
+    return {"cells": cells, "cells_content": content}
+
+
+def with_grids(plan: Plan, entry: Mapping[str, Any]) -> Plan:
+    """Return a plan with the grids that `read_grids` has found, if there are any."""
+    if "cells" not in entry:
+        return plan
+    grids = (None if one is None else LimitsGrid.from_json(one) for one in entry["cells"])
+    return replace(plan, grids=tuple(grids))
+
+
+def grids_text(plan: Plan) -> str:
+    """Return what limits that follow the image do to it, in words; empty where they do not."""
+    if not plan.grids:
+        return ""
+    pairs = zip(plan.grids, plan.limits, strict=True)
+    gains = [(b[1] - b[0]) / min(g.width) for g, b in pairs if g is not None and b is not None]
+    if not gains:
+        return "local limits: no part is so dim that it needs its own; those of the whole hold"
+    cells = next(grid.cells for grid in plan.grids if grid is not None)
+    times = "" if len(plan.times) == 1 else f" at {len(gains)} of {len(plan.times)} times"
+    return (
+        f"local limits{times}: {cells[0]} x {cells[1]} x {cells[2]} cells; the dimmest part is "
+        f"shown {max(gains):.3g} times brighter than with the limits of the whole"
+    )
