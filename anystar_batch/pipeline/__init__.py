@@ -1,7 +1,8 @@
 """Orders of work: one image, an archive, a dry run, a score. No arithmetic on voxels.
 
 One image, in the order in which data flows: `inputs` (which images a command names), `outputs`
-(where results lie, locked), `prepare` (what is decided before work, with `levels` and `probe`),
+(where results lie, locked), `prepare` (what is decided before work, with `levels`, `probe` and
+`local_limits`),
 `segment` (the stages in order), `scarcity` (why it found next to nothing), `publish` (results
 into their places, the page), `run_record` (what a run says).
 
