@@ -16,9 +16,7 @@ all. What gains nothing of its own:
 Both take the mean gain of their neighbours, the noisy cell no more than fits its own range.
 
 A cell's darkness keeps the height above 0 that it had, so a haze stays a haze, and the contrast on
-it is multiplied. Between the centres of cells low limit and width are interpolated, the width by
-its eighth root, which is almost geometric and is the same bits anywhere. The limits at a voxel are
-a function of the image and of the voxel's place alone, never of the block it is in.
+it is multiplied. How limits are interpolated between cells: `limits_field`.
 """
 
 from __future__ import annotations
@@ -32,13 +30,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYX, ZYXFloat, as_zyx
-from anystar_batch.kernel_cache import compiled
 
 CELL = 3.0
 """Least edge of a cell, diameters of an object: several objects lie in it."""
 
 MOST_CELLS = 4096
-"""Cells of a volume; a larger volume has larger cells. Every task carries them."""
+"""Cells of a volume; a larger volume has larger cells."""
+
+MOST_IN_ALL = 65536
+"""Cells of all times of a series, about: every task carries them."""
+
+FEWEST_CELLS = 64
+"""Cells that a volume may have however many times there are."""
 
 BOXES = 4
 """Boxes across a diameter."""
@@ -47,8 +50,8 @@ TOLERANCE = 3.0
 """How many times dimmer than the whole a cell may be and keep the limits of the whole."""
 
 TEXTURE = 1.3
-"""Least `texture` of a cell that shows more than noise: objects have 1.4 to 1.7, white noise 1.0,
-noise blurred to a third of a box 1.2 (measured, `docs/quality.md`)."""
+"""Least `texture` of a cell that shows more than noise: objects have 1.4 to 1.75, white noise 1.0,
+noise blurred by 0.4 boxes 1.2 (measured, `docs/quality.md`)."""
 
 PERCENTILES = (1.0, 99.5)
 """Of the means of boxes: the range of a cell, and of the whole."""
@@ -113,69 +116,7 @@ class LimitsGrid:
         return cls(as_zyx(document["shape"]), as_zyx(document["cells"]), low, width)
 
 
-@dataclass(frozen=True, slots=True)
-class LimitsField:
-    """A grid over the voxels of some level.
-
-    Parameters
-    ----------
-    grid : LimitsGrid
-    step, offset : (z, y, x)
-        Level-0 coordinate = coordinate * `step` + `offset`, voxels.
-    """
-
-    grid: LimitsGrid
-    step: ZYXFloat
-    offset: ZYXFloat
-
-    @property
-    def floor(self) -> float:
-        """The least low limit: what intensities are raised by before they are scaled."""
-        return min(self.grid.low)
-
-    def scaled(
-        self,
-        above: NDArray[np.float32],
-        places: Sequence[NDArray[np.float64]],
-        *,
-        is_clipped: bool = True,
-    ) -> NDArray[np.float32]:
-        """Return intensities between the limits of their places.
-
-        Parameters
-        ----------
-        above : float32 (z, y, x)
-            Intensities above `floor`, see `intensity.raised`.
-        places : float64 [z], [y], [x]
-            Coordinates of the planes along each axis, voxels of the level.
-        is_clipped : bool
-            Whether what lies outside the limits becomes 0 and 1.
-
-        Returns
-        -------
-        float32 (z, y, x)
-            0 at the low limit, 1 at the high one.
-        """
-        grid = self.grid
-        axes = [
-            _between(np.asarray(x) * step + offset, n, count)
-            for x, step, offset, n, count in zip(
-                places, self.step, self.offset, grid.shape, grid.cells, strict=True
-            )
-        ]
-        low = np.reshape(np.array(grid.low, np.float64), grid.cells)
-        # Square roots are exact to the last bit on any machine.
-        root = np.sqrt(np.sqrt(np.sqrt(np.reshape(np.array(grid.width, np.float64), grid.cells))))
-        (iz, wz), (iy, wy), (ix, wx) = axes
-        out = np.empty(above.shape, np.float32)
-        _scale(
-            np.ascontiguousarray(above), low - self.floor, root, iz, wz, iy, wy, ix, wx,
-            is_clipped, out,
-        )  # fmt: skip
-        return out
-
-
-def cell_counts(shape: ZYX, scale_um: ZYXFloat, diameter_um: float) -> ZYX:
+def cell_counts(shape: ZYX, scale_um: ZYXFloat, diameter_um: float, times: int = 1) -> ZYX:
     """Return into how many cells each axis of a volume is divided.
 
     Parameters
@@ -186,11 +127,14 @@ def cell_counts(shape: ZYX, scale_um: ZYXFloat, diameter_um: float) -> ZYX:
         Size of a voxel, micrometres.
     diameter_um : float
         Of the objects, micrometres.
+    times : int
+        Of the whole series, whichever are segmented: a time has the same cells alone.
 
     Returns
     -------
     (z, y, x)
-        At most `MOST_CELLS` together, each about `CELL` diameters wide or wider.
+        At most `MOST_CELLS` together, each about `CELL` diameters wide or wider; of a long series
+        fewer.
 
     Examples
     --------
@@ -198,12 +142,15 @@ def cell_counts(shape: ZYX, scale_um: ZYXFloat, diameter_um: float) -> ZYX:
     (3, 3, 7)
     >>> cell_counts((10, 4000, 4000), (1.0, 1.0, 1.0), 10.0)
     (1, 64, 64)
+    >>> cell_counts((400, 400, 400), (1.0, 1.0, 1.0), 10.0, times=500)
+    (5, 5, 5)
     """
     extents = [n * s for n, s in zip(shape, scale_um, strict=True)]
     edge = CELL * diameter_um
+    most = max(FEWEST_CELLS, min(MOST_CELLS, MOST_IN_ALL // times))
     while True:
         counts = as_zyx(max(1, round(extent / edge)) for extent in extents)
-        if math.prod(counts) <= MOST_CELLS:
+        if math.prod(counts) <= most:
             return counts
         edge *= 1.02
 
@@ -355,52 +302,3 @@ def _filled(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
     """Six digits, which say the same in JSON."""
     return tuple(float(f"{value:.6g}") for value in values.ravel())
-
-
-def _between(
-    position: NDArray[np.float64], length: int, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The cell before each place along an axis, and how far on the way to the next cell it is."""
-    along = np.clip((position + 0.5) * (count / length) - 0.5, 0.0, count - 1.0)
-    first = np.minimum(along.astype(np.int64), max(count - 2, 0))
-    return first, along - first
-
-
-@compiled()
-def _scale(  # noqa: PLR0913  (a kernel takes arrays, not objects)
-    above: NDArray[np.float32],
-    low: NDArray[np.float64],
-    root: NDArray[np.float64],
-    iz: NDArray[np.int64],
-    wz: NDArray[np.float64],
-    iy: NDArray[np.int64],
-    wy: NDArray[np.float64],
-    ix: NDArray[np.int64],
-    wx: NDArray[np.float64],
-    is_clipped: bool,
-    out: NDArray[np.float32],
-) -> None:
-    """Fill `out`, a row at a time: the cells of a row first, then its voxels."""
-    last_z, last_y, last_x = low.shape[0] - 1, low.shape[1] - 1, low.shape[2] - 1
-    row_low, row_root = np.empty(last_x + 1), np.empty(last_x + 1)
-    for z in range(above.shape[0]):
-        z0, z1, fz = iz[z], min(iz[z] + 1, last_z), wz[z]
-        for y in range(above.shape[1]):
-            y0, y1, fy = iy[y], min(iy[y] + 1, last_y), wy[y]
-            for c in range(last_x + 1):
-                a = low[z0, y0, c] + fy * (low[z0, y1, c] - low[z0, y0, c])
-                b = low[z1, y0, c] + fy * (low[z1, y1, c] - low[z1, y0, c])
-                row_low[c] = a + fz * (b - a)
-                a = root[z0, y0, c] + fy * (root[z0, y1, c] - root[z0, y0, c])
-                b = root[z1, y0, c] + fy * (root[z1, y1, c] - root[z1, y0, c])
-                row_root[c] = a + fz * (b - a)
-            for x in range(above.shape[2]):
-                x0, x1, fx = ix[x], min(ix[x] + 1, last_x), wx[x]
-                start = row_low[x0] + fx * (row_low[x1] - row_low[x0])
-                power = row_root[x0] + fx * (row_root[x1] - row_root[x0])
-                power = power * power
-                power = power * power
-                value = (np.float64(above[z, y, x]) - start) / (power * power)
-                if is_clipped:
-                    value = min(max(value, 0.0), 1.0)
-                out[z, y, x] = np.float32(value)

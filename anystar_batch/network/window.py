@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.geometry import Box
 from anystar_batch.network.intensity import normalise, raised
-from anystar_batch.network.limits_grid import LimitsField
+from anystar_batch.network.limits_field import LimitsField
 from anystar_batch.network.resample import Taps, resample, source_box
 
 SLAB_VOXELS = 8 * 10**6

@@ -68,7 +68,7 @@ def cell_limits(
     """
     source = reader.source
     level = grid_level(source, diameter_um, scale_um)
-    counts = cell_counts(source.shape_zyx(0), scale_um, diameter_um)
+    counts = cell_counts(source.shape_zyx(0), scale_um, diameter_um, source.num_times)
     sizes = _level_scale(source, level, scale_um)
     box = as_zyx(max(1, round(diameter_um / s / BOXES)) for s in sizes)
     by_index: dict[ZYX, Cell] = {}

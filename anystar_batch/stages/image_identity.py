@@ -109,7 +109,7 @@ def cells_content(
     """
     source = reader.source
     level = grid_level(source, diameter_um, scale_um)
-    counts = cell_counts(source.shape_zyx(0), scale_um, diameter_um)
+    counts = cell_counts(source.shape_zyx(0), scale_um, diameter_um, source.num_times)
     digest = hashlib.sha256()
     for time in times:
         for box, _ in cell_boxes(source, level, counts):

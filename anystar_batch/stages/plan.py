@@ -21,7 +21,8 @@ from anystar_batch.archive.ngff import (
 )
 from anystar_batch.config import Filters, ResultConfig
 from anystar_batch.geometry import ZYXFloat
-from anystar_batch.network.limits_grid import LimitsField, LimitsGrid
+from anystar_batch.network.limits_field import LimitsField
+from anystar_batch.network.limits_grid import LimitsGrid
 from anystar_batch.network.model import Model
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles

@@ -9,11 +9,11 @@ from scipy import ndimage
 
 from anystar_batch.geometry import Box
 from anystar_batch.network.intensity import normalise, raised
+from anystar_batch.network.limits_field import LimitsField
 from anystar_batch.network.limits_grid import (
     MOST_CELLS,
     TEXTURE,
     TOLERANCE,
-    LimitsField,
     LimitsGrid,
     box_means,
     cell_counts,

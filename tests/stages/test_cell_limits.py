@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 
 from anystar_batch.archive.images import ImageReader, read_image
+from anystar_batch.config import ResultConfig, SegmentConfig
 from anystar_batch.geometry import Box
 from anystar_batch.network.limits_grid import cell_counts
+from anystar_batch.parsing import Quantity
+from anystar_batch.pipeline.prepare import decide, request
 from anystar_batch.stages import cell_limits as cells
 from anystar_batch.stages.cell_limits import cell_boxes, cell_limits, grid_level
 from tests.network.test_limits_grid import balls
-from tests.support.fakes import mean_level, write_image
+from tests.support.dim_phantom import Peaks
+from tests.support.fakes import make_model, mean_level, write_image
 
 UNIT = (1.0, 1.0, 1.0)
 
@@ -97,7 +101,9 @@ def test_what_is_not_stored_is_not_read_and_tells_nothing(source, tmp_path):
     grid = cell_limits(ImageReader(read_image(str(path))), 0, 0, (100.0, 9100.0), 12.0, UNIT)
     assert grid.cells == (1, 1, 4)
     assert grid.width[0] == 9000.0
-    assert grid.width[3] < grid.width[2] <= grid.width[1]
+    # The middle cells hold nothing: each takes what its own neighbour has.
+    assert grid.width[1] == 9000.0
+    assert grid.width[2] == grid.width[3] < 700.0
 
 
 def test_a_flat_volume_keeps_the_limits_of_the_whole(tmp_path):
@@ -105,3 +111,25 @@ def test_a_flat_volume_keeps_the_limits_of_the_whole(tmp_path):
     path = write_image(tmp_path / "flat.ome.zarr", [image], chunks=(2, 36, 36), scale=UNIT)
     grid = cell_limits(ImageReader(read_image(str(path))), 0, 0, (100.0, 9100.0), 12.0, UNIT)
     assert grid is None or grid.cells == (1, 1, 2)
+
+
+def test_a_time_has_the_same_limits_alone_as_with_the_others(tmp_path):
+    frames = []
+    for seed, brightness in enumerate((15, 40, 900)):
+        halves = [balls(900, seed), balls(900, seed + 3), balls(brightness, seed + 6)]
+        frames.append(np.rint(10 * np.concatenate(halves, axis=2)).astype(np.uint16))
+    data = np.stack(frames)
+    path = write_image(tmp_path / "t.zarr", [data], axes="tzyx", chunks=(1, 18, 18, 18), scale=UNIT)
+    grids = []
+    for times in ("all", "1"):
+        result = ResultConfig(time=times, limits="local", diameter=Quantity(12.0, "um"))
+        config = SegmentConfig(image=str(path), result=result)
+        notes: list[object] = []
+        plan = decide(request(config, make_model(tile=32), Peaks()), None, notes.append)
+        grids.append(plan.grids)
+        assert any("local limits" in str(note) for note in notes)
+    (first, second, third), (alone,) = grids
+    assert alone == second
+    assert first is not None
+    assert first.width[-1] < second.width[-1]
+    assert third is None
