@@ -7,6 +7,7 @@ image with the limits of the whole.
 
 from __future__ import annotations
 
+import time as clock
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError
+from anystar_batch.events import BlockDone, Listener, StageStarted, timed_stage
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.network.limits_grid import LimitsGrid
 from anystar_batch.network.model import Model
@@ -44,6 +46,7 @@ def read_grids(
     limits: Mapping[int, tuple[float, float] | None],
     diameter_um: float | None,
     scale_um: ZYXFloat,
+    on_event: Listener,
 ) -> dict[str, Any]:
     """Return what the ledger keeps of limits that follow the image.
 
@@ -59,6 +62,8 @@ def read_grids(
         Of the objects, micrometres; None for limits that do not follow: nothing is read.
     scale_um : (z, y, x)
         Level-0 voxel size, micrometres.
+    on_event : callable
+        Told of every time as of a block.
 
     Returns
     -------
@@ -70,10 +75,16 @@ def read_grids(
         return {}
     # Asked before the voxels are read, so that a change while they are read does not go unseen.
     content = cells_content(reader, tuple(limits), channel, diameter_um, scale_um)
-    grids = [
-        None if pair is None else cell_limits(reader, time, channel, pair, diameter_um, scale_um)
-        for time, pair in limits.items()
-    ]
+    grids: list[LimitsGrid | None] = []
+    with timed_stage(on_event, StageStarted("limits", len(limits))):
+        for time, pair in limits.items():
+            began = clock.perf_counter()
+            grids.append(
+                None
+                if pair is None
+                else cell_limits(reader, time, channel, pair, diameter_um, scale_um)
+            )
+            on_event(BlockDone("limits", f"time {time}", clock.perf_counter() - began))
     cells = [None if grid is None else grid.to_json() for grid in grids]
     return {"cells": cells, "cells_content": content}
 

@@ -187,13 +187,13 @@ def _look(reader: ImageReader, result: Request, on_event: Listener) -> dict[str,
     if given is not None or model.diameter is None:
         entry |= {"probe": None, "diameter_um": given}
         found = given if is_local else None
-        return entry | read_grids(reader, channel, by_time, found, scales[0])
+        return entry | read_grids(reader, channel, by_time, found, scales[0], on_event)
     alone = replace(options, time=str(reference))
     threads = threads_per_worker(1)
     probe = probe_diameter(reader, model, alone, (pair,), result.factory, threads, on_event)
     entry |= {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
     found = probe.diameter_um if is_local else None
-    return entry | read_grids(reader, channel, by_time, found, scales[0])
+    return entry | read_grids(reader, channel, by_time, found, scales[0], on_event)
 
 
 def _tell_position(source: ImageSource, options: ResultConfig, on_event: Listener) -> None:

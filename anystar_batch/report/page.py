@@ -28,6 +28,7 @@ SMALL = 14.0
 
 STAGES = {
     "probe": "choosing the scale",
+    "limits": "local intensity limits",
     "predict": "network",
     "suppress": "suppression",
     "refine": "second look",

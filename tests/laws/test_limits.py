@@ -3,24 +3,38 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
+from scipy import ndimage
 
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig
 from anystar_batch.engine.engines import InlineEngine, open_engine
-from anystar_batch.errors import ImageChangedError
+from anystar_batch.errors import ConfigError, ImageChangedError
 from anystar_batch.geometry import as_zyx, iter_grid
+from anystar_batch.network.limits_grid import LimitsGrid
+from anystar_batch.pipeline.local_limits import check_local
 from anystar_batch.pipeline.prepare import decide, request
 from anystar_batch.pipeline.segment import segment
-from anystar_batch.stages.plan import fingerprint_parts
+from anystar_batch.stages.plan import fingerprint_parts, make_plan
 from anystar_batch.stages.preprocess import tile_image
+from anystar_batch.stages.refine import refine_survivors
+from anystar_batch.stars.candidates import Candidates
 from tests.support.checkout import ROOT
 from tests.support.dim_phantom import Peaks, dim_config, write_dim_image
-from tests.support.law_phantom import SHAPE, copy_of, digests, refined_model
+from tests.support.fakes import make_model, write_image
+from tests.support.law_phantom import (
+    SHAPE,
+    copy_of,
+    digests,
+    law_truth,
+    refined_model,
+    write_law_image,
+)
 from tests.support.real_model import real_config, write_real_image
 
 
@@ -108,6 +122,73 @@ def test_a_voxel_is_seen_alike_in_every_tile_and_at_every_scale(image, model):
         assert overlaps > 100
 
 
+def scaled_by(grid, shape):
+    """Low limit and width at every voxel of level 0."""
+    axes = [
+        np.clip((np.arange(n) + 0.5) * c / n - 0.5, 0, c - 1)
+        for n, c in zip(shape, grid.cells, strict=True)
+    ]
+    at = np.stack(np.meshgrid(*axes, indexing="ij"))
+    low = np.reshape(grid.low, grid.cells)
+    root = np.reshape(grid.width, grid.cells) ** 0.125
+    return (ndimage.map_coordinates(v, at, order=1) ** k for v, k in ((low, 1), (root, 8)))
+
+
+def test_both_looks_see_an_image_as_if_it_had_the_same_light_everywhere(tmp_path):
+    even = (law_truth().image(np.float64) - 100.0) / 1400.0
+    rng = np.random.default_rng(3)
+    low, width = rng.uniform(20, 60, 12), 10.0 ** rng.uniform(1.0, 3.0, 12)
+    grid = LimitsGrid(SHAPE, (2, 2, 3), tuple(low), tuple(width))
+    lows, widths = scaled_by(grid, SHAPE)
+    images = (even, lows + widths * even)
+    model = refined_model(tmp_path / "refiner")
+    seen, refined = [], []
+    for name, image, grids in zip("ab", images, ((), (grid,)), strict=True):
+        path = write_image(
+            tmp_path / f"{name}.zarr",
+            [image.astype(np.float32)],
+            chunks=(32,) * 3,
+            scale=(0.5,) * 3,
+        )
+        reader = ImageReader(read_image(str(path)))
+        config = dim_config(path).result
+        plan = replace(make_plan(reader, model, config, 6.0, ((0.0, 1.0),)), grids=grids)
+        seen.append(tile_image(plan, reader, 0, (0, 1, 1)))
+        points = np.argwhere(law_truth().labels()[::4, ::4, ::4] > 0)[::9] * 4
+        stars = Candidates(
+            points.astype(np.int32),
+            np.full(len(points), 0.9, np.float32),
+            np.full((len(points), 96), 5.0, np.float32),
+        )
+        refined.append(refine_survivors(plan, reader, 0, stars))
+    np.testing.assert_allclose(seen[1], seen[0], atol=1e-4)
+    assert len(refined[0]) > 50
+    np.testing.assert_allclose(refined[1].dist, refined[0].dist, atol=0.15)
+    np.testing.assert_allclose(refined[1].quality, refined[0].quality, atol=0.01)
+
+
+def test_without_dim_parts_the_result_is_that_of_global_limits(model, tmp_path):
+    tables = []
+    for limits in ("global", "local"):
+        image = write_law_image(tmp_path / limits / "phantom.ome.zarr")
+        run(image, model, SHAPE, limits=limits)
+        tables.append((Path(image).parent / "phantom.anystar.csv").read_bytes())
+    assert tables[0] == tables[1]
+    assert tables[0].count(b"\n") > 50
+    record = json.loads((tmp_path / "local" / "phantom.anystar.run.json").read_text())
+    assert record["limits_grids"] == [None]
+
+
+def test_without_any_size_of_objects_local_limits_are_refused(image):
+    config = dim_config(image).result
+    native = replace(make_model(), diameter=None)
+    with pytest.raises(ConfigError, match=r"--limits.*--diameter"):
+        check_local(replace(config, diameter=None), native)
+    check_local(config, native)
+    with pytest.raises(ConfigError, match="global or local"):
+        replace(config, limits="lokal")
+
+
 def test_the_grid_stands_in_record_and_label_and_the_fingerprint_only_when_local(
     image, model, reference
 ):
@@ -125,12 +206,6 @@ def test_the_grid_stands_in_record_and_label_and_the_fingerprint_only_when_local
     assert local == plain | {"limits": "local"}
 
 
-def test_the_report_shows_the_limits(image, reference):
-    page = (Path(image).parent / "phantom.anystar.html").read_text()
-    assert "Intensity limits" in page
-    assert "local" in page
-
-
 def test_an_image_that_changes_where_its_limits_were_read_is_noticed(image, model, tmp_path):
     mine = copy_of(image, tmp_path)
 
@@ -140,7 +215,7 @@ def test_an_image_that_changes_where_its_limits_were_read_is_noticed(image, mode
             array[0, 0, 0] += 1
 
     config = dim_config(mine, SHAPE)
-    with pytest.raises(ImageChangedError, match="limits"):
+    with pytest.raises(ImageChangedError, match="local intensity limits"):
         segment(config, change, factory=Peaks(), model=model)
 
 
@@ -155,8 +230,6 @@ def test_the_real_network_sees_the_same_in_any_blocks(tmp_path):
 
 
 def real_local(image, block_shape):
-    from dataclasses import replace
-
     config = real_config(image, block_shape)
     return replace(config, result=replace(config.result, limits="local"))
 

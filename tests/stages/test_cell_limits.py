@@ -127,6 +127,7 @@ def test_a_time_has_the_same_limits_alone_as_with_the_others(tmp_path):
         notes: list[object] = []
         plan = decide(request(config, make_model(tile=32), Peaks()), None, notes.append)
         grids.append(plan.grids)
+        assert plan.field_of(1).grid == plan.grids[plan.times.index(1)]
         assert any("local limits" in str(note) for note in notes)
     (first, second, third), (alone,) = grids
     assert alone == second
