@@ -94,4 +94,5 @@ def _side(grey: NDArray[np.float64], left: float, width: float, height: float) -
                 f'<rect {at} width="{wide + 0.2:.1f}" '
                 f'height="{tall + 0.2:.1f}" fill="rgb({level},{level},{level})"/>'
             )
-    return parts
+    edge = f"M{left:.1f} {TOP}h{width:.1f}v{height:.1f}h{-width:.1f}z"
+    return [*parts, f'<path d="{edge}" fill="none" stroke="#8a8a8a"/>']

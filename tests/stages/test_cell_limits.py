@@ -94,13 +94,16 @@ def test_memory_is_a_group_of_cells_however_large_the_volume(source, monkeypatch
 
 def test_what_is_not_stored_is_not_read_and_tells_nothing(source, tmp_path):
     values = np.zeros((36, 36, 144), np.uint16)
-    values[..., :36], values[..., 108:] = 10 * balls(900), 10 * balls(15)
+    values[..., :36], values[..., 108:] = 40_000 + 10 * balls(900), 40_000 + 10 * balls(15)
     path = write_image(tmp_path / "sparse.ome.zarr", [values], chunks=(36, 36, 36), scale=UNIT)
     for stored in Path(path).glob("0/c/0/0/[12]"):
         stored.unlink()
-    grid = cell_limits(ImageReader(read_image(str(path))), 0, 0, (100.0, 9100.0), 12.0, UNIT)
+    reader = ImageReader(read_image(str(path)))
+    grid = cell_limits(reader, 0, 0, (40_100.0, 49_100.0), 12.0, UNIT)
     assert grid.cells == (1, 1, 4)
     assert grid.width[0] == 9000.0
+    # Were voxels that are not stored zeros, the whole would have five times the range.
+    assert grid.width[3] == pytest.approx(3 * 150, rel=0.2)
     # The middle cells hold nothing: each takes what its own neighbour has.
     assert grid.width[1] == 9000.0
     assert grid.width[2] == grid.width[3] < 700.0
