@@ -223,11 +223,16 @@ def preview(config: SegmentConfig, *, as_json: bool) -> int:
 
 
 def _text(preview: Preview, *, is_here: bool) -> str:
+    from anystar_batch.pipeline.local_limits import grids_text
+
     plan = preview.plan
     document = preview.to_json()
     diameter = "native scale" if plan.diameter_um is None else f"{plan.diameter_um:.3g} um"
     zoom = " x ".join(f"{z:.3g}" for z in plan.working.zoom)
     filters = [f"  filters     {plan.filters}"] if plan.filters.to_json() else []
+    limits = (
+        [f"  limits      {grids_text(plan).removeprefix('local limits: ')}"] if plan.grids else []
+    )
     done = f", {preview.tiles_done} done by an unfinished run" if preview.tiles_done else ""
     estimate = preview.estimate
     work = "" if estimate is None else f", about {_size(estimate.work_bytes)} of work files"
@@ -242,6 +247,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
             + " x ".join(f"{v:.4g}" for v in plan.working.voxel_um)
             + " um",
             f"  tiles       {preview.tiles} of {plan.tiles.core}, window {plan.tiles.window}{done}",
+            *limits,
             *filters,
             f"  blocks      {preview.blocks} of {preview.block_shape} level-0 voxels",
             f"  memory      {document['memory_per_worker'] / 1e9:.2f} GB a worker",

@@ -108,6 +108,6 @@ def grids_text(plan: Plan) -> str:
     cells = next(grid.cells for grid in plan.grids if grid is not None)
     times = "" if len(plan.times) == 1 else f" at {len(gains)} of {len(plan.times)} times"
     return (
-        f"local limits{times}: {cells[0]} x {cells[1]} x {cells[2]} cells; the dimmest part is "
+        f"local limits: {cells[0]} x {cells[1]} x {cells[2]} cells{times}; the dimmest part is "
         f"shown {max(gains):.3g} times brighter than with the limits of the whole"
     )

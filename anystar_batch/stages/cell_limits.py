@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx, iter_grid
+from anystar_batch.geometry import (
+    ZYX,
+    Box,
+    ZYXFloat,
+    as_zyx,
+    grid_box,
+    grid_range,
+    grid_shape,
+    iter_grid,
+)
 from anystar_batch.network.limits_grid import (
     BOXES,
     Cell,
@@ -71,9 +81,9 @@ def cell_limits(
     counts = cell_counts(source.shape_zyx(0), scale_um, diameter_um, source.num_times)
     sizes = _level_scale(source, level, scale_um)
     box = as_zyx(max(1, round(diameter_um / s / BOXES)) for s in sizes)
+    read = partial(_read_stored, reader, level, time, channel)
     by_index: dict[ZYX, Cell] = {}
     for group, cells in cell_boxes(source, level, counts):
-        read = _reader(reader, level, time, channel, group)
         voxels = read(group) if len(cells) > 1 else None
         for index, cell in cells:
             if voxels is None:
@@ -144,13 +154,24 @@ def cell_boxes(
         yield Box(start, stop), cells
 
 
-def _reader(
-    reader: ImageReader, level: int, time: int, channel: int, group: Box
-) -> Callable[[Box], NDArray[np.number]]:
-    """Reads boxes in a group; nothing, where nothing of the group is stored."""
-    if reader.identities(level, time, channel, group):
-        return lambda box: reader.read_box(level, time, channel, box)
-    return lambda box: np.full(box.shape, np.nan)
+def _read_stored(
+    reader: ImageReader, level: int, time: int, channel: int, box: Box
+) -> NDArray[np.number]:
+    """The voxels of a box; NaN where no chunk is stored, which is background and tells nothing."""
+    shape, step = reader.source.shape_zyx(level), reader.source.storage_zyx(level)
+    missing = [
+        grid_box(index, step, shape).intersect(box)
+        for index in grid_range(box, step, grid_shape(shape, step))
+        if not reader.chunk_exists(level, time, channel, index)
+    ]
+    if sum(part.size for part in missing) == box.size:
+        return np.full(box.shape, np.nan)
+    voxels = reader.read_box(level, time, channel, box)
+    if missing:
+        voxels = voxels.astype(np.float64)
+        for part in missing:
+            voxels[part.relative_to(box.start).slices] = np.nan
+    return voxels
 
 
 def _means(read: Callable[[Box], NDArray[np.number]], cell: Box, box: ZYX) -> NDArray[np.float64]:

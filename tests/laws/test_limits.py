@@ -17,7 +17,7 @@ from anystar_batch.engine.engines import InlineEngine, open_engine
 from anystar_batch.errors import ConfigError, ImageChangedError
 from anystar_batch.geometry import as_zyx, iter_grid
 from anystar_batch.network.limits_grid import LimitsGrid
-from anystar_batch.pipeline.local_limits import check_local
+from anystar_batch.pipeline.local_limits import check_local, grids_text
 from anystar_batch.pipeline.prepare import decide, request
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.plan import fingerprint_parts, make_plan
@@ -192,6 +192,15 @@ def test_without_dim_parts_the_result_is_that_of_global_limits(model, tmp_path):
     assert tables[0].count(b"\n") > 50
     record = json.loads((tmp_path / "local" / "phantom.anystar.run.json").read_text())
     assert record["limits_grids"] == [None]
+
+
+def test_what_limits_follow_is_said(image, model):
+    notes = []
+    plan = decide(request(dim_config(image), model, Peaks()), None, notes.append)
+    said = next(text for text in map(str, notes) if "local limits: 2 x 2 x 3 cells" in text)
+    assert "times brighter than with the limits of the whole" in said
+    assert "cells" in grids_text(plan)
+    assert grids_text(replace(plan, grids=())) == ""
 
 
 def test_without_any_size_of_objects_local_limits_are_refused(image):
