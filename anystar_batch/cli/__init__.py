@@ -27,6 +27,7 @@ from anystar_batch.cli import segment, sweep
 from anystar_batch.cli.commands import demo, evaluate, info, models, review, selftest, view
 from anystar_batch.cli.screen import INTERRUPTED, exit_code, report, start_log
 from anystar_batch.cli.streams import find_temporary, guard
+from anystar_batch.network.imports import declare_own
 
 __all__ = ["app", "exit_code", "main"]
 
@@ -65,6 +66,7 @@ def main() -> None:
     """Run the command."""
     arguments: Any = app
     guard()
+    declare_own()
     find_temporary()
     try:
         arguments()

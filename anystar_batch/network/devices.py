@@ -17,7 +17,10 @@ CPUINFO = Path("/proc/cpuinfo")
 """Where Linux lists what a processor can do."""
 
 CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
-"""Instructions that multiply bfloat16."""
+"""Instructions that multiply bfloat16..."""
+
+INTEL, INTEL_FLAGS = "GenuineIntel", frozenset({"amx_bf16"})
+"""...and on whose processors only these are faster than float32 (docs/performance.md)."""
 
 GPU_CAPABILITY = 8.0
 """Least compute capability of an NVIDIA GPU that multiplies bfloat16 (Ampere)."""
@@ -44,17 +47,23 @@ def natural_precision(backend: str) -> str:
     """
     packages = GPU_PACKAGES[backend]
     capabilities = gpu_capabilities() if any(map(_is_installed, packages)) else []
-    fast = min(capabilities) >= GPU_CAPABILITY if capabilities else bool(CPU_FLAGS & cpu_flags())
+    helpful = INTEL_FLAGS if INTEL in _cpu("vendor_id") else CPU_FLAGS
+    fast = min(capabilities) >= GPU_CAPABILITY if capabilities else bool(helpful & cpu_flags())
     return "bfloat16" if fast else "float32"
 
 
 def cpu_flags() -> set[str]:
     """Return what the first processor can do, as Linux names it; empty elsewhere."""
+    return _cpu("flags")
+
+
+def _cpu(name: str) -> set[str]:
+    """The words that Linux has for the first processor under a name; none elsewhere."""
     try:
         lines = CPUINFO.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return set()
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    return next((set(line.split()) for line in lines if line.startswith(name)), set())
 
 
 @cache

@@ -2,15 +2,15 @@
 
 A level is compared with what is expected of it: the mean of every window, and, where that explains
 little, a blurred mean, the middle of the window, one voxel of it (stride, nearest neighbour), its
-largest or smallest value. Correlations do not depend on brightness; gain and offset are looked at
-besides. ::
+largest, smallest or median value. Correlations do not depend on brightness; gain and offset are
+looked at besides. ::
 
     left edge of voxel i  =  i * step + shift    in voxels of the finer level, edges at integers
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -149,7 +149,7 @@ def likeness(coarse: NDArray[Any], box: Box, fine: NDArray[Any], place: Place) -
     if is_flat or texture <= quantum:
         picks = _strides(exact, inner, box, place, start)
         under = exact[tuple(slice(int(a[0]), int(b[-1])) for a, b in inner)]
-        is_beyond = texture > quantum and is_flat and _is_beyond(_filled(coarse), under)
+        is_beyond = is_flat and float(under.std()) > quantum and _is_beyond(_filled(coarse), under)
         varies = texture > 2 * quantum and not any(is_constant(pick) for pick in picks)
         is_lost = not is_flat and is_constant(under) and float(_filled(coarse).std()) > quantum
         return Likeness(is_empty=is_flat and (varies or is_beyond), is_lost=is_lost)
@@ -196,9 +196,9 @@ def _has_empty_plane(
         others = tuple(a for a in range(3) if a != axis)
         spread = np.where(np.ptp(shown, axis=others) == 0, mean.std(axis=others), 0.0)
         first, stop = windows[axis]
-        for n in np.flatnonzero(spread > least[0]):
+        for n in np.flatnonzero(np.ptp(shown, axis=others) == 0):
             under = np.take(exact, range(first[n], stop[n]), axis=axis)
-            if _is_beyond(np.take(shown, n, axis=axis), under):
+            if under.std() > least[0] and _is_beyond(np.take(shown, n, axis=axis), under):
                 return True
         suspects += [(axis, int(n)) for n in np.flatnonzero(spread > max(least))]
     if not suspects:
@@ -285,8 +285,8 @@ def _other_ways(
         yield "stride", _picked(exact, windows, at)
     for picks in _nearest(box, place, start, exact.shape):
         yield "stride", exact[np.ix_(*picks)]
-    for name, extreme in (("maximum", np.maximum), ("minimum", np.minimum)):
-        yield name, _extremes(exact, windows, extreme)
+    for name, how in (("maximum", np.max), ("minimum", np.min), ("median", np.median)):
+        yield name, _reduced(exact, windows, how)
 
 
 def _best_stride(
@@ -350,19 +350,19 @@ def _nearest(
         yield picks
 
 
-def _extremes(
+def _reduced(
     exact: NDArray[np.float64],
     windows: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    extreme: Any,  # noqa: ANN401  (a ufunc)
+    how: Callable[..., Any],
 ) -> NDArray[np.float64]:
-    """Largest or smallest value of each window."""
-    values = exact
-    for axis, (first, stop) in enumerate(windows):
-        parts = [
-            extreme.reduce(np.take(values, range(a, b), axis=axis), axis=axis)
-            for a, b in zip(first, stop, strict=True)
-        ]
-        values = np.stack(parts, axis=axis)
+    """Largest, smallest or middle value of each window; in smaller ones the last voxel repeats."""
+    picks, shape = [], []
+    for first, stop in windows:
+        size = int((stop - first).max())
+        index = np.minimum(first[:, np.newaxis] + np.arange(size), stop[:, np.newaxis] - 1)
+        picks.append(index.ravel())
+        shape += [len(first), size]
+    values: NDArray[np.float64] = how(exact[np.ix_(*picks)].reshape(shape), axis=(1, 3, 5))
     return values
 
 

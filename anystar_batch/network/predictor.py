@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,12 +14,11 @@ from numpy.typing import NDArray
 
 from anystar_batch.errors import ModelError
 from anystar_batch.geometry import Box, as_zyx
+from anystar_batch.network.imports import quiet_imports
 from anystar_batch.network.model import WEIGHTS, Model
 from anystar_batch.network.slabs import SlabNetwork
 from anystar_batch.network.unet import build
 from anystar_batch.network.weights import load_weights
-
-logger = logging.getLogger(__name__)
 
 MIN_DIST = 1e-3
 """Shortest ray, working voxels: StarDist's own clip of the network's linear output."""
@@ -138,41 +135,6 @@ def extra_of(backend: str) -> str:
     if backend == "tensorflow":
         return "`cpu` or `gpu`, e.g. pip install 'anystar-batch[cpu]'"
     return f"`{backend}`, e.g. pip install 'anystar-batch[{backend}]'"
-
-
-@contextlib.contextmanager
-def quiet_imports(backend: str = "tensorflow") -> Iterator[None]:
-    """Send what TensorFlow, StarDist and CSBDeep print while loading to the log.
-
-    Keras loads with its own defaults: a `keras.json` of the user's, or of whoever wrote one into
-    `/tmp` first, has no say in results, and need not be readable.
-
-    Parameters
-    ----------
-    backend : {"tensorflow", "jax"}
-        What Keras shall use, whatever the environment says.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = backend
-    home = os.environ.get("KERAS_HOME")
-    os.environ["KERAS_HOME"] = f"{os.devnull}/keras"  # nothing is read from there, nor written
-    out, err = io.StringIO(), io.StringIO()
-    saved = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (the C++ libraries write to fd 2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            if home is None:
-                os.environ.pop("KERAS_HOME", None)
-            else:
-                os.environ["KERAS_HOME"] = home
-    for line in (out.getvalue() + err.getvalue()).splitlines():
-        if line.strip():
-            logger.debug("%s", line)
 
 
 def _limit_threads(threads: int) -> None:

@@ -13,7 +13,7 @@ from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.names import numbered
 from anystar_batch.archive.ngff import ImageSource, channel_index, level_index
-from anystar_batch.config import ResultConfig, SegmentConfig
+from anystar_batch.config import MAX_SCALE, ResultConfig, SegmentConfig
 from anystar_batch.engine.engines import Engine, open_engine, threads_per_worker
 from anystar_batch.engine.machine import available_memory
 from anystar_batch.engine.stop import Stop
@@ -236,6 +236,8 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
         on_event(Note(text, is_warning=True))
     if plan.grids:
         on_event(Note(grids_text(plan)))
+    if probe is not None and "other_population" in probe and len(plan.views) == 1:
+        on_event(Note(_two_sizes(probe["diameter_um"], probe["other_population"]), is_warning=True))
     for trial in () if probe is None else probe["trials"]:
         finding = (
             f"{trial['objects']} objects of {trial['diameter_um']:.3g} um, "
@@ -267,6 +269,17 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
             f"{plan.working.shape}"
         )
         on_event(Note(text))
+
+
+def _two_sizes(diameter_um: float, other: dict[str, Any]) -> str:
+    """What is said where the probe has found objects of two quite different sizes."""
+    small, large = sorted((diameter_um, float(other["diameter_um"])))
+    step = min(MAX_SCALE, max(2, round(large / small / 1.6)))
+    return (
+        f"the probe found objects of two sizes: {diameter_um:.3g} um, which this run looks for, "
+        f"and {other['objects']} of {other['diameter_um']:.3g} um, of which it may miss many; give "
+        f"--diameter {small:.3g}um --scales 1,{step} to look for both"
+    )
 
 
 def _open(path: str, multiscale: str | None) -> ImageSource:

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import math
 import time as clock
+from collections.abc import Sequence
 from contextlib import suppress as suppress_error
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
-import dask.array as da
 import numpy as np
-from dask_image.ndfilters import gaussian_filter
 from numpy.typing import NDArray
 
 from anystar_batch.archive.images import ImageReader
@@ -25,6 +24,7 @@ from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, timed_stage
 from anystar_batch.geometry import ZYX, Box, as_zyx
+from anystar_batch.network.imports import lean_imports
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.stages.plan import Plan, level_scales, make_plan
@@ -50,6 +50,15 @@ TRUSTED = (0.5, 0.3)
 
 REFINED = (0.833, 3.333)
 """As `KNOWN`, after a second look: it tells objects from what noise makes."""
+
+CLEAR = (0.5, 0.5)
+"""Least probability and quality of a find that speaks for another population."""
+
+APART = 2.75
+"""Least ratio of the diameters of two populations: nearer ones show at one scale."""
+
+SECOND = (5, 0.15)
+"""Fewest objects of another population, and their least share of the winner's evidence."""
 
 TILES = 2
 """Tiles of each trial scale."""
@@ -90,6 +99,41 @@ class Trial:
     evidence: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Finds:
+    """The clear finds of a trial: those that speak for a population of their own.
+
+    Parameters
+    ----------
+    diameters_um : float64 [n]
+        Micrometres.
+    surfaces : float64 [n]
+        What each adds to the evidence, 1 / micrometre.
+    """
+
+    diameters_um: NDArray[np.float64]
+    surfaces: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Objects of quite another size than the proposed one.
+
+    Parameters
+    ----------
+    objects : int
+        So many were found.
+    diameter_um : float
+        Their median diameter, micrometres.
+    evidence : float
+        Their surface per volume of the tiles, 1 / micrometre.
+    """
+
+    objects: int
+    diameter_um: float
+    evidence: float
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """The proposal and what it rests on.
@@ -102,11 +146,14 @@ class Probe:
         One a working scale, in the order in which they were tried.
     is_certain : bool
         Whether any trial found objects; if none did, level 0's scale is taken.
+    other : Population or None
+        Another population, where the evidence for one is clear.
     """
 
     diameter_um: float
     trials: tuple[Trial, ...]
     is_certain: bool
+    other: Population | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return the proposal as plain JSON values."""
@@ -122,7 +169,7 @@ class Probe:
                 }
                 for t in self.trials
             ],
-        }
+        } | ({} if self.other is None else {"other_population": asdict(self.other)})
 
 
 def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is told)
@@ -177,15 +224,36 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
             voxel_um = factor * base
             plans.append((voxel_um, make_plan(reader, model, asked, voxel_um * typical, limits)))
     trials: list[Trial] = []
+    finds: list[Finds] = []
     with timed_stage(on_event, StageStarted("probe", len(plans))):
         for voxel_um, plan in plans:
             began = clock.perf_counter()
-            trials.append(_trial(Work(plan, "", "", factory, threads), voxel_um))
+            trial, clear = _trial(Work(plan, "", "", factory, threads), voxel_um)
+            trials.append(trial)
+            finds.append(clear)
             on_event(BlockDone("probe", f"{voxel_um:.3g} um", clock.perf_counter() - began))
     best = max(trials, key=lambda t: t.evidence, default=None)
     if best is None or best.objects == 0:
         return Probe(base * typical, tuple(trials), is_certain=False)
-    return Probe(best.diameter_um, tuple(trials), is_certain=True)
+    other = _other_population(best, finds) if has_refiner else None
+    return Probe(best.diameter_um, tuple(trials), is_certain=True, other=other)
+
+
+def _other_population(best: Trial, finds: Sequence[Finds]) -> Population | None:
+    """The population of quite another size for which one trial has most evidence, if it is clear.
+
+    What is larger or smaller by less than `APART` shows at the winner's scale.
+    """
+    found = []
+    for each in finds:
+        ratio = each.diameters_um / best.diameter_um
+        for apart in (ratio >= APART, ratio <= 1.0 / APART):
+            if apart.any():
+                median = float(np.median(each.diameters_um[apart]))
+                evidence = float(each.surfaces[apart].sum())
+                found.append(Population(int(apart.sum()), median, evidence))
+    clear = [p for p in found if p.objects >= SECOND[0] and p.evidence >= SECOND[1] * best.evidence]
+    return max(clear, key=lambda p: p.evidence, default=None)
 
 
 def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.float32], Box, int]:
@@ -207,6 +275,9 @@ def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.fl
     int
         The level.
     """
+    with lean_imports():  # seconds; a given diameter needs none of it
+        import dask.array as da  # noqa: PLC0415
+        from dask_image.ndfilters import gaussian_filter  # noqa: PLC0415
     source = reader.source
     sizes = {k: float(np.prod(source.shape_zyx(k), dtype=np.float64)) for k in source.readable}
     level = max((k for k, size in sizes.items() if size >= COARSE_VOXELS), default=0)
@@ -226,7 +297,7 @@ def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.fl
     return values[Box.of_shape(box.shape).shift(margin).slices], box, level
 
 
-def _trial(work: Work, voxel_um: float) -> Trial:
+def _trial(work: Work, voxel_um: float) -> tuple[Trial, Finds]:
     """Run the network on the most textured tiles of one scale, and measure what it finds."""
     plan = work.plan
     reader = ImageReader(plan.source)
@@ -247,17 +318,20 @@ def _trial(work: Work, voxel_um: float) -> Trial:
         counts &= survivors.quality >= TRUSTED[1]
     least, most = KNOWN if survivors.quality is None else REFINED
     of_known_size = counts & (diameters >= least * typical) & (diameters <= most * typical)
-    weight = survivors.priority[of_known_size]
-    surface = float((weight * np.cbrt(sizes[of_known_size]) ** 2).sum())
     unit = float(np.cbrt(np.prod(plan.working.voxel_um)))
-    return Trial(
+    surfaces = survivors.priority * np.cbrt(sizes) ** 2 / (max(1, searched) * unit)
+    trial = Trial(
         voxel_um=voxel_um,
         objects=int(of_known_size.sum()),
         diameter_um=float(np.median(diameters[of_known_size]) * unit)
         if of_known_size.any()
         else 0.0,
-        evidence=surface / (max(1, searched) * unit),
+        evidence=float(surfaces[of_known_size].sum()),
     )
+    clear = of_known_size & (survivors.prob > CLEAR[0])
+    if survivors.quality is not None:
+        clear &= survivors.quality >= CLEAR[1]
+    return trial, Finds(diameters[clear] * unit, surfaces[clear])
 
 
 def textured_tiles(plan: Plan, reader: ImageReader, time: int) -> list[ZYX]:

@@ -54,7 +54,10 @@ LEAST = 0.6
 """Least mean correlation of a level that shows what the finer one shows..."""
 
 PEAK = (0.25, 0.2)
-"""...or, where noise is all there is, so much, and so much more than moved."""
+"""...or, where noise is all there is, so much, and so much more than moved..."""
+
+PEAK_VOXELS = 1500
+"""...in at least so many voxels: few blobs of another image are alike by chance."""
 
 LEAST_HERE = 0.3
 """The same of a single place, if it has a quarter of the strongest texture."""
@@ -171,7 +174,9 @@ def _difference(told: list[tuple[int, Box, Likeness]], finer: int, source: Image
     means = np.where(few, -1.0, np.nanmean(np.where(few, 0.0, moved), axis=0))
     best = int(means.argmax())
     higher = means[HERE] - np.delete(means, HERE).max()
-    if values.mean() < LEAST and (values.mean() < PEAK[0] or higher < PEAK[1]):
+    is_peak = values.mean() >= PEAK[0] and higher >= PEAK[1]
+    is_many = sum(box.size for _, box, _ in told) >= PEAK_VOXELS
+    if values.mean() < LEAST and not (is_peak and is_many):
         return f"it shows something else than level {finer} (correlation {values.mean():.2f})"
     if 1 - means[HERE] > BETTER * (1 - means[best]) + 1e-4:
         by = ", ".join(f"{n:+d}" for n in MOVES[best])

@@ -10,9 +10,9 @@ from anystar_batch.network.devices import cpu_flags, gpu_capabilities, gpu_names
 def machine(monkeypatch, tmp_path):
     """Return a function that makes this a machine of given flags, GPUs and packages."""
 
-    def machine(flags="fpu sse2", gpus=None, installed=()):
+    def machine(flags="fpu sse2", gpus=None, installed=(), vendor="AuthenticAMD"):
         cpuinfo = tmp_path / "cpuinfo"
-        cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\nprocessor\t: 1\n")
+        cpuinfo.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\nprocessor\t: 1\n")
         monkeypatch.setattr(devices, "CPUINFO", cpuinfo)
         monkeypatch.setattr(devices, "_is_installed", lambda name: name in installed)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -37,6 +37,15 @@ def test_processors_that_multiply_bfloat16_do(machine, flag):
     assert natural_precision("tensorflow") == "bfloat16"
     machine(flags="fpu avx512f bf16_of_another_kind")
     assert natural_precision("tensorflow") == "float32"
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [("avx512_bf16", "float32"), ("avx512_bf16 avx512_fp16 amx_bf16 amx_tile", "bfloat16")],
+)
+def test_on_intel_only_matrix_units_make_bfloat16_fast(machine, flags, precision):
+    machine(flags=f"fpu sse2 {flags}", vendor="GenuineIntel")
+    assert natural_precision("tensorflow") == precision
 
 
 def test_what_linux_does_not_tell_is_not_there(monkeypatch, tmp_path):

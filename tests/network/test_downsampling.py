@@ -30,7 +30,7 @@ def compared(image, level, box=None, shift=(0.0, 0.0, 0.0)):
 def test_every_known_way_is_like_the_finer_level_and_in_place(way, noise):
     image = fine(noise)
     found = compared(image, coarser(image, FACTORS, way))
-    assert found.correlation > 0.7
+    assert found.correlation > (0.99 if way == "median" else 0.7)
     assert int(np.nanargmax(found.moved)) == HERE
     assert not found.is_empty
     assert not found.is_lost

@@ -11,7 +11,8 @@ import pytest
 from anystar_batch.errors import ModelError
 from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.network import predictor
-from anystar_batch.network.predictor import MIN_DIST, KerasFactory, KerasPredictor, quiet_imports
+from anystar_batch.network.imports import quiet_imports
+from anystar_batch.network.predictor import MIN_DIST, KerasFactory, KerasPredictor
 from anystar_batch.network.tiles import plan_tiles
 from tests.support.fakes import make_model
 
@@ -153,7 +154,7 @@ def test_threads_are_bounded_before_the_network_is_built(make, monkeypatch):
 def test_what_libraries_print_while_loading_goes_to_the_log(capfd, caplog, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "tensorflow"))
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-    with caplog.at_level(logging.DEBUG, "anystar_batch.network.predictor"), quiet_imports():
+    with caplog.at_level(logging.DEBUG, "anystar_batch.network.imports"), quiet_imports():
         sys.stdout.write("base_model.py: WARNING\n\n")
         os.write(2, b"from C++\n")
     assert caplog.messages == ["base_model.py: WARNING"]

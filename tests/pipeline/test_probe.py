@@ -7,17 +7,25 @@ import numpy as np
 import pytest
 
 from anystar_batch.archive.images import ImageReader, read_image
-from anystar_batch.config import ResultConfig
+from anystar_batch.config import ResultConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box
+from anystar_batch.pipeline import prepare
 from anystar_batch.pipeline import probe as probe_module
-from anystar_batch.pipeline.probe import CONFIDENT, TRIALS, probe_diameter, texture
+from anystar_batch.pipeline.probe import (
+    CONFIDENT,
+    TRIALS,
+    Population,
+    Probe,
+    probe_diameter,
+    texture,
+)
 from anystar_batch.report.probe_figure import HEIGHT, MARK, WIDTH, probe_svg
 from anystar_batch.stages.plan import make_plan
 from anystar_batch.stages.sampling import all_limits
 from tests.stages.test_plan import sparse_image
 from tests.support.blobs import Blobs, soft_image
-from tests.support.fakes import make_model, random_ellipsoids, write_image
+from tests.support.fakes import Ellipsoids, make_model, random_ellipsoids, write_image
 
 MODEL = make_model(diameter=12.0, tile=32, context=16)
 
@@ -236,3 +244,53 @@ def test_a_petavoxel_claim_is_probed_in_no_time(tmp_path, monkeypatch):
     found = probe(path, Blind())
     assert not found.is_certain
     assert len(found.trials) == len(TRIALS)
+
+
+WIDE, WIDE_MODEL = Blobs((1, 1, 1), reach=48.0), make_model(diameter=12.0, tile=64, context=40)
+"""Sees large objects whole at the finest trial."""
+
+
+def write_two_sizes(path, small, large, shape=(80, 128, 128)):
+    """Six large balls among seventy small ones."""
+    rng, balls = np.random.default_rng(3), []
+    for radius, count in ((large, 6), (small, 76)):
+        while len(balls) < count:
+            at = rng.uniform(radius + 1.5, np.asarray(shape) - radius - 2.5)
+            if all(np.linalg.norm(at - c) > radius + r + 3.0 for c, r in balls):
+                balls.append((at, radius))
+    centres = tuple(tuple(map(float, c)) for c, _ in balls)
+    truth = Ellipsoids(shape, centres, tuple((r, r, r) for _, r in balls))
+    return write_image(path, [soft_image(truth, (1.0, 1.0, 1.0))], chunks=(64, 64, 64))
+
+
+def test_a_second_population_of_quite_another_size_is_seen(tmp_path):
+    path = write_two_sizes(tmp_path / "a.ome.zarr", 4.0, 14.0)
+    found = probe(path, WIDE, WIDE_MODEL, ResultConfig(refine="on"))
+    sizes = sorted([found.diameter_um, found.other.diameter_um])
+    assert sizes == pytest.approx([8.0, 28.0], rel=0.25)
+    assert found.other.objects >= 5
+    assert found.to_json()["other_population"]["objects"] == found.other.objects
+
+
+@pytest.mark.parametrize(("scales", "is_told"), [((1,), True), ((1, 2), False)])
+def test_who_looks_at_one_scale_alone_is_told_of_the_other_size(
+    tmp_path, monkeypatch, scales, is_told
+):
+    path = write_balls(tmp_path / "a.ome.zarr", 4.0)
+    other = Population(7, 26.0, 0.1)
+    proposed = Probe(8.0, (), is_certain=True, other=other)
+    monkeypatch.setattr(prepare, "probe_diameter", lambda *_: proposed)
+    config = SegmentConfig(image=str(path), result=ResultConfig(scales=scales))
+    notes = []
+    prepare.decide(prepare.request(config, MODEL, WIDE), None, notes.append)
+    told = [n for n in notes if "objects of two sizes" in n.text]
+    assert [n.is_warning for n in told] == ([True] if is_told else [])
+    assert not told or "--diameter 8um --scales 1,2" in told[0].text
+
+
+def test_sizes_that_one_scale_shows_are_no_second_population(tmp_path):
+    path = write_two_sizes(tmp_path / "a.ome.zarr", 6.0, 12.0)
+    found = probe(path, WIDE, WIDE_MODEL, ResultConfig(refine="on"))
+    assert found.is_certain
+    assert found.other is None
+    assert "other_population" not in found.to_json()

@@ -21,6 +21,13 @@ def test_no_faulty_level_is_believed_and_no_sound_one_refused(tmp_path, seed):
     assert not false, fault
 
 
+@pytest.mark.parametrize("seed", [5439, 6775])
+def test_no_level_is_believed_by_chance(tmp_path, seed):
+    """Another image with a few blobs in the same places; zeros where level 0 has faint noise."""
+    fault, silent, _ = pyramids.judge(tmp_path / "a.zarr", seed)
+    assert not silent, fault
+
+
 def volume(shape=(64, 96, 128), seed=0):
     image, _, _ = pyramids.scene(np.random.default_rng(seed), shape)
     return np.clip(image, 0, 255).astype(np.uint8)
