@@ -40,7 +40,8 @@ def segment(
     -------
     Summary
         `label`, `stats` and `report` are the paths of label, table and page; `instances` is the
-        number of labels, `warnings` what may not be as wanted, `status` `done` or `nothing to do`.
+        number of labels, `warnings` what may not be as wanted, `status` `done`, `nothing to do` or,
+        of one part of a run, `part I/N`.
 
     Raises
     ------
@@ -56,11 +57,14 @@ def segment(
     calls this below ``if __name__ == "__main__":``.
     """
     from anystar_batch.events import ignore
+    from anystar_batch.pipeline import part
     from anystar_batch.pipeline import segment as pipeline
     from anystar_batch.pipeline.prepare import engine_for
 
     config = _config(os.fspath(image), options)
     with engine_for(config) as engine:
+        if config.run.part is not None:
+            return part.segment_part(config, on_event or ignore, engine=engine)
         return pipeline.segment(config, on_event or ignore, engine=engine)
 
 

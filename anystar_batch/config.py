@@ -276,6 +276,8 @@ class RunConfig:
         Put the table into the image too, as ngio and Fractal read it.
     report : bool
         Write a page that shows the result.
+    part : (index, count) or None
+        Do only one part of the network's work, counted from 1, and publish nothing.
     """
 
     block_shape: ZYX | None = None
@@ -288,8 +290,15 @@ class RunConfig:
     keep_work: bool = False
     table: bool = False
     report: bool = True
+    part: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            message = (
+                f"--part: got {self.part[0]}/{self.part[1]}; expected I/N with I from 1 to N, such "
+                "as 3/8 (job arrays that count from 0: add 1)"
+            )
+            raise ConfigError(message)
         if self.work_dir is not None:
             object.__setattr__(self, "work_dir", absolute(self.work_dir))
         if self.workers is not None and self.workers < 1:

@@ -183,6 +183,12 @@ def _memory(_name: str, text: str) -> int:
     return parse_memory(text)
 
 
+def _part(_name: str, text: str) -> tuple[int, int]:
+    from anystar_batch.parsing import parse_part
+
+    return parse_part(text)
+
+
 def _scales(_name: str, text: str) -> tuple[int, ...]:
     from anystar_batch.parsing import parse_scales
 
@@ -515,6 +521,19 @@ SEGMENT = (
         "Running Dask cluster that does the work.",
         metavar="ADDRESS|FILE",
         field="run.scheduler",
+    ),
+    Option(
+        "part",
+        str,
+        None,
+        RUN,
+        "Do one part of N of the network's work, for job arrays; a run without it finishes.",
+        metavar="I/N",
+        field="run.part",
+        read=_part,
+        text=lambda part: f"{part[0]}/{part[1]}",
+        is_kept=False,
+        in_sweep=False,
     ),
     Option(
         "work_dir",

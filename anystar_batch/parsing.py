@@ -266,6 +266,21 @@ def parse_duration(option: str, text: str) -> float:
     return value * (unit or 0)
 
 
+def parse_part(text: str) -> tuple[int, int]:
+    """Read which part of a run is wanted, such as `3/8`: index from 1, and count.
+
+    Raises
+    ------
+    ConfigError
+        If it is not two whole numbers.
+    """
+    match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", text)
+    if match is None:
+        message = f"--part: got {text!r}; expected I/N, such as 3/8 for the third of eight"
+        raise ConfigError(message)
+    return int(match[1]), int(match[2])
+
+
 def parse_scales(text: str) -> tuple[int, ...]:
     """Read the scales to look at, such as `1,2`.
 

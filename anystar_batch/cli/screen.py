@@ -72,6 +72,9 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
         return
+    if summary.status.startswith("part "):
+        typer.echo(f"{summary.status} of {summary.label}: done, nothing is published yet")
+        return
     done = "" if summary.status == "done" else f" ({summary.status})"
     typer.echo(f"labels {summary.label}: {summary.instances} instances{done}")
     typer.echo(f"channel {summary.channel}")

@@ -47,6 +47,7 @@ from anystar_batch.errors import ImageError, OutputExistsError
 from anystar_batch.events import Listener, Note, StageStarted, timed_stage
 from anystar_batch.measure.table_files import courses_path
 from anystar_batch.pipeline.outputs import Outputs
+from anystar_batch.pipeline.part_ledgers import check_idle, part_fingerprints
 from anystar_batch.report.findings import gather
 from anystar_batch.report.page import page
 from anystar_batch.stages import workdir
@@ -121,7 +122,8 @@ def _remove_work(outputs: Outputs) -> None:
 
 
 def mend(outputs: Outputs, fence: Fence) -> None:
-    """Finish or undo what a killed command left half done: a label published, work deleted."""
+    """Finish or undo what a killed command left half done; raise `LockedError` if parts work."""
+    check_idle(outputs)
     recover(outputs.label, fence.check)
     _sweep_work(outputs)
 
@@ -157,7 +159,7 @@ def fingerprints(outputs: Outputs, *, with_label: bool) -> set[str]:
     with_label : bool
         Whether the label counts.
     """
-    digests = {Ledger.fingerprint_in(Path(outputs.work))}
+    digests = {Ledger.fingerprint_in(Path(outputs.work)), *part_fingerprints(outputs)}
     if with_label:
         digests.add(_ours(published_attributes(outputs.label)).get("fingerprint"))
     return {str(value) for value in digests if value is not None}

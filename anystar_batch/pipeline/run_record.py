@@ -55,7 +55,8 @@ class Summary:
     image, label, stats : str
         Paths of image, published label and table.
     status : str
-        `done`, or `nothing to do` where the same result was there already.
+        `done`, or `nothing to do` where the same result was there already; of one part of a run
+        `part 3/8`: nothing is published yet.
     instances : int
         Number of labels.
     voxels : int

@@ -16,6 +16,7 @@ Every piece done is in the ledger; a rerun continues. Nothing is visible before 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -47,6 +48,7 @@ from anystar_batch.pipeline.outputs import (
     lock_outputs,
     named_errors,
 )
+from anystar_batch.pipeline.part_ledgers import absorb, left_parts
 from anystar_batch.pipeline.prepare import Request, check_network, decide, request
 from anystar_batch.pipeline.publish import (
     PENDING_CONFIG,
@@ -87,6 +89,7 @@ from anystar_batch.stages import (
 )
 from anystar_batch.stages.blocks import block_shape
 from anystar_batch.stages.ledger import Ledger
+from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.run import Run, removed_counts
 from anystar_batch.stages.table import table_run
 from anystar_batch.stages.task import Work, spec_of
@@ -149,7 +152,7 @@ def segment(
             count = int(before["instances"])
             if status == DONE or is_missing(config, outputs):
                 write_report(config, outputs, fence, listen)
-            empty = _summary(requested)
+            empty = blank_summary(requested)
             return replace(
                 empty,
                 status=status,
@@ -167,19 +170,19 @@ def segment(
         with MemoryMeter() as meter, Ledger(folder, digest, parts, fence.check) as ledger:
             try:
                 engine.check_paths(seen_by_workers(requested.source, outputs))
-                plan = decide(requested, ledger, listen)
+                plan = _planned(requested, ledger, listen)
                 hidden = outputs.label.hidden_path(digest)
                 threads = engine.network_threads
                 work = Work(plan, outputs.work, hidden, requested.factory, threads, fence)
-                run = _run(config, work, ledger, engine, listen)
+                run = run_of(config, work, ledger, engine, listen)
             except Exception:
-                if not ledger.entries("predict"):
+                if not ledger.entries("predict") and not left_parts(outputs):
                     # Refused before work: better options must not meet what worse ones left.
                     throw_away(outputs, digest, fence)
                 raise
             instances = _segment(run, outputs, parts)
         summary = replace(
-            _summary(requested),
+            blank_summary(requested),
             instances=instances,
             seconds={k: round(v, 3) for k, v in (probed | run.seconds).items()},
             peak_memory=meter.peak,
@@ -247,7 +250,7 @@ def _page(outputs: Outputs) -> str | None:
     return outputs.report if Path(outputs.report).exists() else None
 
 
-def _summary(requested: Request) -> Summary:
+def blank_summary(requested: Request) -> Summary:
     """What is known of a run before it has done anything."""
     config, outputs, source = requested.config, requested.outputs, requested.source
     times = config.result.segmented_times(source.num_times)
@@ -313,16 +316,27 @@ def _segment(run: Run, outputs: Outputs, parts: Mapping[str, object]) -> int:
     return count
 
 
+def _planned(requested: Request, ledger: Ledger, listen: Listener) -> Plan:
+    """Decide everything; what parts of this run have done counts as done."""
+    parts = absorb(ledger, requested.outputs, requested.parts)
+    plan = decide(requested, ledger, listen)
+    if parts:
+        total, done = math.prod(plan.tiles.counts) * len(plan.times), len(ledger.entries("predict"))
+        rest = f"; {total - done} tiles are open and done now" if done < total else ""
+        listen(Note(f"parts: {parts} have left {done} of {total} tiles{rest}"))
+    return plan
+
+
 def _removed_text(removed: Mapping[str, int]) -> str:
     """How many objects the filters have removed, in words."""
     each = ", ".join(f"{n} by --{name.replace('_', '-')}" for name, n in removed.items())
     return f"the filters removed {sum(removed.values())} objects: {each}"
 
 
-def _run(
+def run_of(
     config: SegmentConfig, work: Work, ledger: Ledger, engine: Engine, on_event: Listener
 ) -> Run:
-    """Put together what the stages need."""
+    """Put together what the stages need: how large blocks are follows from memory and workers."""
     unit = spec_of(work.plan.source).write_unit_zyx(0)
     limits = [n for n in (config.run.memory, engine.memory) if n is not None]
     memory = min(limits) if limits else available_memory()

@@ -87,6 +87,8 @@ class Ledger:
         The JSON values the fingerprint was made of; named in the error if they differ.
     check : callable, optional
         Called before every note; raises if nothing may be written any more.
+    name : str
+        Of the file.
 
     Raises
     ------
@@ -100,8 +102,9 @@ class Ledger:
         fingerprint: str,
         parts: dict[str, object],
         check: Callable[[], None] = lambda: None,
+        name: str = NAME,
     ) -> None:
-        self.path = folder / NAME
+        self.path = folder / name
         self.fingerprint = fingerprint
         self._check = check
         self._lines: dict[str, dict[str, bytes]] = {}
@@ -126,10 +129,10 @@ class Ledger:
         self._stream.close()
 
     @staticmethod
-    def fingerprint_in(folder: Path) -> str | None:
+    def fingerprint_in(folder: Path, name: str = NAME) -> str | None:
         """Return the fingerprint of the work that a directory holds, None if there is none."""
         try:
-            with (folder / NAME).open(encoding="utf-8") as stream:
+            with (folder / name).open(encoding="utf-8") as stream:
                 return str(json.loads(stream.readline())["fingerprint"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -171,33 +174,54 @@ class Ledger:
         self._stream.flush()
         os.fsync(self._stream.fileno())
 
+    @staticmethod
+    def read(path: Path, fingerprint: str, parts: dict[str, object]) -> dict[str, Entries]:
+        """Return the entries of a ledger that another process may be writing, by stage.
+
+        Raises
+        ------
+        LedgerMismatchError
+            If it is of another fingerprint, or damaged.
+        """
+        lines, _ = _read(path, path.read_bytes(), fingerprint, parts)
+        return {stage: Entries(path, found) for stage, found in lines.items()}
+
     def _load(self, fingerprint: str, parts: dict[str, object]) -> None:
         if not self.path.exists():
             return
         raw = self.path.read_bytes()
-        end = raw.rfind(b"\n") + 1
-        if end == 0:
-            write_bytes_atomic(self.path, b"")
-            return
-        at = raw.find(b"\n") + 1
-        header = _parse(self.path, 1, raw[:at])
-        if header.get("format") != FORMAT or header.get("fingerprint") != fingerprint:
-            raise LedgerMismatchError(_difference(self.path.parent, header, parts))
-        number = 1
-        while at < end:
-            number += 1
-            match = _ENTRY.match(raw, at)
-            if match is None:  # keys with escapes, or damage
-                stop = raw.find(b"\n", at) + 1
-                entry = _parse(self.path, number, raw[at:stop])
-                stage, key = entry.pop("stage"), entry.pop("key")
-                body, at = json.dumps(entry).encode(), stop
-            else:
-                stage, key = match[1].decode(), match[2].decode()
-                body, at = b"{%b}" % (match[3] or b""), match.end()
-            self._lines.setdefault(stage, {})[key] = body
-        self._check()
-        write_bytes_atomic(self.path, raw if end == len(raw) else raw[:end])
+        self._lines, end = _read(self.path, raw, fingerprint, parts)
+        if end:
+            self._check()
+        write_bytes_atomic(self.path, raw[:end])
+
+
+def _read(
+    path: Path, raw: bytes, fingerprint: str, parts: dict[str, object]
+) -> tuple[dict[str, dict[str, bytes]], int]:
+    """The entries of a file by stage and key, and where its last whole line ends."""
+    lines: dict[str, dict[str, bytes]] = {}
+    end = raw.rfind(b"\n") + 1
+    if end == 0:
+        return lines, 0
+    at = raw.find(b"\n") + 1
+    header = _parse(path, 1, raw[:at])
+    if header.get("format") != FORMAT or header.get("fingerprint") != fingerprint:
+        raise LedgerMismatchError(_difference(path.parent, header, parts))
+    number = 1
+    while at < end:
+        number += 1
+        match = _ENTRY.match(raw, at)
+        if match is None:  # keys with escapes, or damage
+            stop = raw.find(b"\n", at) + 1
+            entry = _parse(path, number, raw[at:stop])
+            stage, key = entry.pop("stage"), entry.pop("key")
+            body, at = json.dumps(entry).encode(), stop
+        else:
+            stage, key = match[1].decode(), match[2].decode()
+            body, at = b"{%b}" % (match[3] or b""), match.end()
+        lines.setdefault(stage, {})[key] = body
+    return lines, end
 
 
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:

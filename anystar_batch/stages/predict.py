@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -57,12 +57,27 @@ class PredictTask:
     tiles: tuple[ZYX, ...]
 
 
-def predict_run(run: Run) -> None:
-    """Run the network on every tile that is not done."""
+def predict_run(
+    run: Run,
+    is_ours: Callable[[int, ZYX], bool] = lambda _time, _tile: True,
+    elsewhere: Collection[str] = (),
+) -> None:
+    """Run the network on every tile that is not done.
+
+    Parameters
+    ----------
+    run : Run
+    is_ours : callable
+        Whether a tile, by time and index, is to be done here.
+    elsewhere : collection of str
+        Pieces that other ledgers have.
+    """
     done = run.ledger.entries("predict")
 
     def left(time: int, block: Block) -> tuple[ZYX, ...]:
-        return tuple(t for t in block.units if piece_key(time, t) not in done)
+        undone = (t for t in block.units if is_ours(time, t))
+        keys = ((t, piece_key(time, t)) for t in undone)
+        return tuple(t for t, key in keys if key not in done and key not in elsewhere)
 
     def task(time: int, block: Block) -> PredictTask:
         return PredictTask(run.work, time, block, left(time, block))
@@ -92,7 +107,7 @@ def predict_block(task: PredictTask) -> Done:
     folder = Path(work.folder) / CANDIDATES
     parts = [(piece_key(time, t), kept[t], alive[t][1]) for t in task.tiles]
     work.fence.check()
-    slices = save_candidates(folder, file_name(time, task.tiles, "npy"), parts)
+    slices = save_candidates(folder, work.prefix + file_name(time, task.tiles, "npy"), parts)
     entries: dict[str, dict[str, object]] = {}
     for tile in task.tiles:
         piece = slices[piece_key(time, tile)]

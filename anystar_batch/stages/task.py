@@ -43,6 +43,8 @@ class Work:
         Threads of a worker's network.
     fence : Fence
         Asked before anything is written.
+    prefix : str
+        How names of files begin that no other process may write meanwhile.
     """
 
     plan: Plan
@@ -51,6 +53,7 @@ class Work:
     factory: PredictorFactory
     threads: int
     fence: Fence = field(default_factory=Fence)
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

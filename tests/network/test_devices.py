@@ -12,7 +12,9 @@ def machine(monkeypatch, tmp_path):
 
     def machine(flags="fpu sse2", gpus=None, installed=(), vendor="AuthenticAMD"):
         cpuinfo = tmp_path / "cpuinfo"
-        cpuinfo.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\nprocessor\t: 1\n")
+        cpuinfo.write_text(
+            f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\nprocessor\t: 1\n"
+        )
         monkeypatch.setattr(devices, "CPUINFO", cpuinfo)
         monkeypatch.setattr(devices, "_is_installed", lambda name: name in installed)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -1,6 +1,6 @@
 """Segment a phantom in a process that kills itself at a chosen moment; run by the law tests.
 
-usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,local,real}
+usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,local,real,part:I/N}
 
 AFTER is the block of the stage whose end is the last thing that happens; 0 is the stage's start.
 """
@@ -14,7 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anystar_batch.events import BlockDone, StageStarted
+from anystar_batch.parsing import parse_part
 from anystar_batch.pipeline import segment
+from anystar_batch.pipeline.part import segment_part
 from tests.support.dim_phantom import Peaks, dim_config
 from tests.support.law_phantom import (
     MOVED,
@@ -47,11 +49,10 @@ def main(image, stage, after, network):
         segment.publish = lambda *_: die()
     if stage == "finish":
         segment.finish = lambda *_: die()
-    chosen = {"refined": refined, "moved": refined, "local": local, "real": real, "truth": truth}
-    chosen[network](image, listen, network)
+    RUNS[network.partition(":")[0]](image, network, listen)
 
 
-def refined(image, listen, network):
+def refined(image, network, listen):
     config = refined_config(image, (40, 48, 56))
     if network == "moved":
         config = replace(config, result=replace(config.result, **MOVED))
@@ -59,18 +60,33 @@ def refined(image, listen, network):
     segment.segment(config, listen, factory=law_factory(), model=model)
 
 
-def local(image, listen, _):
+def local(image, _network, listen):
     model = refined_model(Path(image).parent / "refiner")
     segment.segment(dim_config(image, (40, 48, 56)), listen, factory=Peaks(), model=model)
 
 
-def real(image, listen, _):
+def real(image, _network, listen):
     segment.segment(real_config(image, (16, 40, 56)), listen)
 
 
-def truth(image, listen, _):
+def one_part(image, network, listen):
+    config = law_config(image, (40, 48, 56), part=parse_part(network.removeprefix("part:")))
+    segment_part(config, listen, factory=law_factory(), model=law_model())
+
+
+def truth(image, _network, listen):
     config = law_config(image, (40, 48, 56))
     segment.segment(config, listen, factory=law_factory(), model=law_model())
+
+
+RUNS = {
+    "truth": truth,
+    "refined": refined,
+    "moved": refined,
+    "local": local,
+    "real": real,
+    "part": one_part,
+}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,198 @@
+"""One part of a run: a share of the tiles, done by a process that needs no scheduler.
+
+Any number of processes (a Slurm array, an indexed job of Kubernetes, AWS or Google Batch, GNU
+parallel) run the network over one image, each over a share of its tiles, and meet in the work
+directory alone. Nothing is published: the same command without `--part` takes what they have done,
+does what is left, and publishes. A part may die, run twice, or never run. A tile's candidates are a
+pure function of image and options, so the result is that of a single run, byte for byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from anystar_batch.archive.storage.fence import Fence
+from anystar_batch.archive.storage.lock import hold
+from anystar_batch.config import SegmentConfig
+from anystar_batch.engine.engines import Engine, InlineEngine
+from anystar_batch.engine.machine import MemoryMeter
+from anystar_batch.errors import ConfigError
+from anystar_batch.events import Event, Listener, Note, ignore
+from anystar_batch.geometry import ZYX
+from anystar_batch.network.model import Model
+from anystar_batch.network.predictor import PredictorFactory
+from anystar_batch.pipeline.outputs import (
+    Outputs,
+    check_outputs,
+    named_errors,
+    taken_over,
+)
+from anystar_batch.pipeline.part_ledgers import (
+    check_unfinished,
+    entries_left,
+    folder_of,
+    ledger_name,
+    lock_path,
+)
+from anystar_batch.pipeline.prepare import Request, check_network, decide, request
+from anystar_batch.pipeline.publish import make_folders, published, seen_by_workers
+from anystar_batch.pipeline.run_record import NOTHING_TO_DO, Summary
+from anystar_batch.pipeline.segment import blank_summary, run_of
+from anystar_batch.stages import image_identity
+from anystar_batch.stages.ledger import Ledger
+from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.predict import predict_run
+from anystar_batch.stages.task import Work, piece_key
+from anystar_batch.stages.workdir import FOLDERS
+
+
+def segment_part(
+    config: SegmentConfig,
+    on_event: Listener = ignore,
+    *,
+    engine: Engine | None = None,
+    factory: PredictorFactory | None = None,
+    model: Model | None = None,
+) -> Summary:
+    """Do one part of a run over one image: the network on its share of the tiles.
+
+    Parameters
+    ----------
+    config : SegmentConfig
+        What is wanted; `config.run.part` says which part.
+    on_event : callable
+        Told of every stage and block.
+    engine : Engine, optional
+        Runs the blocks; None works in this process.
+    factory : PredictorFactory, optional
+        Makes the network; None is the model's own, under Keras.
+    model : Model, optional
+        Instead of the one that `config.model` names.
+
+    Returns
+    -------
+    Summary
+        With the status `part I/N`; nothing is published.
+
+    Raises
+    ------
+    ConfigError
+        If the work of all parts would be thrown away.
+    LockedError
+        If this very part, or the run that finishes, is at work.
+    AnyStarBatchError
+        With a message for the user. What is done is kept; a rerun continues.
+    """
+    part = config.run.part
+    if part is None:
+        message = "--part: got none; expected I/N, such as 3/8"
+        raise ConfigError(message)
+    requested = request(config, model, factory)
+    outputs, digest = requested.outputs, requested.digest
+    if config.run.restart:
+        message = (
+            "--part and --restart contradict each other: the work directory belongs to all parts; "
+            f"delete {outputs.work} before the first of them"
+        )
+        raise ConfigError(message)
+    warnings: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Note) and event.is_warning:
+            warnings.append(event.text)
+        on_event(event)
+
+    check_outputs(outputs)
+    empty = replace(blank_summary(requested), status=f"part {part[0]}/{part[1]}")
+    with named_errors(outputs), MemoryMeter() as meter:
+        try:
+            folder_of(outputs).mkdir(parents=True, exist_ok=True)
+            tell = lambda who: listen(taken_over(who))  # noqa: E731
+            with hold(lock_path(outputs, part), tell=tell) as fence:
+                check_unfinished(outputs)
+                before = published(config, outputs, digest)
+                if before is not None:
+                    count = int(before["instances"])
+                    return replace(empty, status=NOTHING_TO_DO, instances=count)
+                check_network(requested.factory)
+                make_folders(outputs)
+                seconds, done, count = _predict(requested, part, fence, engine, listen)
+        finally:
+            _tidy(outputs)
+    text = (
+        f"part {part[0]}/{part[1]}: {done} of its {count} tiles are done; when all parts have "
+        "ended, the same command without --part does what is left and publishes"
+    )
+    listen(Note(text))
+    return replace(empty, seconds=seconds, peak_memory=meter.peak, warnings=tuple(warnings))
+
+
+def _predict(
+    requested: Request,
+    part: tuple[int, int],
+    fence: Fence,
+    engine: Engine | None,
+    listen: Listener,
+) -> tuple[dict[str, float], int, int]:
+    """Run the network on the part's tiles; return seconds by stage, tiles done, tiles of it."""
+    outputs, engine = requested.outputs, engine or InlineEngine()
+    known = _known(requested)
+    folder, name = folder_of(outputs), ledger_name(part)
+    with Ledger(folder, requested.digest, requested.parts, fence.check, name=name) as ledger:
+        if ledger.entry("plan", "") is None and known["plan"]:
+            ledger.done("plan", known["plan"])
+        engine.check_paths(seen_by_workers(requested.source, outputs))
+        plan = decide(requested, ledger, listen)
+        hidden = outputs.label.hidden_path(requested.digest)
+        threads = engine.network_threads
+        work = Work(
+            plan,
+            outputs.work,
+            hidden,
+            requested.factory,
+            threads,
+            fence,
+            prefix=f"{part[0]}-of-{part[1]}.",
+        )
+        run = run_of(requested.config, work, ledger, engine, listen)
+        mine = _share(plan, part)
+        image_identity.check_content(run)
+        predict_run(run, lambda time, tile: piece_key(time, tile) in mine, known["predict"])
+        image_identity.check_content(run)
+        done = mine & {*ledger.entries("predict"), *known["predict"]}
+    return {k: round(v, 3) for k, v in run.seconds.items()}, len(done), len(mine)
+
+
+def _known(requested: Request) -> dict[str, dict[str, dict[str, Any]]]:
+    """What is done already, by others and by this part: entries by stage and key."""
+    known: dict[str, dict[str, dict[str, Any]]] = {"plan": {}, "predict": {}}
+    for stage, entries in entries_left(requested.outputs, requested.digest, requested.parts):
+        known[stage] |= entries
+    return known
+
+
+def _share(plan: Plan, part: tuple[int, int]) -> set[str]:
+    """The pieces of a part: tiles side by side, so that parts read few chunks twice."""
+    index, count = part
+    z, y, x = plan.tiles.counts
+    total = len(plan.times) * z * y * x
+
+    def piece(number: int) -> str:
+        rest, ix = divmod(number, x)
+        rest, iy = divmod(rest, y)
+        at, iz = divmod(rest, z)
+        tile: ZYX = (iz, iy, ix)
+        return piece_key(plan.times[at], tile)
+
+    return {piece(n) for n in range((index - 1) * total // count, index * total // count)}
+
+
+def _tidy(outputs: Outputs) -> None:
+    """Remove directories that nothing was put into: the run may have been finished meanwhile."""
+    work = Path(outputs.work)
+    for folder in (folder_of(outputs), *(work / name for name in FOLDERS), work):
+        with contextlib.suppress(OSError):
+            folder.rmdir()

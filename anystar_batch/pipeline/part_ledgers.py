@@ -1,0 +1,157 @@
+"""What the parts of a run leave in its work directory: who is at work, which tiles are done.
+
+::
+
+    embryo.anystar.work/parts/3-of-8.jsonl     ledger of one part: its tiles
+    embryo.anystar.work/parts/3-of-8.lock      while it is at work
+
+Every part has a ledger of its own, since a ledger has one writer. The run that finishes takes their
+entries into its own. A part never works while that run does: each makes its own lock first and then
+looks for the other's.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from anystar_batch.archive.storage.files import exists
+from anystar_batch.archive.storage.lock import hold
+from anystar_batch.errors import LedgerMismatchError, LockedError
+from anystar_batch.pipeline.outputs import Outputs
+from anystar_batch.stages.ledger import NAME, Ledger
+
+FOLDER = "parts"
+"""Of the work directory."""
+
+KEPT = ("plan", "predict")
+"""Stages that parts do."""
+
+_LEDGER = re.compile(r"(\d+)-of-(\d+)\.jsonl")
+
+TRIES = 10
+"""How often a lock is looked at that others hold for a moment, to look at it."""
+
+
+def folder_of(outputs: Outputs) -> Path:
+    """Return the directory of the parts' ledgers and locks."""
+    return Path(outputs.work) / FOLDER
+
+
+def ledger_name(part: tuple[int, int]) -> str:
+    """Return the file name of a part's ledger; part (3, 8) is the third of eight."""
+    return f"{part[0]}-of-{part[1]}.jsonl"
+
+
+def lock_path(outputs: Outputs, part: tuple[int, int]) -> str:
+    """Return the lock that a part holds while it is at work."""
+    return str(folder_of(outputs) / f"{part[0]}-of-{part[1]}.lock")
+
+
+def left_parts(outputs: Outputs) -> list[tuple[int, int]]:
+    """Return the parts that have left a ledger."""
+    with suppress(OSError):
+        found = [_LEDGER.fullmatch(path.name) for path in folder_of(outputs).iterdir()]
+        return sorted((int(m[1]), int(m[2])) for m in found if m is not None)
+    return []
+
+
+def part_fingerprints(outputs: Outputs) -> set[str | None]:
+    """Return the fingerprints of what parts have left."""
+    folder = folder_of(outputs)
+    return {Ledger.fingerprint_in(folder, ledger_name(part)) for part in left_parts(outputs)}
+
+
+def check_idle(outputs: Outputs) -> None:
+    """Check that no part is at work, for the run that finishes and holds the locks of the results.
+
+    Raises
+    ------
+    LockedError
+        If one is.
+    """
+    with suppress(FileNotFoundError):
+        for path in sorted(folder_of(outputs).glob("*.lock")):
+            _check_free(str(path), f"part {path.stem.replace('-of-', '/')} is at work; ")
+
+
+def check_unfinished(outputs: Outputs) -> None:
+    """Check that no run holds the locks of the results, for a part that holds its own.
+
+    Raises
+    ------
+    LockedError
+        If one does.
+    """
+    for path in outputs.locks:
+        _check_free(path, "the run that finishes is at work; ")
+
+
+def _check_free(path: str, who: str) -> None:
+    """Raise if a lock is held; that of a dead holder is removed."""
+    for left in reversed(range(TRIES)):
+        if not exists(path):
+            return
+        try:
+            with hold(path):
+                return
+        except LockedError as error:
+            if not left:
+                message = f"{who}{error}"
+                raise LockedError(message) from error
+            time.sleep(0.2)
+
+
+def entries_left(
+    outputs: Outputs, digest: str, parts: Mapping[str, object]
+) -> Iterator[tuple[str, Mapping[str, dict[str, Any]]]]:
+    """Yield stage and entries of every ledger in the work directory, the main one's first.
+
+    Parameters
+    ----------
+    outputs : Outputs
+    digest : str
+        Fingerprint that they must have.
+    parts : mapping
+        What it was made of, to name what differs.
+
+    Raises
+    ------
+    LedgerMismatchError
+        If one is of another run, or damaged.
+    """
+    files = [Path(outputs.work) / NAME]
+    files += [folder_of(outputs) / ledger_name(part) for part in left_parts(outputs)]
+    for file in files:
+        if not file.exists():
+            continue
+        lines = Ledger.read(file, digest, dict(parts))
+        yield from ((stage, lines[stage]) for stage in KEPT if stage in lines)
+
+
+def absorb(ledger: Ledger, outputs: Outputs, parts: Mapping[str, object]) -> int:
+    """Take what parts have done into the ledger of the run that finishes; return how many parts.
+
+    Raises
+    ------
+    LedgerMismatchError
+        If a part belongs to another run.
+    """
+    left = left_parts(outputs)
+    if not left:
+        return 0
+    try:
+        found = list(entries_left(outputs, ledger.fingerprint, parts))
+    except LedgerMismatchError as error:
+        message = f"{folder_of(outputs)}: {error}"
+        raise LedgerMismatchError(message) from error
+    for stage, entries in found:
+        known = ledger.entries(stage)
+        new = {key: entries[key] for key in entries if key not in known}
+        if new:
+            ledger.done(stage, new)
+    return len(left)

@@ -1,0 +1,61 @@
+"""The templates of docs/array-jobs: every part once, then one run without `--part`."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.checkout import ROOT
+
+TEMPLATES = ROOT / "docs" / "array-jobs"
+
+SBATCH = """#!/bin/bash
+# Runs what is submitted at once, every task of an array.
+script=$(cat)
+echo "$@" >> "$LOG.sbatch"
+for argument in "$@"; do
+  case $argument in --array=*) last=${argument#*-*-}; last=${argument##*-};; esac
+done
+for ((n = 1; n <= ${last:-1}; n++)); do SLURM_ARRAY_TASK_ID=$n bash -c "$script"; done
+echo 4711
+"""
+
+COMMAND = """#!/bin/bash
+printf '%s|' "$@" >> "$LOG"
+echo >> "$LOG"
+"""
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Stand-ins for `sbatch` and the command; what they were given is in the file LOG names."""
+    for name, text in (("sbatch", SBATCH), ("anystar-batch", COMMAND)):
+        file = tmp_path / name
+        file.write_text(text)
+        file.chmod(0o755)
+    log = tmp_path / "log"
+    return dict(os.environ, PATH=f"{tmp_path}:{os.environ['PATH']}", LOG=str(log)), log
+
+
+def test_slurm_submits_every_part_and_then_the_finish(environment):
+    env, log = environment
+    image = "/shared/a day/big.ome.zarr"
+    command = ["bash", TEMPLATES / "slurm.sh", image, "--diameter", "12um"]
+    subprocess.run(command, env=env, check=True)
+    calls = log.read_text().splitlines()
+    head = f"segment|{image}|--diameter|12um|"
+    assert calls == [*(f"{head}--part|{n}/16|" for n in range(1, 17)), head]
+    assert "--dependency=afterany:4711" in Path(f"{log}.sbatch").read_text().splitlines()[1]
+
+
+def test_kubernetes_counts_parts_from_one(environment):
+    env, log = environment
+    job = yaml.safe_load((TEMPLATES / "kubernetes.yaml").read_text())["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    for index in range(job["completions"]):
+        command = [*container["command"], *container["args"]]
+        subprocess.run(command, env=env | {"JOB_COMPLETION_INDEX": str(index)}, check=True)
+    parts = [line.split("|")[-2] for line in log.read_text().splitlines()]
+    assert parts == [f"{n}/16" for n in range(1, job["completions"] + 1)]
