@@ -20,6 +20,7 @@ from anystar_batch.errors import ConfigError, ImageChangedError
 from anystar_batch.geometry import as_zyx, iter_grid
 from anystar_batch.network.limits_grid import LimitsGrid
 from anystar_batch.pipeline.local_limits import check_local, grids_text
+from anystar_batch.pipeline.part import segment_part
 from anystar_batch.pipeline.prepare import decide, request
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages.plan import fingerprint_parts, make_plan
@@ -100,6 +101,15 @@ def test_kill_and_rerun_with_workers_change_no_byte(image, model, reference, tmp
     assert killed.returncode == -9, killed.stderr.decode()
     with open_engine(2, 6 * 10**9) as engine:
         run(mine, model, (32, 96, 64), engine)
+    assert digests(mine) == reference
+
+
+def test_two_parts_and_a_finish_change_no_byte(image, model, reference, tmp_path):
+    mine = copy_of(image, tmp_path)
+    for index in (2, 1):
+        config = dim_config(mine, (32, 32, 32), part=(index, 2))
+        segment_part(config, factory=Peaks(), model=model)
+    run(mine, model, (40, 48, 56))
     assert digests(mine) == reference
 
 
