@@ -2,9 +2,10 @@
 
 In the order in which data flows: `discovery` (which images there are), `age` (are they still being
 written), `nodes` (groups and arrays as JSON files), `metadata` (documents to values), `names` (of
-channels and multiscales), `units` (of length), `level_metadata` (do those of the levels fit level
-0?), `ngff` (those values), `arrays` (Zarr arrays), `images` (boxes of voxels); then `label_place`
-and `label_image` (where a label lies, its levels), `labels` (made hidden, exchanged, published),
-`label_copy` (the same in object stores), `label_list`, `label_source` (a label as an image of its
-own), `tables`. Bytes, locks and object stores are `storage/`'s business.
+channels and multiscales), `units` (of length), `coordinate_systems` (of 0.6), `level_metadata` (do
+those of the levels fit level 0?), `ngff` (those values), `arrays` (Zarr arrays), `images` (boxes of
+voxels); then `label_place` and `label_image` (where a label lies, its levels), `labels` (made
+hidden, exchanged, published), `label_copy` (the same in object stores), `label_list`,
+`label_source` (a label as an image of its own), `tables`. Bytes, locks and object
+stores are `storage/`'s business.
 """

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.archive import arrays as store
+from anystar_batch.archive.coordinate_systems import RAW, label_entry
 from anystar_batch.archive.metadata import composed
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Version
 from anystar_batch.archive.storage import files
@@ -49,7 +50,7 @@ class LabelSpec:
 
     Parameters
     ----------
-    version : {"0.4", "0.5"}
+    version : {"0.4", "0.5", "0.6"}
         NGFF version, the image's.
     axes : tuple of Axis
         The image's axes without the channel axis.
@@ -113,8 +114,8 @@ def label_spec(source: ImageSource) -> LabelSpec:
     """Derive the label image that mirrors an image's pyramid.
 
     Chunks are the image's own at level 0, clipped to 64 to 128 voxels an axis and to each level.
-    They are gathered in shards of about 256 voxels an axis if the format is 0.5 and the image has
-    shards, or level 0 would have more than 50,000 chunks.
+    They are gathered in shards of about 256 voxels an axis if the format is Zarr v3 and the image
+    has shards, or level 0 would have more than 50,000 chunks.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ def label_spec(source: ImageSource) -> LabelSpec:
     for axis, chunk in zip(space, source.chunks_zyx(0), strict=True):
         edges[axis] = min(max(chunk, MIN_CHUNK), MAX_CHUNK)
     shapes = [tuple(level.shape[i] for i in keep) for level in source.levels]
-    is_sharded = source.version == "0.5" and (
+    is_sharded = source.version != "0.4" and (
         source.levels[0].shards is not None or _num_chunks(shapes[0], edges) > MAX_FILES
     )
     return LabelSpec(
@@ -187,7 +188,7 @@ def _label_multiscales(source: ImageSource, keep: list[int]) -> JSON:
     }
     if raw.get("coordinateTransformations"):
         entry |= cut(raw)
-    return entry
+    return entry if RAW not in raw else label_entry(entry, raw[RAW], keep)
 
 
 def _implied(source: ImageSource, path: str, keep: list[int]) -> JSON:

@@ -95,9 +95,17 @@ def _write_names(labels: str, zarr_format: Literal[2, 3], names: list[str]) -> N
     else:
         ome = attributes.get("ome")
         ome = ome if isinstance(ome, dict) else {}
-        updated = {**attributes, "ome": {**ome, "version": "0.5", "labels": names}}
+        version = ome.get("version") or _version_above(labels)
+        updated = {**attributes, "ome": {**ome, "version": version, "labels": names}}
     if node is None or updated != attributes:
         nodes.write_attributes(labels, zarr_format, updated)
+
+
+def _version_above(labels: str) -> str:
+    """The NGFF version of the image whose labels these are; 0.5 where it states none."""
+    node = nodes.read_node(parent(labels))
+    ome = {} if node is None else metadata.ome_attributes(node.attributes, 3)
+    return "0.6" if str(ome.get("version")).startswith("0.6") else "0.5"
 
 
 def sweep_lists(folder: str) -> None:

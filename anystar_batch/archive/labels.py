@@ -220,7 +220,7 @@ def _attributes(label: LabelPlace, spec: LabelSpec, provenance: JSON) -> JSON:
             KEY: provenance,
         }
     return {
-        "ome": {"version": "0.5", "multiscales": [entry], "image-label": image_label},
+        "ome": {"version": spec.version, "multiscales": [entry], "image-label": image_label},
         KEY: provenance,
     }
 

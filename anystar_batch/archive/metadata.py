@@ -1,4 +1,4 @@
-"""OME-NGFF metadata documents, versions 0.4 and 0.5: dictionaries in, checked values out, no I/O.
+"""OME-NGFF metadata documents, 0.4 to 0.6: dictionaries in, checked values out, no I/O.
 
 What a document claims is checked here, once, and never allocated: a claim of 10^15 voxels is a
 valid plan. Nothing is repaired: what the specification demands and the file lacks is an error that
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from anystar_batch.archive.coordinate_systems import spatialdata_plain, to_plain
 from anystar_batch.archive.level_metadata import value_dtype, with_levels
 from anystar_batch.archive.names import channel_names, multiscale_names
 from anystar_batch.archive.ngff import JSON, ArrayInfo, Axis, ImageSource, Level, Version
@@ -64,13 +65,15 @@ def multiscales_of(
 
     Returns
     -------
-    version : {"0.4", "0.5"}
+    version : {"0.4", "0.5", "0.6"}
     multiscales : dict
+        As 0.5 has it.
 
     Raises
     ------
     ImageError
-        If there is no `multiscales` entry, or its version is not 0.4 (Zarr v2) or 0.5 (Zarr v3).
+        If there is no `multiscales` entry, or its version is not 0.4 (Zarr v2), 0.5 or 0.6 (Zarr
+        v3).
     """
     entries = all_attributes(attributes, zarr_format).get("multiscales")
     listed = entries if isinstance(entries, list) else []
@@ -86,6 +89,10 @@ def multiscales_of(
         is_new = isinstance(axes, list) and all(isinstance(a, dict) for a in axes)
         version = "0.4" if is_new else "0.3"
     minor = re.sub(r"^(\d+\.\d+)\.\d+$", r"\1", str(version))
+    if minor == f"{'0.4' if zarr_format == 2 else '0.5'}-dev-spatialdata":
+        return ("0.4" if zarr_format == 2 else "0.5"), spatialdata_plain(entry)
+    if zarr_format == 3 and re.match(r"0\.6(\W|dev|$)", minor):
+        return "0.6", to_plain(path, entry)
     if zarr_format == 2 and minor == "0.5-dev":  # some converters say so of what is 0.4
         minor = "0.4"
     if minor in _OLD_VERSIONS:
@@ -108,7 +115,7 @@ def multiscales_of(
         raise ImageError(message)
     message = (
         f"{path}: OME-NGFF version {shorten(version)} in Zarr v{zarr_format} is unknown here; "
-        "expected 0.4 in Zarr v2 or 0.5 in Zarr v3"
+        "expected 0.4 in Zarr v2, 0.5 or 0.6 in Zarr v3"
     )
     raise UnsuitedError(message)
 

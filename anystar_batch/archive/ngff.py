@@ -23,7 +23,7 @@ from anystar_batch.geometry import ZYX, ZYXFloat
 JSON: TypeAlias = dict[str, Any]
 """A JSON object as `json.loads` gives it."""
 
-Version: TypeAlias = Literal["0.4", "0.5"]
+Version: TypeAlias = Literal["0.4", "0.5", "0.6"]
 """The NGFF versions that can be read and written."""
 
 
@@ -112,8 +112,8 @@ class ImageSource:
         Where the image lies.
     name : str
         Name in the metadata, else the last part of the path.
-    version : {"0.4", "0.5"}
-        NGFF version; 0.4 is stored as Zarr v2, 0.5 as Zarr v3.
+    version : {"0.4", "0.5", "0.6"}
+        NGFF version; 0.4 is stored as Zarr v2, the others as Zarr v3.
     axes : tuple of Axis
         In the order of the arrays' axes.
     levels : tuple of Level

@@ -26,6 +26,9 @@ from anystar_batch.events import BlockDone, BlockFailed, Event, Note, StageDone,
 
 logger = logging.getLogger(__name__)
 
+BRIEF = 0.05
+"""Seconds that are not worth a line."""
+
 INTERVAL, LONGEST = 10.0, 120.0
 """Seconds before the first line of a stage where stderr is no terminal; between later ones twice as
 many each time, up to the longest."""
@@ -133,8 +136,10 @@ class LogProgress:
                 facts = ", ".join([f"{pace.done} of {pace.total} {pace.unit}", *pace.facts()])
                 self._emit(f"{pace.words}: {facts}")
         elif isinstance(event, StageDone):
-            objects = f", {self._pace.found_text}" if self._pace.found_text else ""
-            self._emit(f"{self._pace.words}: took {duration(event.seconds)}{objects}")
+            took = f"took {duration(event.seconds)}" if event.seconds >= BRIEF else ""
+            said = ", ".join(filter(None, (took, self._pace.found_text)))
+            if said:
+                self._emit(f"{self._pace.words}: {said}")
         elif isinstance(event, BlockFailed):
             self._emit(failed_line(event))
         else:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def segment(
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE...", help="OME-Zarr images or plates, 0.4 or 0.5."),
+        typer.Argument(metavar="IMAGE...", help="OME-Zarr images or plates, 0.4 to 0.6."),
     ],
     options: Mapping[str, Any],
     config: ConfigFile = None,

@@ -83,7 +83,7 @@ def preview(
     requested = request(config, model, factory)
     outputs = requested.outputs
     check_permissions(outputs)
-    before = publish.published(config, outputs, requested.digest)
+    before = publish.published(config, outputs, requested.digest, requested.parts)
     check_network(requested.factory)
     probing = 0.0
 
@@ -171,7 +171,7 @@ def standing(config: SegmentConfig, model: Model | None = None) -> tuple[Standin
     if is_there and not files.exists(outputs.label.path):
         return Standing.WANTED, ""  # cut short while it was replaced: a run recovers it
     try:
-        before = publish.published(config, outputs, digest)
+        before = publish.published(config, outputs, digest, requested.parts)
     except OutputExistsError as error:
         return Standing.OTHER, str(error)
     if before is None or publish.is_cut_short(outputs, digest) or publish.is_spent(outputs, digest):

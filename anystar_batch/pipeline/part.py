@@ -113,7 +113,7 @@ def segment_part(
             tell = lambda who: listen(taken_over(who))  # noqa: E731
             with hold(lock_path(outputs, part), tell=tell) as fence:
                 check_unfinished(outputs)
-                before = published(config, outputs, digest)
+                before = published(config, outputs, digest, requested.parts)
                 if before is not None:
                     count = int(before["instances"])
                     return replace(empty, status=NOTHING_TO_DO, instances=count)

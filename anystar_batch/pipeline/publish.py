@@ -16,8 +16,6 @@ import contextlib
 import json
 import logging
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from anystar_batch.address import absolute_place, is_remote, parent
@@ -33,6 +31,7 @@ from anystar_batch.archive.storage.atomic_write import (
 )
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import (
+    at_hand,
     copy,
     exists,
     make_folder,
@@ -51,7 +50,7 @@ from anystar_batch.pipeline.part_ledgers import check_idle, part_fingerprints
 from anystar_batch.report.findings import gather
 from anystar_batch.report.page import page
 from anystar_batch.stages import workdir
-from anystar_batch.stages.ledger import Ledger
+from anystar_batch.stages.ledger import Ledger, differences
 
 PENDING_RECORD = "run.json"
 """The run record in the work directory, until the label is published."""
@@ -70,9 +69,9 @@ logger = logging.getLogger(__name__)
 
 def seen_by_workers(image: ImageSource, outputs: Outputs) -> tuple[str, ...]:
     """Return the directories and addresses that every worker must see (`files.is_visible`)."""
-    path = image.path
-    if is_remote(path):  # a store need not list what may be read
-        path = attributes_file(path, image.zarr_format)
+    # A store need not list what may be read.
+    remote = is_remote(image.path)
+    path = attributes_file(image.path, image.zarr_format) if remote else image.path
     store = (outputs.label.parent,) if is_remote(outputs.label.parent) else ()
     return (path, outputs.work, *store)
 
@@ -171,7 +170,9 @@ def _ours(attributes: JSON | None) -> JSON:
     return provenance if isinstance(provenance, dict) else {}
 
 
-def published(config: SegmentConfig, outputs: Outputs, digest: str) -> JSON | None:
+def published(
+    config: SegmentConfig, outputs: Outputs, digest: str, parts: JSON | None = None
+) -> JSON | None:
     """Return the provenance of this very result if it is published; None if it must be made.
 
     Parameters
@@ -180,6 +181,8 @@ def published(config: SegmentConfig, outputs: Outputs, digest: str) -> JSON | No
     outputs : Outputs
     digest : str
         Fingerprint of the run.
+    parts : dict, optional
+        What it was made of, to name what differs.
 
     Raises
     ------
@@ -209,7 +212,10 @@ def published(config: SegmentConfig, outputs: Outputs, digest: str) -> JSON | No
     if config.run.overwrite:
         return ours if is_same and is_cut_short(outputs, digest) else None
     if not is_same:
+        options = {k: v for k, v in (parts or {}).items() if k != "image"}
+        named = differences(ours.get("options", options), options) if options else ""
         what = "by another model, image or options" if ours else "by another program"
+        what += f" ({named})" if named and ours else ""
         message = (
             f"{outputs.label.path} exists already, made {what}; give another --label, or "
             "--overwrite to replace it once the new one is complete"
@@ -281,8 +287,7 @@ def finish(config: SegmentConfig, outputs: Outputs, fence: Fence) -> None:
     if record is not None and record["probe"] is None:
         # A picture that is there belongs to the label that was replaced.
         remove(outputs.probe)
-    table = f"{waiting}/{pending_table(outputs).name}"
-    courses = courses_path(outputs.stats)
+    table, courses = f"{waiting}/{pending_table(outputs).name}", courses_path(outputs.stats)
     if record is not None and not exists(courses_path(table)):
         # What changes over time in a label that was replaced.
         remove(courses)
@@ -386,15 +391,3 @@ def review_of(outputs: Outputs, digest: str) -> JSON | None:
     except ImageError:
         return None
     return review if review is not None and review.get("fingerprint") == digest else None
-
-
-@contextlib.contextmanager
-def at_hand(path: str) -> Iterator[Path]:
-    """Yield a file under a local path: itself, or a copy of an object."""
-    if not is_remote(path):
-        yield Path(path)
-        return
-    with tempfile.TemporaryDirectory(prefix="anystar-batch-") as folder:
-        local = Path(folder, path.rpartition("/")[2])
-        copy(path, local)
-        yield local

@@ -28,13 +28,13 @@ from anystar_batch.archive.storage.atomic_write import (
     write_json_atomic,
 )
 from anystar_batch.archive.storage.fence import Fence
-from anystar_batch.archive.storage.files import exists, read_bytes
+from anystar_batch.archive.storage.files import at_hand, exists, read_bytes
 from anystar_batch.archive.storage.lock import hold
 from anystar_batch.errors import ConfigError, ImageError, OutputError
 from anystar_batch.events import BlockDone, Listener, Note, StageStarted, ignore, timed_stage
 from anystar_batch.measure.review import KINDS, MOST, Answers, judge, parse_answers
 from anystar_batch.pipeline.outputs import Outputs
-from anystar_batch.pipeline.publish import at_hand, review_of
+from anystar_batch.pipeline.publish import review_of
 from anystar_batch.pipeline.result import Result, find_result
 from anystar_batch.pipeline.training_set import write_training_set
 from anystar_batch.report.findings import gather

@@ -146,7 +146,7 @@ def segment(
     check_outputs(outputs)
     with named_errors(outputs), lock_outputs(outputs, on_event) as fence:
         mend(outputs, fence)
-        before = published(config, outputs, digest)
+        before = published(config, outputs, digest, parts)
         if before is not None:
             status = _take_up(config, outputs, digest, fence, listen)
             count = int(before["instances"])
@@ -308,7 +308,8 @@ def _segment(run: Run, outputs: Outputs, parts: Mapping[str, object]) -> int:
         run.on_event(Note(text))
     removed = removed_counts(run)
     if removed:
-        run.on_event(Note(_removed_text(removed)))
+        given = parts.get("filters")
+        run.on_event(Note(_removed_text(removed, given if isinstance(given, dict) else {})))
     if is_next_to_nothing(run.work, count, sum(removed.values())):
         probe = (run.ledger.entry("plan", "") or {}).get("probe")
         text = little_found(run.work, count, sum(removed.values()), probe)
@@ -327,9 +328,11 @@ def _planned(requested: Request, ledger: Ledger, listen: Listener) -> Plan:
     return plan
 
 
-def _removed_text(removed: Mapping[str, int]) -> str:
-    """How many objects the filters have removed, in words."""
-    each = ", ".join(f"{n} by --{name.replace('_', '-')}" for name, n in removed.items())
+def _removed_text(removed: Mapping[str, int], given: Mapping[str, object]) -> str:
+    """How many objects the filters have removed, in words; what was not given is the model's."""
+    named = {name: f"--{name.replace('_', '-')}" for name in removed}
+    named |= {name: f"the model's own {text}" for name, text in named.items() if name not in given}
+    each = ", ".join(f"{n} by {named[name]}" for name, n in removed.items())
     return f"the filters removed {sum(removed.values())} objects: {each}"
 
 

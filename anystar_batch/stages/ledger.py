@@ -247,15 +247,18 @@ def _difference(folder: Path, header: dict[str, Any], parts: dict[str, object]) 
     if header.get("format") != FORMAT:
         reason = f"its ledger has format {header.get('format')!r}, expected {FORMAT}"
     else:
-        before = header.get("parts", {})
-        now = json.loads(json.dumps(parts))
-        names = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-        shown = [f"{k}: {_short(before.get(k))} -> {_short(now.get(k))}" for k in names]
-        reason = "these differ: " + "; ".join(shown)
+        reason = "these differ: " + differences(header.get("parts", {}), parts)
     return (
         f"{folder} holds an unfinished run of another image, model or configuration ({reason}); "
         "repeat that run's options to finish it, or give --restart to throw it away"
     )
+
+
+def differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """Return what differs between what decided two results, by name, such as `tile: 96 -> 64`."""
+    now = json.loads(json.dumps(dict(now)))
+    names = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+    return "; ".join(f"{k}: {_short(before.get(k))} -> {_short(now.get(k))}" for k in names)
 
 
 def _short(value: object) -> str:

@@ -348,7 +348,7 @@ def test_versions_are_told_apart(attributes, zarr_format, version):
         ({"multiscales": [{"axes": ["z"]}]}, 2, "OME-NGFF 0.3"),
         ({"multiscales": [{"version": "0.1"}]}, 2, "OME-NGFF 0.1"),
         ({"multiscales": [{"version": "9"}]}, 2, "version 9 in Zarr v2 is unknown"),
-        ({"ome": {"version": "0.6", "multiscales": [{}]}}, 3, "version 0.6 in Zarr v3 is unknown"),
+        ({"ome": {"version": "0.7", "multiscales": [{}]}}, 3, "version 0.7 in Zarr v3 is unknown"),
         ({"multiscales": [{"version": "0.4"}]}, 3, r"OME-NGFF 0\.4 in Zarr v3"),
         ({"multiscales": []}, 2, "no OME-Zarr `multiscales`"),
         ({"ome": 3}, 3, "no OME-Zarr `multiscales`"),
@@ -365,8 +365,8 @@ def test_keys_of_0_4_in_zarr_v3_are_told_from_a_version_of_the_future(said):
     with pytest.raises(ImageError, match=r"in Zarr v3.* move the zarr\.json files away") as error:
         multiscales_of("p.zarr", {"multiscales": [old]}, 3)
     assert "None" not in str(error.value)
-    with pytest.raises(ImageError, match=r"OME-NGFF version 0\.6 in Zarr v3 is unknown here"):
-        multiscales_of("p.zarr", {"ome": {"version": "0.6", "multiscales": [entry()]}}, 3)
+    with pytest.raises(ImageError, match=r"OME-NGFF version 0\.7 in Zarr v3 is unknown here"):
+        multiscales_of("p.zarr", {"ome": {"version": "0.7", "multiscales": [entry()]}}, 3)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])

@@ -356,3 +356,15 @@ def output_error(path: str | Path, error: OSError) -> OutputError:
             "keep results elsewhere"
         )
     return OutputError(error.errno, message)
+
+
+@contextmanager
+def at_hand(path: str) -> Iterator[Path]:
+    """Yield a file under a local path: itself, or a copy of an object."""
+    if not is_remote(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="anystar-batch-") as folder:
+        local = Path(folder, path.rpartition("/")[2])
+        copy(path, local)
+        yield local
