@@ -122,6 +122,32 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
+class Inside:
+    """Where to segment: in the regions of a label or mask.
+
+    Parameters
+    ----------
+    name : str
+        A label of the image, or a path: what has a slash or ends in `.zarr`.
+    ids : tuple of (first, last)
+        Ranges of the regions' numbers that count; none: every number but 0.
+    """
+
+    name: str
+    ids: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it names a place, and not a label of the image."""
+        return "/" in self.name or self.name.endswith(".zarr")
+
+    def __str__(self) -> str:
+        """Return it as the option takes it."""
+        parts = ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in self.ids)
+        return f"{self.name}:{parts}" if parts else self.name
+
+
+@dataclass(frozen=True, slots=True)
 class ResultConfig:
     """Options that change the result.
 
@@ -168,6 +194,8 @@ class ResultConfig:
         Level that the network reads; None chooses among those that show what level 0 shows.
     limits : {"global", "local"}
         Intensity limits: one pair for a volume, or following it, where parts are very dim.
+    inside : Inside or None
+        Regions in which an object's point must lie; None is all of the image.
     """
 
     channel: str = "0"
@@ -189,6 +217,7 @@ class ResultConfig:
     multiscale: str | None = None
     level: int | None = None
     limits: str = "global"
+    inside: Inside | None = None
 
     def segmented_times(self, count: int) -> tuple[int, ...]:
         """Return the time points to segment, of an image that has so many.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from anystar_batch.errors import ConfigError, did_you_mean, shorten
 
 if TYPE_CHECKING:
-    from anystar_batch.config import SegmentConfig
+    from anystar_batch.config import Inside, SegmentConfig
     from anystar_batch.parsing import Quantity
 
 WHAT = "What to segment"
@@ -173,6 +173,14 @@ def _outline(name: str, text: str) -> float | None:
     return parse_outline(name, text)
 
 
+def _inside(name: str, text: str) -> Inside:
+    from anystar_batch.config import Inside
+    from anystar_batch.parsing import parse_inside
+
+    inside = Inside(*parse_inside(name, text))
+    return replace(inside, name=_absolute(name, inside.name)) if inside.is_path else inside
+
+
 def _outline_text(share: float | None) -> str:
     return "visible" if share is None else repr(share)
 
@@ -291,6 +299,18 @@ SEGMENT = (
         "Segment this time only; measure its objects at every --time.",
         metavar="T",
         field="result.reference_time",
+    ),
+    Option(
+        "inside",
+        str,
+        None,
+        WHAT,
+        "Only within this label or mask; of a label, :3,7-9 names its regions.",
+        metavar="LABEL[:IDS]|PATH",
+        completion="labels",
+        field="result.inside",
+        read=_inside,
+        text=str,
     ),
     Option(
         "diameter",

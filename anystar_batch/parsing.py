@@ -74,6 +74,29 @@ class Quantity:
         return self.value / (scale_um[0] * scale_um[1] * scale_um[2])
 
 
+def parse_inside(option: str, text: str) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Read where to segment, `organoids:3,7-9` or a path: name and ranges of numbers.
+
+    Raises
+    ------
+    ConfigError
+        If there is no name, or what follows the colon are no positive numbers.
+
+    """
+    match = re.fullmatch(r"([^:]+|.*/.*?)(?::([\d\s,-]*))?", text.strip())
+    name, listed = (match[1], match[2]) if match else ("", None)
+    parts = [] if listed is None else listed.split(",")
+    found = [re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+))?\s*", part) for part in parts]
+    ids = tuple(sorted((int(m[1]), int(m[2] or m[1])) for m in found if m))
+    if not name or len(ids) < len(parts) or not all(0 < a <= b for a, b in ids):
+        message = (
+            f"{option}: got {text!r}; expected a label of the image, or the path of one or of a "
+            "mask, perhaps with regions from 1 on: organoids, organoids:3,7-9, masks/a.ome.zarr"
+        )
+        raise ConfigError(message)
+    return name, ids
+
+
 def parse_diameter(text: str) -> Quantity:
     """Read a diameter such as `12um`, `0.9 mm`, `9px`.
 

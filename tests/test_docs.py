@@ -20,6 +20,7 @@ from bench.options import page
 from tests.pipeline.test_plate_table import make_plate
 from tests.support import tiny_volume
 from tests.support.checkout import ROOT
+from tests.support.fakes import write_image
 from tests.support.tiny_volume import Spheres
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -91,6 +92,9 @@ def test_what_the_first_pages_say_works_as_it_stands(words, tmp_path, command, m
     monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
     for name in ("embryo", "big", "archive/one", "archive/two", "microscope/three"):
         tiny_volume.small_image(tmp_path / f"{name}.ome.zarr", levels=1)
+    if "--inside" in words:
+        region = [np.full(tiny_volume.SHAPE, 3, np.uint16)]
+        write_image(tmp_path / "embryo.ome.zarr/labels/organoids", region, scale=(0.5, 0.5, 0.5))
     tiny_volume.small_series(tmp_path / "movie.ome.zarr")
     if "plate.ome.zarr" in words:
         make_plate(tmp_path / "plate.ome.zarr", {"A/1": ["0"]})

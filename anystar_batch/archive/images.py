@@ -175,6 +175,29 @@ class ImageReader:
             if self.chunk_exists(level, t, c, index):
                 yield index, grid_box(index, step, shape)
 
+    def stored_keys(self, level: int) -> Iterator[str]:
+        """Yield the key of every stored storage object of a level, below the image's root.
+
+        Parameters
+        ----------
+        level : int
+            All its times and channels; an object that holds several of them may come more than
+            once.
+
+        Raises
+        ------
+        DataError
+            If the storage does not say what is stored.
+        """
+        source = self.source
+        for t, c in itertools.product(range(source.num_times), range(source.num_channels)):
+            for index, _ in self.existing_chunks(level, t, c):
+                yield self._key(level, t, c, index)
+
+    def fill_value(self, level: int) -> float:
+        """Return what a level has where nothing is stored; 0 if it does not say."""
+        return float(self._array(level).fill_value or 0)
+
     def identities(self, level: int, t: int, c: int, box: Box) -> list[tuple[str, int, int | str]]:
         """Return what tells the stored content under a box from an edited one.
 

@@ -45,18 +45,20 @@ class LabelSource:
     has_scale: bool
 
 
-def read_label_source(path: str) -> LabelSource:
+def read_label_source(path: str, *, with_masks: bool = False) -> LabelSource:
     """Read the description of the label volume at a path.
 
     Parameters
     ----------
     path : str
         See the module's table.
+    with_masks : bool
+        Whether true and false are numbers, too.
 
     Returns
     -------
     LabelSource
-        Every level has an integer type.
+        Every level has an integer type; or bool, with masks.
 
     Raises
     ------
@@ -72,7 +74,7 @@ def read_label_source(path: str) -> LabelSource:
         labels = LabelSource(chosen, read_image(chosen), has_scale=True)
     for level in labels.source.levels:
         info = array_info(labels.source.path, level.path, labels.source.zarr_format)
-        if np.dtype(info.dtype).kind not in "iu":
+        if np.dtype(info.dtype).kind not in ("iub" if with_masks else "iu"):
             message = (
                 f"{labels.path}: level {level.path} has the type {info.dtype}; expected integer "
                 "labels, one number for every object: give a label volume, as "

@@ -232,6 +232,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
     document = preview.to_json()
     diameter = "native scale" if plan.diameter_um is None else f"{plan.diameter_um:.3g} um"
     zoom = " x ".join(f"{z:.3g}" for z in plan.working.zoom)
+    outside = f", {preview.tiles_outside} lie outside" if plan.region is not None else ""
     filters = [f"  filters     {plan.filters}"] if plan.filters.to_json() else []
     limits = (
         [f"  limits      {grids_text(plan).removeprefix('local limits: ')}"] if plan.grids else []
@@ -249,7 +250,8 @@ def _text(preview: Preview, *, is_here: bool) -> str:
             f"  working     {plan.working.shape} voxels of "
             + " x ".join(f"{v:.4g}" for v in plan.working.voxel_um)
             + " um",
-            f"  tiles       {preview.tiles} of {plan.tiles.core}, window {plan.tiles.window}{done}",
+            f"  tiles       {preview.tiles} of {plan.tiles.core}, window {plan.tiles.window}"
+            f"{outside}{done}",
             *limits,
             *filters,
             f"  blocks      {preview.blocks} of {preview.block_shape} level-0 voxels",
@@ -270,6 +272,8 @@ def _time_text(preview: Preview, *, is_here: bool) -> str:
     estimate = preview.estimate
     if preview.status == "nothing to do":
         return "none: the very result is there"
+    if not preview.tiles:
+        return "none: no tile lies inside; label and table will be empty"
     if estimate is None:
         return "unknown: nothing is stored in the tiles that were looked at"
     workers = f"{estimate.workers} worker" + ("" if estimate.workers == 1 else "s")

@@ -225,7 +225,7 @@ def batches(
     frame: Frame,
     prob: NDArray[np.floating[Any]],
     times: NDArray[np.integer[Any]] | None,
-    scores: Mapping[str, NDArray[np.floating[Any]]] | None = None,
+    scores: Mapping[str, NDArray[np.number]] | None = None,
 ) -> Iterator[Batch]:
     """Yield the rows of some labels, one a label, in the order given.
 

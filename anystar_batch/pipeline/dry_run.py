@@ -29,7 +29,7 @@ from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import block_threads, natural_workers, threads_per_worker
 from anystar_batch.errors import OutputExistsError, shorten
 from anystar_batch.events import Event, StageDone
-from anystar_batch.geometry import ZYX, grid_shape
+from anystar_batch.geometry import ZYX, as_zyx
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.pipeline import publish
@@ -48,6 +48,7 @@ from anystar_batch.stages.blocks import (
 from anystar_batch.stages.image_identity import tile_content
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.region_survey import block_cells, wanted_tiles
 from anystar_batch.stages.task import Work, model_rays, spec_of
 from anystar_batch.stages.workdir import candidate_type
 from anystar_batch.stars.suppress import Status
@@ -103,7 +104,8 @@ def preview(
     counts = plan.tiles.counts
     sizes = [int(np.prod(info.shape, dtype=np.int64)) * 4 for info in spec.arrays]
     exists = files.exists(outputs.label.path)
-    tiles = int(np.prod(counts)) * len(plan.times)
+    wanted = [wanted_tiles(plan, time) for time in plan.times]
+    tiles = sum(int(np.count_nonzero(one)) for one in wanted)
     done = Ledger.count_in(Path(outputs.work), requested.digest, "predict")
     done = 0 if config.run.restart else min(done, tiles)
     estimated = None
@@ -115,8 +117,9 @@ def preview(
         status=NOTHING_TO_DO if before is not None else "replace" if exists else "new",
         outputs=outputs,
         block_shape=shape,
-        blocks=int(np.prod(grid_shape(counts, groups))) * len(plan.times),
+        blocks=sum(len(np.unique(np.argwhere(one) // groups, axis=0)) for one in wanted),
         tiles=tiles,
+        tiles_outside=int(np.prod(counts)) * len(plan.times) - tiles,
         label_bytes=sum(sizes),
         tile_bytes=network_bytes(plan),
         block_bytes=block_bytes(plan, shape),
@@ -142,7 +145,7 @@ class Standing(StrEnum):
 
 
 def standing(config: SegmentConfig, model: Model | None = None) -> tuple[Standing, str]:
-    """Say whether an image has the very label that a run would make; reads metadata only.
+    """Say whether an image has the very label that a run would make; reads what `request` does.
 
     Parameters
     ----------
@@ -226,10 +229,11 @@ def estimate(work: Work, workers: int, left: int, before: float) -> Estimate | N
     """
     plan, reader = work.plan, ImageReader(work.plan.source)
     times = [t for t in plan.times if plan.limits_of(t) is not None]
-    seen = _seen(plan)
+    times = [t for t in times if wanted_tiles(plan, t).any()]
     if not times:
         return None
     time = times[len(times) // 2]
+    seen = _seen(plan, time)
     stored = [tile for tile in seen if tile_content(plan, reader, time, tile)]
     if not stored:
         return None
@@ -246,7 +250,8 @@ def estimate(work: Work, workers: int, left: int, before: float) -> Estimate | N
     density = (kept + certain) / plan.tiles.core_box(tile).size
     further = ["contrast"] if plan.filters.min_contrast is not None else []
     record = candidate_type(len(model_rays(plan.model)), further)
-    voxels = math.prod(plan.working.shape) * len(plan.times) * len(stored) / len(seen)
+    wanted = float(np.mean([wanted_tiles(plan, t).mean() for t in plan.times]))
+    voxels = math.prod(plan.working.shape) * len(plan.times) * wanted * len(stored) / len(seen)
     return Estimate(
         seconds=before + loading + tiles * seconds / workers,
         tile_seconds=seconds,
@@ -256,8 +261,12 @@ def estimate(work: Work, workers: int, left: int, before: float) -> Estimate | N
     )
 
 
-def _seen(plan: Plan) -> list[ZYX]:
-    """Some tiles, from the middle of the volume outwards."""
+def _seen(plan: Plan, time: int) -> list[ZYX]:
+    """Some tiles, from the middle of the volume outwards; with a region some near it, by index."""
+    if plan.region is not None:
+        near = np.argwhere(wanted_tiles(plan, time))
+        some = range(0, len(near), -(-len(near) // len(SEEN) ** 3))
+        return [as_zyx(near[k]) for k in sorted(some, key=lambda k: abs(2 * k - len(near)))]
     axes = [sorted({int(n * f) for f in SEEN}) for n in plan.tiles.counts]
     middle = [(n - 1) / 2 for n in plan.tiles.counts]
     tiles = [(z, y, x) for z, y, x in itertools.product(*axes)]
@@ -272,6 +281,8 @@ def _timed(work: Work, reader: ImageReader, time: int, tile: ZYX) -> tuple[float
     plan = work.plan
     candidates, _ = predict.tile_candidates(work, reader, time, tile)
     block = Block("", (tile,), plan.tiles.core_box(tile))
+    cells = None if plan.region is None else block_cells(plan, time, block.box)
+    candidates = predict.counting(plan, cells, candidates)
     task = predict.PredictTask(work, time, block, (tile,))
     kept, status = predict.judged(plan, task, {tile: candidates})[tile]
     if plan.filters.min_contrast is not None:
@@ -294,7 +305,7 @@ class Preview:
     blocks : int
         Blocks of tiles over all times.
     tiles : int
-        Tiles over all times.
+        Tiles over all times; with a region those near it, which are looked at.
     label_bytes : int
         Uncompressed size of the label's levels.
     tile_bytes, block_bytes : int
@@ -303,6 +314,8 @@ class Preview:
         Where results would go.
     tiles_done : int
         Of the tiles: those that an unfinished run has done.
+    tiles_outside : int
+        Tiles that are not looked at, since they lie outside of the region.
     estimate : Estimate or None
         What one tile took; None where there is nothing to do, or no tile with anything stored.
     free_bytes : int
@@ -319,6 +332,7 @@ class Preview:
     block_bytes: int
     outputs: Outputs
     tiles_done: int = 0
+    tiles_outside: int = 0
     estimate: Estimate | None = None
     free_bytes: int = 0
 
@@ -343,6 +357,7 @@ class Preview:
             "tiles": self.tiles,
             "label_bytes_uncompressed": self.label_bytes,
             "memory_per_worker": self.tile_bytes + self.block_bytes + PROCESS_BYTES,
+            "tiles_outside": self.tiles_outside,
             "tiles_done": self.tiles_done,
             "seconds": None if estimate is None else round(estimate.seconds, 1),
             "tile_seconds": None if estimate is None else round(estimate.tile_seconds, 4),

@@ -13,15 +13,15 @@ from dataclasses import replace
 from typing import Any
 
 from anystar_batch.archive.images import ImageReader
+from anystar_batch.archive.ngff import channel_index
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.events import BlockDone, Listener, StageStarted, timed_stage
-from anystar_batch.geometry import ZYXFloat
 from anystar_batch.network.limits_grid import LimitsGrid
 from anystar_batch.network.model import Model
 from anystar_batch.stages.cell_limits import cell_limits
 from anystar_batch.stages.image_identity import cells_content
-from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.plan import Plan, level_scales
 
 
 def check_local(config: ResultConfig, model: Model) -> None:
@@ -30,8 +30,14 @@ def check_local(config: ResultConfig, model: Model) -> None:
     Raises
     ------
     ConfigError
-        If nobody knows how large the objects are.
+        If nobody knows how large the objects are, or white is that of a region.
     """
+    if config.limits == "local" and config.inside is not None:
+        message = (
+            "--limits: got local beside --inside, which takes white from the region alone; "
+            "expected one of them; leave one out"
+        )
+        raise ConfigError(message)
     if config.limits == "local" and config.diameter is None and model.diameter is None:
         message = (
             f"--limits: got local; cells are as large as several objects, and model {model.name} "
@@ -42,10 +48,9 @@ def check_local(config: ResultConfig, model: Model) -> None:
 
 def read_grids(
     reader: ImageReader,
-    channel: int,
+    config: ResultConfig,
     limits: Mapping[int, tuple[float, float] | None],
     diameter_um: float | None,
-    scale_um: ZYXFloat,
     on_event: Listener,
 ) -> dict[str, Any]:
     """Return what the ledger keeps of limits that follow the image.
@@ -54,14 +59,12 @@ def read_grids(
     ----------
     reader : ImageReader
         The image.
-    channel : int
-        Channel that is segmented.
+    config : ResultConfig
+        Checked by `check_local`.
     limits : mapping of int to (low, high) or None
         Limits of the whole, by time.
     diameter_um : float or None
-        Of the objects, micrometres; None for limits that do not follow: nothing is read.
-    scale_um : (z, y, x)
-        Level-0 voxel size, micrometres.
+        Of the objects, micrometres.
     on_event : callable
         Told of every time as of a block.
 
@@ -69,10 +72,12 @@ def read_grids(
     -------
     dict
         `cells`, a `LimitsGrid` or None for each time, as JSON values, and `cells_content`, the
-        digest of what they were read from; empty without a diameter.
+        digest of what they were read from; empty with global limits.
     """
-    if diameter_um is None:
+    if config.limits != "local" or diameter_um is None:
         return {}
+    channel = channel_index(reader.source, config.channel)
+    scale_um = level_scales(reader.source, config)[0][0]
     # Asked before the voxels are read, so that a change while they are read does not go unseen.
     content = cells_content(reader, tuple(limits), channel, diameter_um, scale_um)
     grids: list[LimitsGrid | None] = []

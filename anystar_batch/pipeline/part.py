@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.lock import hold
 from anystar_batch.config import SegmentConfig
@@ -21,7 +23,7 @@ from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.engine.machine import MemoryMeter
 from anystar_batch.errors import ConfigError
 from anystar_batch.events import Event, Listener, Note, ignore
-from anystar_batch.geometry import ZYX
+from anystar_batch.geometry import as_zyx
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.pipeline.outputs import (
@@ -38,13 +40,14 @@ from anystar_batch.pipeline.part_ledgers import (
     lock_path,
 )
 from anystar_batch.pipeline.prepare import Request, check_network, decide, request
-from anystar_batch.pipeline.publish import make_folders, published, seen_by_workers
+from anystar_batch.pipeline.publish import make_folders, published
 from anystar_batch.pipeline.run_record import NOTHING_TO_DO, Summary
-from anystar_batch.pipeline.segment import blank_summary, run_of
+from anystar_batch.pipeline.segment import blank_summary, check_paths, run_of
 from anystar_batch.stages import image_identity
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.predict import predict_run
+from anystar_batch.stages.region_survey import wanted_tiles
 from anystar_batch.stages.task import Work, piece_key
 from anystar_batch.stages.workdir import FOLDERS
 
@@ -144,7 +147,7 @@ def _predict(
     with Ledger(folder, requested.digest, requested.parts, fence.check, name=name) as ledger:
         if ledger.entry("plan", "") is None and known["plan"]:
             ledger.done("plan", known["plan"])
-        engine.check_paths(seen_by_workers(requested.source, outputs))
+        check_paths(engine, requested)
         plan = decide(requested, ledger, listen)
         hidden = outputs.label.hidden_path(requested.digest)
         threads = engine.network_threads
@@ -177,17 +180,14 @@ def _known(requested: Request) -> dict[str, dict[str, dict[str, Any]]]:
 def _share(plan: Plan, part: tuple[int, int]) -> set[str]:
     """The pieces of a part: tiles side by side, so that parts read few chunks twice."""
     index, count = part
-    z, y, x = plan.tiles.counts
-    total = len(plan.times) * z * y * x
-
-    def piece(number: int) -> str:
-        rest, ix = divmod(number, x)
-        rest, iy = divmod(rest, y)
-        at, iz = divmod(rest, z)
-        tile: ZYX = (iz, iy, ix)
-        return piece_key(plan.times[at], tile)
-
-    return {piece(n) for n in range((index - 1) * total // count, index * total // count)}
+    wanted = [np.argwhere(wanted_tiles(plan, time)) for time in plan.times]
+    ends = np.cumsum([0, *map(len, wanted)])
+    first, last = (n * int(ends[-1]) // count for n in (index - 1, index))
+    return {
+        piece_key(time, as_zyx(tile))
+        for time, tiles, end in zip(plan.times, wanted, ends, strict=False)
+        for tile in tiles[max(0, first - int(end)) : max(0, last - int(end))]
+    }
 
 
 def _tidy(outputs: Outputs) -> None:

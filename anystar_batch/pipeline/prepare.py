@@ -28,6 +28,7 @@ from anystar_batch.pipeline.levels import level_warnings, with_verdicts
 from anystar_batch.pipeline.local_limits import check_local, grids_text, read_grids, with_grids
 from anystar_batch.pipeline.outputs import Outputs, output_paths
 from anystar_batch.pipeline.probe import probe_diameter
+from anystar_batch.pipeline.region import decide_region, find_region, region_of, tell_region
 from anystar_batch.stages.image_identity import limits_content
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.level_zero import level_zero_faults
@@ -39,6 +40,7 @@ from anystar_batch.stages.plan import (
     level_scales,
     make_plan,
 )
+from anystar_batch.stages.region import Region
 from anystar_batch.stages.sampling import all_limits, reference_time
 
 
@@ -59,6 +61,8 @@ class Request:
         Their fingerprint.
     factory : PredictorFactory
         Makes the network.
+    region : Region or None
+        Where instances are wanted, not placed yet.
     """
 
     config: SegmentConfig
@@ -68,12 +72,13 @@ class Request:
     parts: dict[str, object]
     digest: str
     factory: PredictorFactory
+    region: Region | None = None
 
 
 def request(
     config: SegmentConfig, model: Model | None = None, factory: PredictorFactory | None = None
 ) -> Request:
-    """Say which result is wanted; reads metadata only.
+    """Say which result is wanted; reads metadata, and of a region what is stored.
 
     Parameters
     ----------
@@ -94,9 +99,10 @@ def request(
     _check_units(source, config)
     level_index(source, config.result.level)
     outputs = output_paths(config)
-    parts = _settled(config, source, model, outputs)
+    region = find_region(config, source, outputs)
+    parts = _settled(config, source, model, outputs, region)
     factory = factory or KerasFactory(str(parts["precision"]), config.result.backend)
-    return Request(config, model, source, outputs, parts, fingerprint(parts), factory)
+    return Request(config, model, source, outputs, parts, fingerprint(parts), factory, region)
 
 
 def _check_units(source: ImageSource, config: SegmentConfig) -> None:
@@ -159,8 +165,11 @@ def decide(result: Request, ledger: Ledger | None, on_event: Listener) -> Plan:
         )
         raise ImageChangedError(message)
     pairs = tuple(None if p is None else (float(p[0]), float(p[1])) for p in entry["limits"])
-    plan = make_plan(reader, result.model, options, entry["diameter_um"], pairs, entry["reference"])
+    diameter, reference = entry["diameter_um"], entry["reference"]
+    region = region_of(result.region, entry)
+    plan = make_plan(reader, result.model, options, diameter, pairs, reference, region)
     plan = with_grids(plan, entry)
+    tell_region(plan, entry, on_event)
     for text in (*level_warnings(plan, options, verdicts), *entry.get("level_zero", ())):
         on_event(Note(text, is_warning=True))
     _tell(plan, entry["probe"], on_event)
@@ -177,23 +186,32 @@ def _look(reader: ImageReader, result: Request, on_event: Listener) -> dict[str,
     limits = all_limits(reader, model, channel, times)
     reference, pair = reference_time(reader, model, channel, dict(zip(times, limits, strict=True)))
     by_time = dict(zip(times, limits, strict=True))
-    is_local = options.limits == "local"
     check_local(options, model)
     entry: dict[str, Any] = {
         "limits": limits,
         "reference": reference,
         "level_zero": level_zero_faults(reader, channel, by_time),
     }
-    if given is not None or model.diameter is None:
+    if result.region is not None:
+        further = decide_region(result.region, reader, model, channel, by_time)
+        entry, pair = entry | further, further["pair"]
+    is_empty = "region" in entry and entry["region"]["is_empty"]
+    if given is not None or model.diameter is None or is_empty:
         entry |= {"probe": None, "diameter_um": given}
-        found = given if is_local else None
-        return entry | read_grids(reader, channel, by_time, found, scales[0], on_event)
-    alone = replace(options, time=str(reference))
-    threads = threads_per_worker(1)
-    probe = probe_diameter(reader, model, alone, (pair,), result.factory, threads, on_event)
+        return entry | read_grids(reader, options, by_time, given, on_event)
+    alone = replace(options, time=str(entry["reference"]))
+    probe = probe_diameter(
+        reader,
+        model,
+        alone,
+        (pair,),
+        result.factory,
+        threads_per_worker(1),
+        on_event,
+        region_of(result.region, entry),
+    )
     entry |= {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
-    found = probe.diameter_um if is_local else None
-    return entry | read_grids(reader, channel, by_time, found, scales[0], on_event)
+    return entry | read_grids(reader, options, by_time, probe.diameter_um, on_event)
 
 
 def _tell_position(source: ImageSource, options: ResultConfig, on_event: Listener) -> None:
@@ -292,15 +310,19 @@ def _open(path: str, multiscale: str | None) -> ImageSource:
 
 
 def _settled(
-    config: SegmentConfig, source: ImageSource, model: Model, outputs: Outputs
+    config: SegmentConfig,
+    source: ImageSource,
+    model: Model,
+    outputs: Outputs,
+    region: Region | None,
 ) -> dict[str, object]:
     """What decides the result; a precision left open is that of what was begun here, if any."""
     options = config.result
     if options.precision != "auto":
-        return fingerprint_parts(source, model, options, options.precision)
+        return fingerprint_parts(source, model, options, options.precision, region)
     natural = natural_precision(options.backend)
     either = [
-        fingerprint_parts(source, model, options, precision)
+        fingerprint_parts(source, model, options, precision, region)
         for precision in sorted(PRECISIONS, key=lambda name: name != natural)
     ]
     begun = publish.fingerprints(outputs, with_label=not config.run.overwrite)

@@ -10,7 +10,6 @@ Trial scales and tiles follow from the image alone: the probe gives the same ans
 
 from __future__ import annotations
 
-import math
 import time as clock
 from collections.abc import Sequence
 from contextlib import suppress as suppress_error
@@ -21,15 +20,16 @@ from numpy.typing import NDArray
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.config import ResultConfig
-from anystar_batch.errors import ConfigError, ImageError
+from anystar_batch.errors import ConfigError
 from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, timed_stage
-from anystar_batch.geometry import ZYX, Box, as_zyx
-from anystar_batch.network.imports import lean_imports
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
+from anystar_batch.pipeline.texture import searched_voxels, textured_tiles
 from anystar_batch.stages.plan import Plan, level_scales, make_plan
 from anystar_batch.stages.predict import tile_candidates
 from anystar_batch.stages.refine import refine_survivors
+from anystar_batch.stages.region import Region
+from anystar_batch.stages.region_survey import inside_region
 from anystar_batch.stages.second_look import wanted_refiner
 from anystar_batch.stages.task import Work, model_rays
 from anystar_batch.stars.candidates import Candidates
@@ -59,21 +59,6 @@ APART = 2.75
 
 SECOND = (5, 0.15)
 """Fewest objects of another population, and their least share of the winner's evidence."""
-
-TILES = 2
-"""Tiles of each trial scale."""
-
-TILES_SEEN = 128
-"""Most tiles an axis among which they are chosen."""
-
-COARSE_VOXELS = 10**5
-"""Texture is looked up on the coarsest level with at least so many voxels."""
-
-COARSE_LIMIT = 64 * 10**6
-"""Largest level on which texture is computed; of a larger one, the middle."""
-
-TEXTURE_SIGMA = 2.0
-"""Width of the Gaussian that texture is measured against, voxels of that level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +165,7 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
     factory: PredictorFactory,
     threads: int,
     on_event: Listener = ignore,
+    region: Region | None = None,
 ) -> Probe:
     """Propose the diameter of the objects.
 
@@ -198,6 +184,8 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
         Threads of the network.
     on_event : callable
         Told of every scale as of a block.
+    region : Region, optional
+        Where to look; what is found elsewhere does not count.
 
     Returns
     -------
@@ -222,7 +210,9 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
         # Where the volume is too small for a scale, it is left out.
         with suppress_error(ConfigError):
             voxel_um = factor * base
-            plans.append((voxel_um, make_plan(reader, model, asked, voxel_um * typical, limits)))
+            diameter = voxel_um * typical
+            plan = make_plan(reader, model, asked, diameter, limits, region=region)
+            plans.append((voxel_um, plan))
     trials: list[Trial] = []
     finds: list[Finds] = []
     with timed_stage(on_event, StageStarted("probe", len(plans))):
@@ -256,47 +246,6 @@ def _other_population(best: Trial, finds: Sequence[Finds]) -> Population | None:
     return max(clear, key=lambda p: p.evidence, default=None)
 
 
-def texture(reader: ImageReader, time: int, channel: int) -> tuple[NDArray[np.float32], Box, int]:
-    """Return how much each voxel of a coarse level differs from its surroundings.
-
-    Parameters
-    ----------
-    reader : ImageReader
-        The image.
-    time, channel : int
-        Which volume.
-
-    Returns
-    -------
-    float32 (z, y, x)
-        Absolute difference from a Gaussian average, in the image's unit.
-    Box
-        What it shows, voxels of the level.
-    int
-        The level.
-    """
-    with lean_imports():  # seconds; a given diameter needs none of it
-        import dask.array as da  # noqa: PLC0415
-        from dask_image.ndfilters import gaussian_filter  # noqa: PLC0415
-    source = reader.source
-    sizes = {k: float(np.prod(source.shape_zyx(k), dtype=np.float64)) for k in source.readable}
-    level = max((k for k, size in sizes.items() if size >= COARSE_VOXELS), default=0)
-    shape = source.shape_zyx(level)
-    shrink = min(1.0, (COARSE_LIMIT / sizes[level]) ** (1 / 3))
-    edges = as_zyx(max(1, int(n * shrink)) for n in shape)
-    start = as_zyx((n - e) // 2 for n, e in zip(shape, edges, strict=True))
-    box = Box(start, as_zyx(a + e for a, e in zip(start, edges, strict=True)))
-    image = np.nan_to_num(reader.read_box(level, time, channel, box).astype(np.float32))
-    # Dask refuses an axis thinner than the filter reaches.
-    reach = math.ceil(4 * TEXTURE_SIGMA)
-    margin = as_zyx(reach if n < 2 * reach else 0 for n in image.shape)
-    padded = np.pad(image, [(m, m) for m in margin], mode="symmetric")
-    lazy = da.from_array(padded, chunks=128)  # type: ignore[no-untyped-call]
-    difference = da.fabs(lazy - gaussian_filter(lazy, TEXTURE_SIGMA))
-    values: NDArray[np.float32] = difference.compute(scheduler="threads").astype(np.float32)
-    return values[Box.of_shape(box.shape).shift(margin).slices], box, level
-
-
 def _trial(work: Work, voxel_um: float) -> tuple[Trial, Finds]:
     """Run the network on the most textured tiles of one scale, and measure what it finds."""
     plan = work.plan
@@ -305,10 +254,11 @@ def _trial(work: Work, voxel_um: float) -> tuple[Trial, Finds]:
     rays = model_rays(plan.model)
     per_tile, searched = [Candidates.empty(len(rays))], 0
     for tile in textured_tiles(plan, reader, time):
-        searched += plan.tiles.core_box(tile).size
+        searched += searched_voxels(plan, time, tile)
         per_tile.append(tile_candidates(work, reader, time, tile)[0])
     candidates = Candidates.concatenate(per_tile, len(rays))
     survivors = candidates.take(suppress(candidates, rays, plan.nms_thresh))
+    survivors = survivors.take(inside_region(plan, time, survivors.points))
     survivors = refine_survivors(plan, reader, time, survivors)
     sizes = volumes(survivors.dist, rays)
     diameters = np.cbrt(6.0 * sizes / np.pi)
@@ -332,53 +282,3 @@ def _trial(work: Work, voxel_um: float) -> tuple[Trial, Finds]:
     if survivors.quality is not None:
         clear &= survivors.quality >= CLEAR[1]
     return trial, Finds(diameters[clear] * unit, surfaces[clear])
-
-
-def textured_tiles(plan: Plan, reader: ImageReader, time: int) -> list[ZYX]:
-    """Return the tiles with most texture, ties by position; of very many, from a lattice.
-
-    Parameters
-    ----------
-    plan : Plan
-    reader : ImageReader
-        The image.
-    time : int
-
-    Returns
-    -------
-    list of (z, y, x)
-        At most `TILES`.
-
-    Raises
-    ------
-    ImageError
-        If the image has no voxels.
-    """
-    sums, box, level = texture(reader, time, plan.channel)
-    level_shape, shape = reader.source.shape_zyx(level), plan.working.shape
-    tiles: list[NDArray[np.int64]] = []
-    for axis in range(3):
-        count, core = plan.tiles.counts[axis], plan.tiles.core[axis]
-        ratio = level_shape[axis] / shape[axis]
-        low = int(box.start[axis] / (ratio * core))
-        high = min(count, math.ceil(box.stop[axis] / (ratio * core)))
-        index = np.arange(low, high, max(1, -(-(high - low) // TILES_SEEN)))
-        first = (index * core * ratio).astype(np.int64)
-        last = (np.minimum((index + 1) * core, shape[axis]) * ratio).astype(np.int64)
-        last = np.clip(np.maximum(last, first + 1), None, box.stop[axis]) - box.start[axis]
-        first = np.maximum(first - box.start[axis], 0)
-        seen = last > first
-        tiles.append(index[seen])
-        # The sum, so that a sliver at the volume's end does not win.
-        planes = np.moveaxis(sums, axis, 0)
-        parts = [
-            planes[a:b].sum(axis=0, dtype=np.float64)
-            for a, b in zip(first[seen], last[seen], strict=True)
-        ]
-        if not parts:
-            message = f"{plan.source.path}: the image has no voxels to probe"
-            raise ImageError(message)
-        sums = np.moveaxis(np.stack(parts), 0, axis)
-    best = np.argsort(-sums, axis=None, kind="stable")[:TILES]
-    picks = np.stack(np.unravel_index(best, sums.shape), axis=1)
-    return [as_zyx(t[k] for t, k in zip(tiles, pick, strict=True)) for pick in picks]

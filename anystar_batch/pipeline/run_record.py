@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import tomli_w
 
 from anystar_batch import __version__
@@ -26,6 +28,8 @@ from anystar_batch.config import SegmentConfig
 from anystar_batch.geometry import ZYX
 from anystar_batch.options import typed_options
 from anystar_batch.stages.blocks import units_per_block
+from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.region_survey import share, wanted_tiles
 from anystar_batch.stages.run import Run, instance_count, refined_counts, removed_counts
 
 DONE = "done"
@@ -155,11 +159,22 @@ def run_record(config: SegmentConfig, run: Run, summary: Summary) -> dict[str, A
         "probe": plan_entry.get("probe"),
         **({"limits_grids": plan_entry["cells"]} if "cells" in plan_entry else {}),
         **({"refined": refined} if (refined := refined_counts(run)) else {}),
+        **({"inside": inside} if (inside := _inside(run.plan)) else {}),
         "spot": run.ledger.entry("spot", ""),
         "candidates_too_large": sum(int(e["too_large"]) for e in predicted),
         "survivors_hidden": sum(int(e["hidden"]) for e in run.ledger.entries("number").values()),
         "summary": summary.to_json(),
     }
+
+
+def _inside(plan: Plan) -> dict[str, Any]:
+    """What part of the image lies in the region, and how many tiles were near; empty without."""
+    if plan.region is None:
+        return {}
+    near = sum(int(np.count_nonzero(wanted_tiles(plan, time))) for time in plan.times)
+    tiles = math.prod(plan.tiles.counts) * len(plan.times)
+    part = share(plan.region, plan.source, plan.times)
+    return {"share": part, "tiles": near, "tiles_outside": tiles - near}
 
 
 def borders(run: Run) -> dict[str, Any]:

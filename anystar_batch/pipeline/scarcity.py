@@ -12,8 +12,10 @@ from typing import Any
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.errors import AnyStarBatchError
-from anystar_batch.pipeline.probe import textured_tiles
+from anystar_batch.pipeline.region import region_text
+from anystar_batch.pipeline.texture import textured_tiles
 from anystar_batch.stages.predict import tile_candidates
+from anystar_batch.stages.region_survey import inside_region, share, wanted_tiles
 from anystar_batch.stages.task import Work, model_rays
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.suppress import suppress
@@ -44,7 +46,9 @@ def is_next_to_nothing(work: Work, count: int, removed: int) -> bool:
     typical = work.plan.model.diameter
     if count + removed > FEW or typical is None:
         return False
-    room = math.prod(work.plan.working.shape) * len(work.plan.times) / typical**3
+    plan = work.plan
+    room = math.prod(plan.working.shape) * len(plan.times) / typical**3
+    room *= 1.0 if plan.region is None else share(plan.region, plan.source, plan.times)
     return room >= ROOM * count
 
 
@@ -60,6 +64,12 @@ def little_found(work: Work, count: int, removed: int, probe: dict[str, Any] | N
         What the probe found, as the ledger has it.
     """
     plan = work.plan
+    region = plan.region
+    if region is not None and not share(region, plan.source, plan.times):
+        return (
+            f"no objects were found: nothing of the image lies inside {region.name} at the times "
+            "that were segmented, and nothing was looked at; label and table are empty"
+        )
     none = "no objects are left" if removed else "no objects were found"
     few = f"only {count} object{'' if count == 1 else 's'} {'is' if count == 1 else 'are'} left"
     voxel = " x ".join(f"{v:.4g}" for v in plan.working.voxel_um)
@@ -73,6 +83,8 @@ def little_found(work: Work, count: int, removed: int, probe: dict[str, Any] | N
         f"looked for: {size}",
         f"intensities from {low:.6g} (black) to {high:.6g} (white)",
     ]
+    if region is not None:
+        parts += [f"only inside {region_text(region, plan.source, plan.times)}"]
     parts += [f"the filters removed {removed}"] if removed else []
     parts += [text] if (text := _just_below(work)) else []
     parts += [text] if (text := _alternatives(probe)) else []
@@ -87,7 +99,10 @@ def _just_below(work: Work) -> str:
     plan = work.plan
     lower = replace(work, plan=replace(plan, prob_thresh=BELOW * plan.prob_thresh))
     reader = ImageReader(plan.source)
-    time = next(t for t, pair in zip(plan.times, plan.limits, strict=True) if pair is not None)
+    pairs = zip(plan.times, plan.limits, strict=True)
+    time = next((t for t, pair in pairs if pair and wanted_tiles(plan, t).any()), None)
+    if time is None:
+        return ""
     try:
         tiles = textured_tiles(plan, reader, time)
         found = [tile_candidates(lower, reader, time, tile)[0] for tile in tiles]
@@ -95,7 +110,8 @@ def _just_below(work: Work) -> str:
         return ""  # the sentence is told without it: the run itself has gone well
     rays = model_rays(plan.model)
     together = Candidates.concatenate([Candidates.empty(len(rays)), *found], len(rays))
-    prob = together.take(suppress(together, rays, plan.nms_thresh)).prob
+    survivors = together.take(suppress(together, rays, plan.nms_thresh))
+    prob = survivors.take(inside_region(plan, time, survivors.points)).prob
     below = int((prob <= plan.prob_thresh).sum())
     best = f", the best {float(prob.max()):.2g}" if len(prob) else ""
     return (

@@ -16,7 +16,6 @@ Every piece done is in the ledger; a rerun continues. Nothing is visible before 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -90,6 +89,7 @@ from anystar_batch.stages import (
 from anystar_batch.stages.blocks import block_shape
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.region_survey import wanted_tiles
 from anystar_batch.stages.run import Run, removed_counts
 from anystar_batch.stages.table import table_run
 from anystar_batch.stages.task import Work, spec_of
@@ -169,7 +169,7 @@ def segment(
         folder, engine = Path(outputs.work), engine or InlineEngine()
         with MemoryMeter() as meter, Ledger(folder, digest, parts, fence.check) as ledger:
             try:
-                engine.check_paths(seen_by_workers(requested.source, outputs))
+                check_paths(engine, requested)
                 plan = _planned(requested, ledger, listen)
                 hidden = outputs.label.hidden_path(digest)
                 threads = engine.network_threads
@@ -197,6 +197,13 @@ def segment(
         finish(config, outputs, fence)
         write_report(config, outputs, fence, listen)
     return replace(summary, report=_page(outputs), warnings=tuple(warnings))
+
+
+def check_paths(engine: Engine, requested: Request) -> None:
+    """Check that every worker sees what is read and where work goes."""
+    region = [] if requested.region is None else [requested.region.source]
+    for source in (requested.source, *region):
+        engine.check_paths(seen_by_workers(source, requested.outputs))
 
 
 def _tell_of_kernels(on_event: Listener) -> None:
@@ -322,7 +329,8 @@ def _planned(requested: Request, ledger: Ledger, listen: Listener) -> Plan:
     parts = absorb(ledger, requested.outputs, requested.parts)
     plan = decide(requested, ledger, listen)
     if parts:
-        total, done = math.prod(plan.tiles.counts) * len(plan.times), len(ledger.entries("predict"))
+        total = sum(int(wanted_tiles(plan, time).sum()) for time in plan.times)
+        done = len(ledger.entries("predict"))
         rest = f"; {total - done} tiles are open and done now" if done < total else ""
         listen(Note(f"parts: {parts} have left {done} of {total} tiles{rest}"))
     return plan

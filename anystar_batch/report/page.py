@@ -210,6 +210,7 @@ def _options(
     rows: list[tuple[str, object]] = [
         ("channel", plan["channel"]),
         ("times", _several(plan["times"])),
+        ("inside", _inside(plan.get("inside"), record.get("inside"))),
         ("least probability", f"{plan['prob_thresh']:g}"),
         ("largest shared volume", f"{plan['nms_thresh']:g}"),
         ("intensity limits", "; ".join(f"{a:g} to {b:g}" for a, b in limits[:3])
@@ -228,6 +229,18 @@ def _options(
         ("hidden by others", f"{record['survivors_hidden']:,} survivors"),
     ]  # fmt: skip
     return [(name, value) for name, value in rows if value != ""]
+
+
+def _inside(region: Mapping[str, Any] | None, part: Mapping[str, Any] | None) -> str:
+    """In which region instances have their points, and how much of the image it is."""
+    if region is None or part is None:
+        return ""
+    ids = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in region.get("ids", ())[:12])
+    named = f"{region['name']}, regions {ids}" if ids else str(region["name"])
+    return (
+        f"{named}: {100 * part['share']:.3g} % of the image; {part['tiles']:,} tiles near it, "
+        f"{part['tiles_outside']:,} not looked at"
+    )
 
 
 def _second_look(plan: Mapping[str, Any], record: Mapping[str, Any]) -> str:

@@ -164,7 +164,10 @@ def keys(findings: Findings) -> str:
     digest, frame = findings.digest, findings.frame
     n, rows = digest.instances, digest.sample
     whole = math.prod(a * b for a, b in zip(frame.shape, frame.scale_um, strict=True))
+    inside = findings.record.get("inside")
     seen = whole * max(1, len(findings.record["plan"]["times"]))
+    seen *= 1.0 if inside is None else inside["share"]
+    what = "image" if inside is None else "region"
     items = [key("Instances", f"{n:,}", "", _per_time(findings))]
     if n:
         diameters = rows["equivalent_diameter_um"]
@@ -173,9 +176,9 @@ def keys(findings: Findings) -> str:
             key("Diameter", number(middle), "µm",
                 f"median; half are {number(low)} to {number(high)}"),
             key("Volume", number(float(np.median(rows["volume_um3"]))), "µm³",
-                f"median; together {digest.volume_um3 / seen:.1%} of the image"),
+                f"median; together {digest.volume_um3 / seen:.1%} of the {what}"),
             key("Per mm³", number(_rounded(n / seen * 1e9)), "",
-                f"in {_mm3(seen)}"),
+                f"in {_mm3(seen)}{'' if inside is None else ' of the region'}"),
         ]  # fmt: skip
         if len(digest.neighbour_um):
             items.append(

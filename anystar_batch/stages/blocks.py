@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import (
     ZYX,
@@ -20,6 +23,7 @@ from anystar_batch.geometry import (
 from anystar_batch.network.slabs import SLAB_BYTES
 from anystar_batch.network.window import SLAB_VOXELS
 from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.region_survey import wanted_tiles
 
 PROCESS_BYTES = 900_000_000
 """An interpreter with TensorFlow, the network and the compiled kernels."""
@@ -199,13 +203,14 @@ def block_shape(
     # Nobody shall wait for the last block alone, as far as blocks are worth their overhead.
     least_blocks = 2 * workers * threads if workers * threads > 1 else 1
     shape = plan.source.shape_zyx(0)
-    least_tiles = min(least_blocks, math.prod(plan.tiles.counts))
+    tiles = _busiest(plan)
+    least_tiles = min(least_blocks, int(np.count_nonzero(tiles)))
     many = [
         edge
         for edge in fitting
         if edge >= LEAST_EDGE
         and math.prod(-(-n // edge) for n in shape) >= least_blocks
-        and _tile_blocks(plan, edge) >= least_tiles
+        and _tile_blocks(plan, edge, tiles) >= least_tiles
     ]
     if fitting:
         edge = (many or fitting)[0]
@@ -221,11 +226,18 @@ def block_shape(
     raise ConfigError(message)
 
 
-def _tile_blocks(plan: Plan, edge: int) -> int:
-    """Blocks of tiles that a block edge makes; a block holds whole tiles, one at least."""
-    core = plan.tiles.core
-    per_block = units_per_block((edge, edge, edge), core, plan.lattice.scale)
-    return len(plan_blocks(plan.tiles.shape, core, per_block))
+def _busiest(plan: Plan) -> NDArray[np.bool_]:
+    """The tiles that are looked at, at the time at which they are most."""
+    times = plan.times[:1] if plan.region is None else plan.times
+    return max((wanted_tiles(plan, time) for time in times), key=lambda tiles: int(tiles.sum()))
+
+
+def _tile_blocks(plan: Plan, edge: int, tiles: NDArray[np.bool_]) -> int:
+    """Blocks of some tiles that a block edge makes; a block holds whole tiles, one at least."""
+    per_block = units_per_block((edge, edge, edge), plan.tiles.core, plan.lattice.scale)
+    if tiles.all():
+        return math.prod(grid_shape(plan.tiles.counts, per_block))
+    return len(np.unique(np.argwhere(tiles) // per_block, axis=0))
 
 
 def block_bytes(plan: Plan, shape: ZYX) -> int:

@@ -16,11 +16,14 @@ from anystar_batch.errors import ImageChangedError
 from anystar_batch.events import StageStarted, ignore, timed_stage
 from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx, grid_box
 from anystar_batch.network.limits_grid import cell_counts
+from anystar_batch.network.scale import LevelMap
 from anystar_batch.stages.cell_limits import cell_boxes, grid_level
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.preprocess import tile_source
+from anystar_batch.stages.region import Region, region_content
+from anystar_batch.stages.region_limits import limits_boxes
 from anystar_batch.stages.run import Run
-from anystar_batch.stages.sampling import _limits_level, _sample_boxes
+from anystar_batch.stages.sampling import _sample_boxes, limits_level
 from anystar_batch.stages.task import parse_key
 
 
@@ -39,6 +42,7 @@ def check_content(run: Run) -> None:
     planned = run.ledger.entry("plan", "")
     with timed_stage(run.on_event if predicted else ignore, StageStarted("check", 1)):
         _check_limits(plan, reader, planned)
+        _check_region(plan, reader, planned)
         for key, entry in predicted.items():
             time, tile = parse_key(key)
             if tile_content(plan, reader, time, tile) != entry["content"]:
@@ -79,7 +83,7 @@ def _changed(plan: Plan, where: str) -> str:
 
 def limits_content(reader: ImageReader, times: tuple[int, ...], channel: int) -> str:
     """Return the digest of the identity of every chunk that the intensity limits come from."""
-    level = _limits_level(reader.source)
+    level = limits_level(reader.source)
     digest = hashlib.sha256()
     for time in times:
         for box in _sample_boxes(reader, level, time, channel):
@@ -115,6 +119,40 @@ def cells_content(
         for box, _ in cell_boxes(source, level, counts):
             digest.update(repr(reader.identities(level, time, channel, box)).encode())
     return digest.hexdigest()[:16]
+
+
+def white_content(
+    reader: ImageReader,
+    region: Region,
+    place: LevelMap,
+    times: tuple[int, ...],
+    channel: int,
+) -> str:
+    """Return the digest of every chunk that white comes from, see `region_limits`."""
+    level = limits_level(reader.source)
+    digest = hashlib.sha256()
+    for time in times:
+        for box in limits_boxes(reader, region, place, (time, channel)):
+            digest.update(repr(reader.identities(level, time, channel, box)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _check_region(plan: Plan, reader: ImageReader, planned: Mapping[str, Any] | None) -> None:
+    """Compare what is stored of a region, and of the image where white comes from, with before."""
+    region = plan.region
+    if region is None:
+        return
+    if region_content(region.source) != region.content:
+        message = (
+            f"--inside {region.name}: {region.source.path} has changed since the run began; the "
+            "result would mix two regions; give --restart to begin again"
+        )
+        raise ImageChangedError(message)
+    if planned is not None:
+        place = LevelMap(*planned["region"]["place"])
+        white = white_content(reader, region, place, plan.times, plan.channel)
+        if planned["region"]["white"] != white:
+            raise ImageChangedError(_changed(plan, "where white comes from"))
 
 
 def tile_content(plan: Plan, reader: ImageReader, time: int, tile: ZYX) -> str:

@@ -1,6 +1,7 @@
 """Number: survivors that the filters keep and that own a voxel get labels 1..n by position.
 
-A filter only removes, and acts on the neighbours too: who is removed hides nobody.
+With a region, those whose point does not lie in it are gone before. A filter only removes, and acts
+on the neighbours too: who is removed hides nobody.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from anystar_batch.errors import ImageError
 from anystar_batch.geometry import Box, inside
 from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.region_survey import inside_region
 from anystar_batch.stages.run import (
     Run,
     filter_names,
     instance_count,
     longest_ray,
-    make_todo,
     run_tasks,
     slices,
     suppression,
-    tile_blocks,
+    tile_todo,
 )
 from anystar_batch.stages.surface import lasts, outlined, shown
 from anystar_batch.stages.task import Owned, Work, model_rays, near_box, position_keys
@@ -85,7 +86,7 @@ def number_run(run: Run) -> None:
     keys: dict[int, list[NDArray[np.int64]]] = {time: [] for time in times}
     hidden = dict.fromkeys(times, 0)
     removed = {time: dict.fromkeys(filter_names(run), 0) for time in times}
-    todo = make_todo(run, tile_blocks(run), is_left, task)
+    todo = tile_todo(run, is_left, task)
     for time, owned in run_tasks(run, "own", own_block, replace(todo, already=0)):
         keys[time].append(owned.keys)
         hidden[time] += owned.hidden
@@ -107,12 +108,13 @@ def number_run(run: Run) -> None:
 def own_block(task: OwnTask) -> Owned:
     """Return which survivors of a block the filters keep and own at least one voxel of level 0.
 
-    Filters act on the neighbours too: who is removed hides nobody.
+    Region and filters act on the neighbours too: who is removed hides nobody.
     """
     started = clock.perf_counter()
     plan = task.work.plan
     rays = model_rays(plan.model)
     survivors = outlined(load_survivors(task.work, task.time, task.near, task.region))
+    survivors = survivors.take(inside_region(plan, task.time, survivors.points))
     mine = inside(survivors.points, task.block.box)
     gone = removed(plan, survivors, rays)
     counts = {name: int(np.sum(fails & mine)) for name, fails in gone.items()}

@@ -26,6 +26,7 @@ from anystar_batch.network.limits_grid import LimitsGrid
 from anystar_batch.network.model import Model
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
+from anystar_batch.stages.region import Region, region_json
 from anystar_batch.stages.sampling import level_position
 from anystar_batch.stages.second_look import SecondLook, plan_look, refiner_json
 from anystar_batch.stars.polyhedra import LatticeMap
@@ -83,6 +84,8 @@ class Plan:
     grids : tuple of LimitsGrid or None
         With `--limits local`, the limits that follow the image, for each of `times`; None where
         those of the whole hold everywhere. Empty with `--limits global`.
+    region : Region or None
+        Where an instance's point must lie; None: anywhere.
     """
 
     source: ImageSource
@@ -107,6 +110,7 @@ class Plan:
     outline: float | None = None
     expand_um: float = 0.0
     grids: tuple[LimitsGrid | None, ...] = ()
+    region: Region | None = None
 
     @property
     def suppressions(self) -> int:
@@ -173,6 +177,7 @@ class Plan:
             | ({} if self.outline is None else {"outline": self.outline})
             | ({"expand_um": self.expand_um} if self.expand_um else {})
             | self._grids_json()
+            | ({} if self.region is None else {"inside": self.region.to_json()})
             | ({"unused_levels": list(self.source.unused)} if self.source.unused else {})
         )
 
@@ -200,11 +205,16 @@ class Plan:
 
 
 def fingerprint_parts(
-    source: ImageSource, model: Model, config: ResultConfig, precision: str
+    source: ImageSource,
+    model: Model,
+    config: ResultConfig,
+    precision: str,
+    region: Region | None = None,
 ) -> dict[str, object]:
     """Return the JSON values that decide the result: image, model, options, method.
 
-    Not among them: the image's path, versions, blocks, workers, memory.
+    Of a region its content is among them, wherever it lies. Not among them: the image's path,
+    versions, blocks, workers, memory.
     """
     return (
         {
@@ -237,6 +247,7 @@ def fingerprint_parts(
         | _position_json(source, config)
         | ({} if config.level is None else {"level": config.level})
         | ({} if config.limits == "global" else {"limits": config.limits})
+        | region_json(region)
     )
 
 
@@ -269,13 +280,14 @@ def level_scales(source: ImageSource, config: ResultConfig) -> tuple[list[ZYXFlo
     return scaled, _times(translation, moved)
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913  (image, model, options; what was decided before)
     reader: ImageReader,
     model: Model,
     config: ResultConfig,
     diameter_um: float | None,
     limits: tuple[tuple[float, float] | None, ...],
     reference: int | None = None,
+    region: Region | None = None,
 ) -> Plan:
     """Decide everything.
 
@@ -291,6 +303,8 @@ def make_plan(
         Intensity limits of the selected times, at least one of them known; see `all_limits`.
     reference : int, optional
         Time where to look for texture, see `reference_time`; None is the first with limits.
+    region : Region, optional
+        Where instances are wanted, placed in the image.
 
     Raises
     ------
@@ -345,6 +359,7 @@ def make_plan(
         spot_look=spot,
         outline=config.outline,
         expand_um=0.0 if config.expand is None else config.expand.in_um(scales[0]),
+        region=region,
     )
 
 

@@ -25,7 +25,8 @@ from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.image_identity import tile_content
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.preprocess import tile_image
-from anystar_batch.stages.run import Run, make_todo, run_tasks, tile_blocks
+from anystar_batch.stages.region_survey import Cells, are_near, block_cells
+from anystar_batch.stages.run import Run, run_tasks, tile_todo
 from anystar_batch.stages.task import Done, Work, model_rays, piece_key
 from anystar_batch.stages.workdir import CANDIDATES, file_name, save_candidates
 from anystar_batch.stars.candidates import Candidates, is_storable, quantise
@@ -49,12 +50,15 @@ class PredictTask:
         The block they belong to.
     tiles : tuple of (z, y, x)
         Those of its tiles that are not done.
+    cells : Cells or None
+        Where in the block candidates count; None: everywhere.
     """
 
     work: Work
     time: int
     block: Block
     tiles: tuple[ZYX, ...]
+    cells: Cells | None = None
 
 
 def predict_run(
@@ -80,9 +84,11 @@ def predict_run(
         return tuple(t for t, key in keys if key not in done and key not in elsewhere)
 
     def task(time: int, block: Block) -> PredictTask:
-        return PredictTask(run.work, time, block, left(time, block))
+        has_region = run.plan.region is not None
+        cells = block_cells(run.plan, time, block.box) if has_region else None
+        return PredictTask(run.work, time, block, left(time, block), cells)
 
-    run_tasks(run, "predict", predict_block, make_todo(run, tile_blocks(run), left, task))
+    run_tasks(run, "predict", predict_block, tile_todo(run, left, task))
 
 
 def predict_block(task: PredictTask) -> Done:
@@ -99,7 +105,8 @@ def predict_block(task: PredictTask) -> Done:
     if plan.limits_of(time) is not None:
         for tile in task.tiles:
             if contents[tile]:
-                predicted[tile] = tile_candidates(work, reader, time, tile)
+                found, too_large = tile_candidates(work, reader, time, tile)
+                predicted[tile] = counting(plan, task.cells, found), too_large
     alive = judged(plan, task, {t: c for t, (c, _) in predicted.items()})
     kept = {t: candidates for t, (candidates, _) in alive.items()}
     if plan.filters.min_contrast is not None:
@@ -164,6 +171,13 @@ def tile_candidates(
         return candidates[-1], too_large
     together = Candidates.concatenate(candidates, len(model_rays(plan.model)))
     return together.take(_one_a_point(together)), too_large
+
+
+def counting(plan: Plan, cells: Cells | None, candidates: Candidates) -> Candidates:
+    """Return the candidates that count: those near the plan's region; all, where it has none."""
+    if cells is None:
+        return candidates
+    return candidates.take(are_near(plan, cells, candidates.points))
 
 
 def _one_a_point(candidates: Candidates) -> NDArray[np.int64]:

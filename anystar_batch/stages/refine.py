@@ -26,7 +26,7 @@ from anystar_batch.network.refiner import Refiner, load_refiner, window_of
 from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.image_identity import box_content
 from anystar_batch.stages.plan import Plan
-from anystar_batch.stages.run import Run, make_todo, run_tasks, suppression, tile_blocks
+from anystar_batch.stages.run import Run, run_tasks, suppression, tile_todo
 from anystar_batch.stages.second_look import SecondLook
 from anystar_batch.stages.surface import outlined
 from anystar_batch.stages.task import Done, Work, model_rays, parse_key, piece_key, position_keys
@@ -82,7 +82,7 @@ def refine_run(run: Run) -> None:
         pieces = tuple(slice_of(judged[piece_key(time, t)]) for t in tiles)
         return RefineTask(run.work, time, block, tiles, pieces)
 
-    run_tasks(run, "refine", refine_block, make_todo(run, tile_blocks(run), left, task))
+    run_tasks(run, "refine", refine_block, tile_todo(run, left, task))
 
 
 def refine_block(task: RefineTask) -> Done:

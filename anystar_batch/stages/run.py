@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ from anystar_batch.geometry import ZYX, Box
 from anystar_batch.stages.blocks import Block, Blocks, plan_blocks, units_per_block
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.region_survey import is_wanted, wanted_tiles
 from anystar_batch.stages.task import Done, Owned, Work, piece_key, spec_of
 from anystar_batch.stages.workdir import Slice, slice_of
 
@@ -97,7 +98,7 @@ class Run:
 
 
 def tile_blocks(run: Run) -> Blocks:
-    """Return the blocks of tiles."""
+    """Return the blocks of tiles; of those outside of the plan's region too."""
     tiles = run.plan.tiles
     per_block = units_per_block(run.block_shape, tiles.core, run.plan.lattice.scale)
     return plan_blocks(tiles.shape, tiles.core, per_block)
@@ -186,28 +187,63 @@ class Todo(Generic[Task]):
     voxels: int
 
 
+def tile_todo(
+    run: Run, is_left: Callable[[int, Block], object], task: Callable[[int, Block], Task]
+) -> Todo[Task]:
+    """Return tasks for the blocks of tiles of which something is left, times slowest.
+
+    A block has only those of its tiles that the plan's region needs; without any it is none.
+    """
+    if run.plan.region is None:
+        return make_todo(run, tile_blocks(run), is_left, task)
+
+    def wanted(time: int, block: Block) -> Block:
+        tiles = wanted_tiles(run.plan, time)
+        return replace(block, units=tuple(tile for tile in block.units if tiles[tile]))
+
+    return make_todo(run, tile_blocks(run), is_left, task, wanted)
+
+
 def make_todo(
     run: Run,
     blocks: Blocks,
     is_left: Callable[[int, Block], object],
     task: Callable[[int, Block], Task],
+    wanted: Callable[[int, Block], Block] = lambda _, block: block,
 ) -> Todo[Task]:
-    """Return tasks for the blocks of which something is left, times slowest."""
-    left, voxels = [], 0.0
+    """Return tasks for the blocks of which something is left, times slowest.
+
+    Parameters
+    ----------
+    run : Run
+    blocks : Blocks
+    is_left : callable
+        Of time and block: whether anything is, or which units are.
+    task : callable
+        Of time and block.
+    wanted : callable, optional
+        Of time and block: the block with those of its units that are wanted.
+    """
+    left, voxels, unwanted = [], 0.0, 0
     for time in run.plan.times:
         numbers = []
-        for n, block in enumerate(blocks):
+        for n, whole in enumerate(blocks):
+            block = wanted(time, whole)
+            if not block.units:
+                unwanted += 1
+                continue
             if undone := is_left(time, block):
                 numbers.append(n)
                 voxels += _voxels(block, len(undone) if isinstance(undone, tuple) else 0)
         left.append(np.array(numbers, np.int64))
     made = (
-        task(time, blocks[int(n)])
+        task(time, wanted(time, blocks[int(n)]))
         for time, numbers in zip(run.plan.times, left, strict=True)
         for n in numbers
     )
     count = sum(len(numbers) for numbers in left)
-    return Todo(made, count, len(blocks) * len(run.plan.times) - count, round(voxels))
+    blocks_of_all = len(blocks) * len(run.plan.times) - unwanted
+    return Todo(made, count, blocks_of_all - count, round(voxels))
 
 
 def _voxels(block: Block, units: int) -> float:
@@ -298,6 +334,8 @@ def slices(run: Run, stage: str, time: int, box: Box) -> tuple[Slice, ...]:
     for tile in tiles:
         entry = run.ledger.entry(stage, piece_key(time, tile))
         if entry is None:
+            if not is_wanted(run.plan, time, tile):
+                continue
             message = f"tile {piece_key(time, tile)} is missing from the ledger; give --restart"
             raise LedgerMismatchError(message)
         pieces.append(slice_of(entry))

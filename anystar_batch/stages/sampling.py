@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def intensity_limits(
     (low, high) or None
         None where all voxels are equal or none is finite: nothing can be found there.
     """
-    level = _limits_level(reader.source)
+    level = limits_level(reader.source)
     boxes = _sample_boxes(reader, level, time, channel)
     if not boxes:
         return None
@@ -99,6 +99,7 @@ def reference_time(
     model: Model,
     channel: int,
     limits: Mapping[int, tuple[float, float] | None],
+    is_wanted: Callable[[int], bool] = lambda _: True,
 ) -> tuple[int, tuple[float, float]]:
     """Return the first time of the whole series with any contrast, and its intensity limits.
 
@@ -114,18 +115,20 @@ def reference_time(
         Channel that is segmented.
     limits : mapping of int to (low, high) or None
         Limits of the selected times; at least one has contrast.
+    is_wanted : callable, optional
+        Whether a time may be taken.
 
     Raises
     ------
     ImageError
-        If no time has any contrast.
+        If no time that may be taken has any contrast.
     """
     percentiles = (model.low_percentile, model.high_percentile)
     for time in range(reader.source.num_times):
         pair = (
             limits[time] if time in limits else intensity_limits(reader, time, channel, percentiles)
         )
-        if pair is not None:
+        if pair is not None and is_wanted(time):
             return time, pair
     message = f"{reader.source.path}: no time of the series has any contrast"
     raise ImageError(message)
@@ -164,8 +167,8 @@ def level_position(reader: ImageReader, level: int, time: int, channel: int) -> 
     return level_map(step, None, *choose_offset(fine, coarse, crop.start, step))
 
 
-def _limits_level(source: ImageSource) -> int:
-    """The coarsest readable level with at least `LIMITS_MIN_VOXELS`, or level 0."""
+def limits_level(source: ImageSource) -> int:
+    """Return the coarsest readable level with at least `LIMITS_MIN_VOXELS`, or level 0."""
     sizes = {k: np.prod(source.shape_zyx(k), dtype=np.float64) for k in source.readable}
     return max((k for k, size in sizes.items() if size >= LIMITS_MIN_VOXELS), default=0)
 

@@ -21,12 +21,11 @@ from anystar_batch.stages.run import (
     SOURCES,
     Run,
     longest_ray,
-    make_todo,
     resolution,
     run_tasks,
     slices,
     suppression,
-    tile_blocks,
+    tile_todo,
 )
 from anystar_batch.stages.task import (
     Done,
@@ -105,7 +104,7 @@ def suppress_run(run: Run, number: int = 1) -> None:
         near = slices(run, source, time, region)
         return SuppressTask(run.work, time, block, near, region, reach, number)
 
-    run_tasks(run, stage, suppress_block, make_todo(run, tile_blocks(run), is_left, task))
+    run_tasks(run, stage, suppress_block, tile_todo(run, is_left, task))
     times = [t for t in run.plan.times if run.ledger.entry(resolve_stage, str(t)) is None]
     doubtful = any(entry["undecided"] for entry in run.ledger.entries(stage).values())
     tell = run.on_event if doubtful else ignore
@@ -140,6 +139,8 @@ def _resolve(run: Run, time: int, reach: int, number: int) -> NDArray[np.int64]:
     folder = run.folder / SURVIVORS[number - 1]
     undecided, kept = [], []
     for tile in sorted(near):
+        if piece_key(time, tile) not in entries:  # outside of the plan's region
+            continue
         piece = slice_of(entries[piece_key(time, tile)])
         candidates, status = load_candidates(folder, [piece], len(rays))
         undecided.append(candidates.take(status == Status.UNDECIDED))

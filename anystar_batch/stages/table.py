@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from anystar_batch.events import StageStarted, timed_stage
 from anystar_batch.measure.partials import Partials, Statistics, intensity_dtype, merge
 from anystar_batch.measure.table import Frame, batches, courses
 from anystar_batch.measure.table_files import courses_path, open_table
+from anystar_batch.stages.region_survey import region_at
 from anystar_batch.stages.run import (
     Run,
     first_label,
@@ -115,13 +117,14 @@ def statistics(run: Run, measured: Sums, count: int) -> Iterator[Statistics]:
         yield piece
 
 
-def instance_scores(run: Run) -> dict[str, NDArray[np.float32]]:
+def instance_scores(run: Run) -> dict[str, NDArray[Any]]:
     """Return what the stars themselves say of every label, label 1 first.
 
     Returns
     -------
     dict
-        Column to float32 [n]: `prob`; `quality` after the second look; `contrast` and `regularity`
+        Column to values [n]: `prob`; with a region its number, `region`, int64; float32 all
+        others: `quality` after the second look; `contrast` and `regularity`
         where their filter was given; the shapes asked for.
     """
     filters, rays = run.plan.filters, model_rays(run.plan.model)
@@ -130,7 +133,10 @@ def instance_scores(run: Run) -> dict[str, NDArray[np.float32]]:
     names += ["contrast"] if filters.min_contrast is not None else []
     names += ["regularity"] if filters.min_regularity is not None else []
     names += [COLUMNS[name] for name in run.plan.measure]
-    scores = {name: np.zeros(instance_count(run), np.float32) for name in names}
+    count, region = instance_count(run), run.plan.region
+    scores: dict[str, NDArray[Any]] = {"prob": np.zeros(count, np.float32)}
+    scores |= {} if region is None else {"region": np.zeros(count, np.int64)}
+    scores |= {name: np.zeros(count, np.float32) for name in names}
     step_um = run.plan.working.voxel_um
     for time in run.plan.times:
         first = first_label(run, time)
@@ -139,6 +145,8 @@ def instance_scores(run: Run) -> dict[str, NDArray[np.float32]]:
             survivors, labels = load_instances(run.work, time, near, first)
             at = labels.astype(np.int64) - 1
             scores["prob"][at] = survivors.prob
+            if region is not None:
+                scores["region"][at] = region_at(run.plan, time, survivors.points)
             if survivors.quality is not None and "quality" in scores:
                 scores["quality"][at] = survivors.quality
             if survivors.contrast is not None and "contrast" in scores:

@@ -12,7 +12,7 @@ import pytest
 
 from anystar_batch import options
 from anystar_batch.cli import segment, sweep
-from anystar_batch.config import Filters, ResultConfig, RunConfig, SegmentConfig
+from anystar_batch.config import Filters, Inside, ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.options import PANELS, SCREEN, SEGMENT, SWEEP, checked, typed_options
 from anystar_batch.parsing import Quantity, parse_volume
@@ -22,7 +22,7 @@ from tests.support.checkout import ROOT
 
 PARTS = {"prob_thresh": 0.5, "nms_thresh": 0.3, "tile": 64, "precision": "float32"}
 ALL = segment.segment.options
-NOT_KEPT = {"overwrite", "restart"}
+NOT_KEPT = {"overwrite", "restart", "part"}
 
 
 def write(folder, text):
@@ -42,7 +42,7 @@ def test_every_option_may_stand_in_a_file():
     assert {"pattern", "settle", "max-hours"} <= {o.key for o in sweep.sweep.options}
     assert set(SWEEP) | set(SCREEN) <= set(sweep.sweep.options)
     left_out = {o.name for o in set(SEGMENT) - set(sweep.sweep.options)}
-    assert left_out == {"stats", "restart"}
+    assert left_out == {"stats", "restart", "part"}
 
 
 def test_a_file_gives_options_and_the_command_line_wins(tmp_path, command):
@@ -168,6 +168,7 @@ EVERYTHING = SegmentConfig(
         ),
         multiscale="second",
         level=1,
+        inside=Inside("organoids", ((3, 3), (7, 9))),
         refine="on",
         outline=0.25,
         expand=Quantity(-1.5, "um"),

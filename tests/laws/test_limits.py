@@ -14,7 +14,7 @@ import zarr
 from scipy import ndimage
 
 from anystar_batch.archive.images import ImageReader, read_image
-from anystar_batch.config import ResultConfig
+from anystar_batch.config import Inside, ResultConfig
 from anystar_batch.engine.engines import InlineEngine, open_engine
 from anystar_batch.errors import ConfigError, ImageChangedError
 from anystar_batch.geometry import as_zyx, iter_grid
@@ -221,6 +221,8 @@ def test_without_any_size_of_objects_local_limits_are_refused(image):
     with pytest.raises(ConfigError, match=r"--limits.*--diameter"):
         check_local(replace(config, diameter=None), native)
     check_local(config, native)
+    with pytest.raises(ConfigError, match=r"--limits: got local beside --inside"):
+        check_local(replace(config, inside=Inside("organoids", ())), native)
     with pytest.raises(ConfigError, match="global or local"):
         replace(config, limits="lokal")
 

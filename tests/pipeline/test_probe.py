@@ -8,20 +8,16 @@ import pytest
 
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, SegmentConfig
-from anystar_batch.errors import ConfigError, ImageError
-from anystar_batch.geometry import Box
-from anystar_batch.pipeline import prepare
-from anystar_batch.pipeline import probe as probe_module
+from anystar_batch.errors import ConfigError
+from anystar_batch.pipeline import prepare, texture
 from anystar_batch.pipeline.probe import (
     CONFIDENT,
     TRIALS,
     Population,
     Probe,
     probe_diameter,
-    texture,
 )
 from anystar_batch.report.probe_figure import HEIGHT, MARK, WIDTH, probe_svg
-from anystar_batch.stages.plan import make_plan
 from anystar_batch.stages.sampling import all_limits
 from tests.stages.test_plan import sparse_image
 from tests.support.blobs import Blobs, soft_image
@@ -176,70 +172,8 @@ def test_a_model_without_a_size_has_nothing_to_probe_for(tmp_path):
         probe(path, model=make_model(diameter=None))
 
 
-# Texture and tiles
-
-
-def textured_plan(path, diameter_um=12.0):
-    reader = ImageReader(read_image(str(path)))
-    limits = all_limits(reader, MODEL, 0, (0,))
-    return make_plan(reader, MODEL, ResultConfig(), diameter_um, limits), reader
-
-
-def test_texture_is_high_where_the_image_changes(tmp_path):
-    data = np.full((32, 64, 64), 10, np.float32)
-    data[10:20, 30:50, 8:24] += np.random.default_rng(0).normal(0, 5, (10, 20, 16))
-    data[0, 0, 0] = np.nan
-    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
-    values, box, level = texture(ImageReader(read_image(path)), 0, 0)
-    assert (box, level) == (Box.of_shape(data.shape), 0)
-    assert np.isfinite(values).all()
-    assert values[10:20, 30:50, 8:24].mean() > 20 * values[25:].mean()
-
-
-def test_of_a_large_level_the_middle_is_looked_at(tmp_path, monkeypatch):
-    data = np.random.default_rng(0).integers(0, 99, (20, 40, 80)).astype(np.uint8)
-    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
-    monkeypatch.setattr(probe_module, "COARSE_LIMIT", data.size // 8)
-    values, box, _ = texture(ImageReader(read_image(path)), 0, 0)
-    assert box == Box((5, 10, 20), (15, 30, 60))
-    assert values.shape == box.shape
-
-
-def test_the_most_textured_tiles_are_taken(tmp_path):
-    data = np.full((96, 128, 128), 10, np.uint16)
-    rng = np.random.default_rng(0)
-    data[40:60, 70:90, 100:120] += rng.integers(0, 90, (20, 20, 20)).astype(np.uint16)
-    data[2:8, 100:106, 2:8] += rng.integers(0, 90, (6, 6, 6)).astype(np.uint16)
-    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
-    plan, reader = textured_plan(path)
-    assert plan.tiles.core == (32, 32, 32)
-    assert probe_module.textured_tiles(plan, reader, 0) == [(1, 2, 3), (0, 3, 0)]
-    # The same tiles from a coarser working scale are other tiles, over the same voxels.
-    coarse, _ = textured_plan(path, 24.0)
-    assert coarse.tiles.counts == (1, 2, 2)
-    assert probe_module.textured_tiles(coarse, reader, 0)[0] == (0, 1, 1)
-
-
-def test_equal_tiles_are_taken_by_position(tmp_path, monkeypatch):
-    data = np.random.default_rng(0).integers(0, 99, (70, 100, 100)).astype(np.uint16)
-    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
-    plan, reader = textured_plan(path)
-    flat = (np.ones((64, 96, 96), np.float32), Box((0, 0, 0), (64, 96, 96)), 0)
-    monkeypatch.setattr(probe_module, "texture", lambda *_: flat)
-    assert probe_module.textured_tiles(plan, reader, 0) == [(0, 0, 0), (0, 0, 1)]
-
-
-def test_an_image_of_which_nothing_can_be_seen_is_refused(tmp_path, monkeypatch):
-    path = write_balls(tmp_path / "a.ome.zarr", 6.0)
-    plan, reader = textured_plan(path)
-    nothing = (np.ones((0, 0, 0), np.float32), Box((0, 0, 0), (0, 0, 0)), 0)
-    monkeypatch.setattr(probe_module, "texture", lambda *_: nothing)
-    with pytest.raises(ImageError, match=r"the image has no voxels to probe"):
-        probe_module.textured_tiles(plan, reader, 0)
-
-
 def test_a_petavoxel_claim_is_probed_in_no_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(probe_module, "COARSE_LIMIT", 64**3)
+    monkeypatch.setattr(texture, "COARSE_LIMIT", 64**3)
     path = sparse_image(tmp_path / "a.ome.zarr", (100_000,) * 3, (64, 64, 64), (781, 781, 781))
     found = probe(path, Blind())
     assert not found.is_certain

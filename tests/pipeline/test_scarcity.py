@@ -71,6 +71,7 @@ def test_a_few_are_next_to_nothing_where_there_is_room_for_thousands(count):
             model=SimpleNamespace(diameter=diameter),
             working=SimpleNamespace(shape=shape),
             times=(0,),
+            region=None,
         )
         return SimpleNamespace(plan=plan)
 

@@ -11,6 +11,7 @@ import pytest
 
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.storage.atomic_write import write_json_atomic
+from anystar_batch.config import Inside
 from anystar_batch.errors import LostLockError
 from anystar_batch.events import Note
 from anystar_batch.parsing import Quantity
@@ -21,7 +22,7 @@ from anystar_batch.report.page import page
 from anystar_batch.report.seams import BorderGrid, SeamTest
 from tests.support import tiny_volume
 from tests.support.browser import measured
-from tests.support.fakes import TruthPredictor
+from tests.support.fakes import TruthPredictor, write_image
 
 SIZE = ["--diameter", "5um"]
 
@@ -63,6 +64,18 @@ def test_it_needs_nothing_but_itself(shown):
     assert not re.search(r"https?:|//[a-z]|@import|url\(", written)
     assert set(re.findall(r'(?:src|href)="(\w+):', shown)) == {"data"}
     assert "default-src 'none'" in shown
+
+
+def test_of_a_region_its_part_of_the_image_is_told_and_density_is_of_it(tmp_path, shown):
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
+    half = np.zeros(tiny_volume.SHAPE, np.uint8)
+    half[:10] = 1
+    half[10:, :, :22] = 7
+    write_image(f"{image}/labels/organoids", [half], scale=(0.5, 0.5, 0.5))
+    inside = with_page(image, inside=Inside("organoids", ((7, 9),)))
+    assert "organoids, regions 7 to 9: 25 % of the image; " in inside
+    assert " of the region</" in inside
+    assert "of the region" not in shown
 
 
 def test_names_are_text_and_never_markup(shown):

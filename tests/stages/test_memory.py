@@ -156,3 +156,14 @@ def test_a_process_that_ends_while_it_is_measured_is_left_out(monkeypatch):
         clock.sleep(0.05)
     assert meter.peak > 0
     assert blocks.PROCESS_BYTES > 0
+
+
+def test_of_few_tiles_near_a_region_everybody_gets_some(tmp_path, monkeypatch):
+    plan = large_plan(tmp_path, 1024, 128)
+    assert block_shape(plan, 10**12, 4, UNIT) == (512,) * 3
+    near = np.zeros(plan.tiles.counts, bool)
+    near[:2, :2, :2] = True
+    monkeypatch.setattr(blocks, "wanted_tiles", lambda *_: near)
+    assert block_shape(plan, 10**12, 4, UNIT) == (128,) * 3
+    near[:] = False
+    assert block_shape(plan, 10**12, 4, UNIT) == (512,) * 3

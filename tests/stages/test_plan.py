@@ -22,6 +22,7 @@ from anystar_batch.stages import plan as plan_module
 from anystar_batch.stages import sampling
 from anystar_batch.stages.image_identity import limits_content
 from anystar_batch.stages.plan import fingerprint, fingerprint_parts, level_scales, make_plan
+from anystar_batch.stages.region import Region
 from anystar_batch.stages.sampling import all_limits, intensity_limits, level_position
 from tests.support.fakes import make_model, mean_level, write_image
 
@@ -451,9 +452,30 @@ def test_every_option_that_changes_the_result_changes_the_fingerprint(series):
         for field in dataclasses.fields(ResultConfig)
         if any(getattr(o, field.name) != getattr(ResultConfig(), field.name) for o in OPTIONS)
     }
-    # Of precision and multiscale counts what comes of it, not what was asked for.
+    # Of precision, multiscale and region counts what comes of it, not what was asked for.
     known = {field.name for field in dataclasses.fields(ResultConfig)}
-    assert covered == known - {"precision", "multiscale"}
+    assert covered == known - {"precision", "multiscale", "inside"}
+
+
+def test_of_a_region_numbers_and_content_count(series):
+    source, model = read_image(str(series)), make_model()
+    region = Region(source, "organoids", (), "one")
+    changes = [
+        {},
+        {"content": "two"},
+        {"ids": ((1, 2),)},
+        {"ids": ((1, 3),)},
+    ]
+    changed = [dataclasses.replace(region, **change) for change in changes]
+    found = {
+        fingerprint(fingerprint_parts(source, model, ResultConfig(), "float32", one))
+        for one in (None, *changed)
+    }
+    assert len(found) == 5
+    assert digest(series) in found
+    moved = dataclasses.replace(region, name="elsewhere", scale=(2.0, 2.0, 2.0))
+    parts = fingerprint_parts(source, model, ResultConfig(), "float32", moved)
+    assert fingerprint(parts) in found
 
 
 def test_saying_what_holds_anyway_changes_nothing(series):

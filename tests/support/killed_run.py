@@ -1,6 +1,6 @@
 """Segment a phantom in a process that kills itself at a chosen moment; run by the law tests.
 
-usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,local,real,part:I/N}
+usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,local,inside,real,part:I/N}
 
 AFTER is the block of the stage whose end is the last thing that happens; 0 is the stage's start.
 """
@@ -18,6 +18,7 @@ from anystar_batch.parsing import parse_part
 from anystar_batch.pipeline import segment
 from anystar_batch.pipeline.part import segment_part
 from tests.support.dim_phantom import Peaks, dim_config
+from tests.support.inside_phantom import inside_config, inside_factory, inside_model
 from tests.support.law_phantom import (
     MOVED,
     law_config,
@@ -74,6 +75,11 @@ def one_part(image, network, listen):
     segment_part(config, listen, factory=law_factory(), model=law_model())
 
 
+def inside(image, _network, listen):
+    config = inside_config(image, (16, 24, 20))
+    segment.segment(config, listen, factory=inside_factory(), model=inside_model())
+
+
 def truth(image, _network, listen):
     config = law_config(image, (40, 48, 56))
     segment.segment(config, listen, factory=law_factory(), model=law_model())
@@ -86,6 +92,7 @@ RUNS = {
     "local": local,
     "real": real,
     "part": one_part,
+    "inside": inside,
 }
 
 
