@@ -3,8 +3,9 @@
 One image, in the order in which data flows: `inputs` (which images a command names), `outputs`
 (where results lie, locked), `prepare` (what is decided before work, with `levels`, `region`: where
 objects are wanted, `probe`, which looks where `texture` says, and `local_limits`), `segment` (the
-stages in order), `part` and `part_ledgers` (a share of the network's work, for job arrays), `scarcity` (why it found
-next to nothing), `publish` (results into their places, the page), `run_record` (what a run says).
+stages in order), `part` and `part_ledgers` (a share of the network's work, for job arrays),
+`scarcity` (why it found next to nothing), `publish` (results into their places, the page),
+`run_record` (what a run says).
 
 Around it: `dry_run` (what would be done, in which time), `sweep` and `sweep_outcome` (an archive),
 `plate_table` (one table of a plate), `info` (what an image is), `evaluate` (a score), `result` (a
