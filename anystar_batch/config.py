@@ -20,14 +20,11 @@ _LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_SCALE = 4
 """Coarsest scale beside the working voxel, in working voxels."""
 
-PRECISIONS = ("auto", "float32", "bfloat16")
-"""Precisions of the network that a user may ask for."""
+PRECISIONS, BACKENDS = ("auto", "float32", "bfloat16"), ("tensorflow", "jax")
+"""Precisions of the network that a user may ask for, and what it may run under."""
 
-REFINE = ("auto", "on", "off")
-"""When there is a second look."""
-
-BACKENDS = ("tensorflow", "jax")
-"""What the network may run under."""
+REFINE, LIMITS = ("auto", "on", "off"), ("global", "local")
+"""When there is a second look; whether one pair of limits holds, or they follow the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +186,8 @@ class ResultConfig:
         How far surfaces are moved outward, or inward if negative.
     level : int or None
         Level that the network reads; None chooses among those that show what level 0 shows.
+    limits : {"global", "local"}
+        Intensity limits: one pair for a volume, or following it, where parts are very dim.
     inside : Inside or None
         Regions in which an object's point must lie; None is all of the image.
     """
@@ -211,6 +210,7 @@ class ResultConfig:
     expand: Quantity | None = None
     multiscale: str | None = None
     level: int | None = None
+    limits: str = "global"
     inside: Inside | None = None
 
     def segmented_times(self, count: int) -> tuple[int, ...]:
@@ -256,20 +256,21 @@ class ResultConfig:
             ("precision", self.precision, PRECISIONS),
             ("backend", self.backend, BACKENDS),
             ("refine", self.refine, REFINE),
+            ("limits", self.limits, LIMITS),
         ):
             if choice not in known:
                 near = did_you_mean(choice, known)
                 message = f"--{name}: got {choice!r}; expected {' or '.join(known)}{near}"
                 raise ConfigError(message)
-        if self.level is not None and self.level < 0:
-            message = f"--level: got {self.level}; expected 0 (full resolution) or more"
-            raise ConfigError(message)
-        if self.reference_time is not None and self.reference_time < 0:
-            message = f"--reference-time: got {self.reference_time}; expected 0 or more"
-            raise ConfigError(message)
+        for name, number, zero in (
+            ("level", self.level, "0 (full resolution)"),
+            ("reference-time", self.reference_time, "0"),
+        ):
+            if number is not None and number < 0:
+                message = f"--{name}: got {number}; expected {zero} or more"
+                raise ConfigError(message)
         if self.tile is not None and self.tile < 1:
-            message = f"--tile: got {self.tile}; expected a positive number of voxels"
-            raise ConfigError(message)
+            raise ConfigError(f"--tile: got {self.tile}; expected a positive number of voxels")
 
 
 @dataclass(frozen=True, slots=True)

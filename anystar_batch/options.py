@@ -470,6 +470,15 @@ SEGMENT = (
         text=_quantity_text,
     ),
     Option(
+        "limits",
+        str,
+        "global",
+        SIZE,
+        "Intensity limits: global, one pair a volume; local, following it where parts are dim.",
+        completion="limits",
+        field="result.limits",
+    ),
+    Option(
         "tile",
         int,
         None,

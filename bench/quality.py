@@ -126,6 +126,8 @@ class Bench:
     model : str
     refine : str
         Whether there is a second look: auto, on or off.
+    limits : str
+        Intensity limits: global or local.
     rows : dict
         What was scored: several parts ask for the same.
     """
@@ -133,6 +135,7 @@ class Bench:
     out: Path
     model: str
     refine: str = "auto"
+    limits: str = "global"
     rows: dict[tuple[str, str, float], Row] = field(default_factory=dict)
 
     def run(
@@ -168,6 +171,7 @@ class Bench:
             result=ResultConfig(
                 diameter=None if diameter is None else Quantity(diameter, "um"),
                 refine=self.refine,
+                limits=self.limits,
                 outline=surface[0],
                 expand=Quantity(surface[1], "um") if surface[1] else None,
             ),
@@ -220,6 +224,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART")
     parser.add_argument("--model", default="anystar-mix")
     parser.add_argument("--refine", default="auto", choices=["auto", "on", "off"])
+    parser.add_argument("--limits", default="global", choices=["global", "local"])
     parser.add_argument("--embryos", type=int, nargs="*", default=list(range(5, 12)))
     parser.add_argument("--times", type=int, nargs="*", default=[401, 451, 501])
     options = parser.parse_args()
@@ -233,7 +238,7 @@ def main() -> None:
         "GoNuclear 1135": gonuclear(),
         "tgmm drosophila": tgmm(),
     }
-    bench = Bench(options.out, options.model, options.refine)
+    bench = Bench(options.out, options.model, options.refine, options.limits)
     for part in options.parts:
         rows = [row.to_json() for row in PARTS[part](bench, sets)]
         (options.out / f"{part}.json").write_text(json.dumps(rows, indent=1))

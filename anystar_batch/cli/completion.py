@@ -34,6 +34,13 @@ def refine() -> list[str]:
     return list(REFINE)
 
 
+def limits() -> list[str]:
+    """Return how far intensity limits may reach."""
+    from anystar_batch.config import LIMITS
+
+    return list(LIMITS)
+
+
 def measures(incomplete: str) -> list[str]:
     """Return measures that go on with a list of them."""
     from anystar_batch.parsing import MEASURES

@@ -17,6 +17,7 @@ SAMPLING = 2.0
 
 WHAT = {
     "probe": ("choosing the working scale", ""),
+    "limits": ("local intensity limits", ""),
     "check": ("checking the image", ""),
     "predict": ("network", "candidates"),
     "suppress": ("suppression", "survivors"),

@@ -226,12 +226,17 @@ def preview(config: SegmentConfig, *, as_json: bool) -> int:
 
 
 def _text(preview: Preview, *, is_here: bool) -> str:
+    from anystar_batch.pipeline.local_limits import grids_text
+
     plan = preview.plan
     document = preview.to_json()
     diameter = "native scale" if plan.diameter_um is None else f"{plan.diameter_um:.3g} um"
     zoom = " x ".join(f"{z:.3g}" for z in plan.working.zoom)
     outside = f", {preview.tiles_outside} lie outside" if plan.region is not None else ""
     filters = [f"  filters     {plan.filters}"] if plan.filters.to_json() else []
+    limits = (
+        [f"  limits      {grids_text(plan).removeprefix('local limits: ')}"] if plan.grids else []
+    )
     done = f", {preview.tiles_done} done by an unfinished run" if preview.tiles_done else ""
     done += f", {preview.tiles_stored} from kept candidates" if preview.tiles_stored else ""
     estimate = preview.estimate
@@ -248,6 +253,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
             + " um",
             f"  tiles       {preview.tiles} of {plan.tiles.core}, window {plan.tiles.window}"
             f"{outside}{done}",
+            *limits,
             *filters,
             f"  blocks      {preview.blocks} of {preview.block_shape} level-0 voxels",
             f"  memory      {document['memory_per_worker'] / 1e9:.2f} GB a worker",

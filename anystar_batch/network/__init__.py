@@ -2,9 +2,9 @@
 
 In the order in which data flows: `downsampling` (does a level show what a finer one shows?),
 `scale` (which level, which working voxel), `tiles` (the lattice), `intensity` (limits, mapped to 0
-and 1), `resample`, `window` (what the network sees); `model` (a model's folder, without
-TensorFlow), `imports` (of a backend), `weights`, `unet`, `devices`; `slabs` (the network in parts),
-`predictor` (a window to candidates). The second look: `profiles` (intensities along the rays),
-`refiner` and `refiner_kernel` (the network that reads them), `outline` (where along their mean a
-surface is asked for).
+and 1), `limits_grid` and `limits_field` (limits that follow the image), `resample`, `window` (what
+the network sees); `model` (a model's folder, without TensorFlow), `imports` (of a backend),
+`weights`, `unet`, `devices`; `slabs` (the network in parts), `predictor` (a window to candidates).
+The second look: `profiles` (intensities along the rays), `refiner` and `refiner_kernel` (the
+network that reads them), `outline` (where along their mean a surface is asked for).
 """

@@ -41,6 +41,15 @@ class Taps:
         """First input voxel used, and the first one after the last used."""
         return int(self.first.min()), int(self.first.max()) + self.weights.shape[1]
 
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """Where each output voxel lies, level voxels [n_out]: the mean place of what it weighs."""
+        centre = self.first.astype(np.float64)
+        # One tap after another: the same bits, however many outputs are asked for.
+        for k in range(1, self.weights.shape[1]):
+            centre += k * self.weights[:, k].astype(np.float64)
+        return centre
+
 
 def working_shape(level_shape: ZYX, zoom: ZYXFloat) -> ZYX:
     """Return the shape of the volume in working voxels.

@@ -14,6 +14,7 @@ A slab's voxels are those of the whole window, bit for bit (`resample`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.geometry import Box
 from anystar_batch.network.intensity import normalise, raised
+from anystar_batch.network.limits_field import LimitsField
 from anystar_batch.network.resample import Taps, resample, source_box
 
 SLAB_VOXELS = 8 * 10**6
@@ -35,6 +37,7 @@ def window_image(
     axes: tuple[Taps, Taps, Taps],
     limits: tuple[float, float],
     chunk: int,
+    field: LimitsField | None = None,
 ) -> tuple[NDArray[np.float32], bool]:
     """Return what the network sees of a window.
 
@@ -48,6 +51,8 @@ def window_image(
         Intensities that become 0 and 1.
     chunk : int
         Planes of a stored chunk, which is decoded whole.
+    field : LimitsField, optional
+        Limits that follow the image, over the voxels of the level; they count instead.
 
     Returns
     -------
@@ -56,7 +61,7 @@ def window_image(
     is_constant : bool
         Whether all voxels that were read have one value, or none has any (NaN).
     """
-    low, high = limits
+    low, high = limits if field is None else (field.floor, math.nan)
     z, y, x = axes
     source = source_box(axes)
     planes = Planes(
@@ -72,7 +77,11 @@ def window_image(
         above, value = raised(planes.get(first, last), low)
         values.add(value)
         origin = (first, *source.start[1:])
-        image[start:stop] = normalise(resample(above, origin, (part, y, x)), 0.0, high - low)
+        shown = resample(above, origin, (part, y, x))
+        if field is None:
+            image[start:stop] = normalise(shown, 0.0, high - low)
+        else:
+            image[start:stop] = field.scaled(shown, (part.centres, y.centres, x.centres))
     return image, None not in values and (len(values) == 1 or all(v != v for v in values))
 
 

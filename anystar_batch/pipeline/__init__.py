@@ -2,10 +2,11 @@
 
 One image, in the order in which data flows: `inputs` (which images a command names), `outputs`
 (where results lie, locked), `prepare` (what is decided before work, with `levels`, `region`: where
-objects are wanted, and `probe`, which looks where `texture` says), `candidate_sets` (what the
-network has said before, kept for other thresholds), `segment` (the stages in order), `part` and
-`part_ledgers` (a share of the network's work, for job arrays), `scarcity` (why it found next to
-nothing), `publish` (results into their places, the page), `run_record` (what a run says).
+objects are wanted, `probe`, which looks where `texture` says, and `local_limits`),
+`candidate_sets` (what the network has said before, kept for other thresholds), `segment` (the
+stages in order), `part` and `part_ledgers` (a share of the network's work, for job arrays),
+`scarcity` (why it found next to nothing), `publish` (results into their places, the page),
+`run_record` (what a run says).
 
 Around it: `dry_run` (what would be done, in which time), `sweep` and `sweep_outcome` (an archive),
 `plate_table` (one table of a plate), `tune` and `threshold_table` (what each threshold would find),

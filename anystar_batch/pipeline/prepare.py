@@ -13,7 +13,7 @@ from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.names import numbered
 from anystar_batch.archive.ngff import ImageSource, channel_index, level_index
-from anystar_batch.config import MAX_SCALE, ResultConfig, SegmentConfig
+from anystar_batch.config import ResultConfig, SegmentConfig
 from anystar_batch.engine.engines import Engine, open_engine, threads_per_worker
 from anystar_batch.engine.machine import available_memory
 from anystar_batch.engine.stop import Stop
@@ -25,8 +25,9 @@ from anystar_batch.network.predictor import KerasFactory, PredictorFactory, extr
 from anystar_batch.network.unet import PRECISIONS
 from anystar_batch.pipeline import publish
 from anystar_batch.pipeline.levels import level_warnings, with_verdicts
+from anystar_batch.pipeline.local_limits import check_local, grids_text, read_grids, with_grids
 from anystar_batch.pipeline.outputs import Outputs, output_paths
-from anystar_batch.pipeline.probe import Find, probe_diameter
+from anystar_batch.pipeline.probe import Find, probe_diameter, two_sizes_text
 from anystar_batch.pipeline.region import decide_region, find_region, region_of, tell_region
 from anystar_batch.stages.image_identity import limits_content
 from anystar_batch.stages.ledger import Ledger
@@ -172,6 +173,7 @@ def decide(
     diameter, reference = entry["diameter_um"], entry["reference"]
     region = region_of(result.region, entry)
     plan = make_plan(reader, result.model, options, diameter, pairs, reference, region)
+    plan = with_grids(plan, entry)
     tell_region(plan, entry, on_event)
     for text in (*level_warnings(plan, options, verdicts), *entry.get("level_zero", ())):
         on_event(Note(text, is_warning=True))
@@ -189,6 +191,7 @@ def _look(reader: ImageReader, result: Request, on_event: Listener, find: Find) 
     limits = all_limits(reader, model, channel, times)
     reference, pair = reference_time(reader, model, channel, dict(zip(times, limits, strict=True)))
     by_time = dict(zip(times, limits, strict=True))
+    check_local(options, model)
     entry: dict[str, Any] = {
         "limits": limits,
         "reference": reference,
@@ -199,7 +202,8 @@ def _look(reader: ImageReader, result: Request, on_event: Listener, find: Find) 
         entry, pair = entry | further, further["pair"]
     is_empty = "region" in entry and entry["region"]["is_empty"]
     if given is not None or model.diameter is None or is_empty:
-        return entry | {"probe": None, "diameter_um": given}
+        entry |= {"probe": None, "diameter_um": given}
+        return entry | read_grids(reader, options, by_time, given, on_event)
     alone = replace(options, time=str(entry["reference"]))
     probe = probe_diameter(
         reader,
@@ -212,7 +216,8 @@ def _look(reader: ImageReader, result: Request, on_event: Listener, find: Find) 
         region_of(result.region, entry),
         find,
     )
-    return entry | {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
+    entry |= {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
+    return entry | read_grids(reader, options, by_time, probe.diameter_um, on_event)
 
 
 def _tell_position(source: ImageSource, options: ResultConfig, on_event: Listener) -> None:
@@ -253,8 +258,12 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
             "--diameter if you know it"
         )
         on_event(Note(text, is_warning=True))
+    if plan.grids:
+        on_event(Note(grids_text(plan)))
     if probe is not None and "other_population" in probe and len(plan.views) == 1:
-        on_event(Note(_two_sizes(probe["diameter_um"], probe["other_population"]), is_warning=True))
+        on_event(
+            Note(two_sizes_text(probe["diameter_um"], probe["other_population"]), is_warning=True)
+        )
     for trial in () if probe is None else probe["trials"]:
         finding = (
             f"{trial['objects']} objects of {trial['diameter_um']:.3g} um, "
@@ -286,17 +295,6 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
             f"{plan.working.shape}"
         )
         on_event(Note(text))
-
-
-def _two_sizes(diameter_um: float, other: dict[str, Any]) -> str:
-    """What is said where the probe has found objects of two quite different sizes."""
-    small, large = sorted((diameter_um, float(other["diameter_um"])))
-    step = min(MAX_SCALE, max(2, round(large / small / 1.6)))
-    return (
-        f"the probe found objects of two sizes: {diameter_um:.3g} um, which this run looks for, "
-        f"and {other['objects']} of {other['diameter_um']:.3g} um, of which it may miss many; give "
-        f"--diameter {small:.3g}um --scales 1,{step} to look for both"
-    )
 
 
 def _open(path: str, multiscale: str | None) -> ImageSource:

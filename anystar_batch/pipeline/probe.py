@@ -14,12 +14,13 @@ import time as clock
 from collections.abc import Callable, Sequence
 from contextlib import suppress as suppress_error
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.archive.images import ImageReader
-from anystar_batch.config import ResultConfig
+from anystar_batch.config import MAX_SCALE, ResultConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, timed_stage
 from anystar_batch.geometry import ZYX
@@ -292,3 +293,22 @@ def _trial(work: Work, voxel_um: float, find: Find) -> tuple[Trial, Finds]:
     if survivors.quality is not None:
         clear &= survivors.quality >= CLEAR[1]
     return trial, Finds(diameters[clear] * unit, surfaces[clear])
+
+
+def two_sizes_text(diameter_um: float, other: dict[str, Any]) -> str:
+    """Return what is said where the probe has found objects of two quite different sizes.
+
+    Parameters
+    ----------
+    diameter_um : float
+        The proposed diameter, micrometres.
+    other : dict
+        The other `Population`.
+    """
+    small, large = sorted((diameter_um, float(other["diameter_um"])))
+    step = min(MAX_SCALE, max(2, round(large / small / 1.6)))
+    return (
+        f"the probe found objects of two sizes: {diameter_um:.3g} um, which this run looks for, "
+        f"and {other['objects']} of {other['diameter_um']:.3g} um, of which it may miss many; give "
+        f"--diameter {small:.3g}um --scales 1,{step} to look for both"
+    )

@@ -157,6 +157,7 @@ def run_record(config: SegmentConfig, run: Run, summary: Summary) -> dict[str, A
         "versions": versions(config.result.backend),
         "plan": run.plan.to_json(),
         "probe": plan_entry.get("probe"),
+        **({"limits_grids": plan_entry["cells"]} if "cells" in plan_entry else {}),
         **({"refined": refined} if (refined := refined_counts(run)) else {}),
         **({"inside": inside} if (inside := _inside(run.plan)) else {}),
         "spot": run.ledger.entry("spot", ""),

@@ -17,6 +17,7 @@ from anystar_batch.report.charts import number
 from anystar_batch.report.findings import Findings
 from anystar_batch.report.gallery import close_up, galleries
 from anystar_batch.report.html import card, grid_table, section, table, text
+from anystar_batch.report.limits_figure import limits_svg
 from anystar_batch.report.pictures import MOST_EDGE
 from anystar_batch.report.probe_figure import probe_svg
 from anystar_batch.report.views import Views, see
@@ -27,6 +28,7 @@ SMALL = 14.0
 
 STAGES = {
     "probe": "choosing the scale",
+    "limits": "local intensity limits",
     "predict": "network",
     "suppress": "suppression",
     "refine": "second look",
@@ -149,6 +151,8 @@ def _run(findings: Findings) -> str:
         card("Scale", _scale(record)),
         card("Parameters", options),
     ]
+    if "local_limits" in plan:
+        cards.insert(2, card("Intensity limits", _limits(record, findings.time)))
     return section("What was run", "", f'<div class="tables">{"".join(cards)}</div>', "run")
 
 
@@ -176,6 +180,23 @@ def _scale(record: Mapping[str, Any]) -> str:
         f"<p>Objects of {diameter} µm, proposed by the probe: of its trial scales the one at which "
         f"the objects found have most surface. Working voxel: {size}.{text(fits)}</p>"
         f'<div class="probe">{probe_svg(probe)}</div>{grid_table(heads, rows)}'
+    )
+
+
+def _limits(record: Mapping[str, Any], time: int) -> str:
+    """Where limits that follow the image lie, at one time."""
+    by_time = dict(zip(record["plan"]["times"], record["limits_grids"], strict=True))
+    grid = by_time.get(time)
+    if grid is None:
+        return (
+            "<p>They may follow the image (local); no part is so dim that it needs its own, so "
+            "those of the whole volume hold.</p>"
+        )
+    z, y, x = grid["cells"]
+    return (
+        f"<p>They follow the image (local) in {z} × {y} × {x} cells (z, y, x), between which they "
+        "are interpolated. Intensities that become 0, and 1, seen along z and along x:</p>"
+        f'<div class="probe">{limits_svg(grid)}</div>'
     )
 
 

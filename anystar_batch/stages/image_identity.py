@@ -14,8 +14,10 @@ from typing import Any
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.errors import ImageChangedError
 from anystar_batch.events import StageStarted, ignore, timed_stage
-from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box
+from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx, grid_box
+from anystar_batch.network.limits_grid import cell_counts
 from anystar_batch.network.scale import LevelMap
+from anystar_batch.stages.cell_limits import cell_boxes, grid_level
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.preprocess import tile_source
 from anystar_batch.stages.region import Region, region_content
@@ -39,10 +41,7 @@ def check_content(run: Run) -> None:
     refined, look = run.ledger.entries("refine"), plan.second_look
     planned = run.ledger.entry("plan", "")
     with timed_stage(run.on_event if predicted else ignore, StageStarted("check", 1)):
-        if planned is not None and planned["content"] != limits_content(
-            reader, plan.times, plan.channel
-        ):
-            raise ImageChangedError(_changed(plan, "where the intensity limits come from"))
+        _check_limits(plan, reader, planned)
         _check_region(plan, reader, planned)
         for key, entry in predicted.items():
             time, tile = parse_key(key)
@@ -62,6 +61,19 @@ def check_content(run: Run) -> None:
                 raise ImageChangedError(_changed(plan, f"{box}, time {time}"))
 
 
+def _check_limits(plan: Plan, reader: ImageReader, planned: Mapping[str, Any] | None) -> None:
+    """Compare what the intensity limits come from with what was planned with."""
+    if planned is None:
+        return
+    if planned["content"] != limits_content(reader, plan.times, plan.channel):
+        raise ImageChangedError(_changed(plan, "where the intensity limits come from"))
+    if "cells" not in planned or plan.diameter_um is None:
+        return
+    content = cells_content(reader, plan.times, plan.channel, plan.diameter_um, plan.scale_um)
+    if planned["cells_content"] != content:
+        raise ImageChangedError(_changed(plan, "where the local intensity limits come from"))
+
+
 def _changed(plan: Plan, where: str) -> str:
     return (
         f"{plan.source.path} has changed since it was read ({where}); the result would mix two "
@@ -75,6 +87,36 @@ def limits_content(reader: ImageReader, times: tuple[int, ...], channel: int) ->
     digest = hashlib.sha256()
     for time in times:
         for box in _sample_boxes(reader, level, time, channel):
+            digest.update(repr(reader.identities(level, time, channel, box)).encode())
+    return digest.hexdigest()[:16]
+
+
+def cells_content(
+    reader: ImageReader,
+    times: tuple[int, ...],
+    channel: int,
+    diameter_um: float,
+    scale_um: ZYXFloat,
+) -> str:
+    """Return the digest of every chunk that limits which follow the image come from.
+
+    Parameters
+    ----------
+    reader : ImageReader
+        The image.
+    times : tuple of int
+    channel : int
+    diameter_um : float
+        Of the objects, micrometres.
+    scale_um : (z, y, x)
+        Level-0 voxel size, micrometres.
+    """
+    source = reader.source
+    level = grid_level(source, diameter_um, scale_um)
+    counts = cell_counts(source.shape_zyx(0), scale_um, diameter_um, source.num_times)
+    digest = hashlib.sha256()
+    for time in times:
+        for box, _ in cell_boxes(source, level, counts):
             digest.update(repr(reader.identities(level, time, channel, box)).encode())
     return digest.hexdigest()[:16]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from anystar_batch.archive.images import ImageReader
@@ -20,9 +21,9 @@ from anystar_batch.archive.ngff import (
 )
 from anystar_batch.config import Filters, ResultConfig
 from anystar_batch.geometry import ZYXFloat
-from anystar_batch.network.model import (
-    Model,
-)
+from anystar_batch.network.limits_field import LimitsField
+from anystar_batch.network.limits_grid import LimitsGrid
+from anystar_batch.network.model import Model
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
 from anystar_batch.stages.region import Region, region_json
@@ -80,6 +81,9 @@ class Plan:
         Share of the fall of an object's mean profile at which its surface is put; None: visible.
     expand_um : float
         How far surfaces are moved outward at last, micrometres; negative: inward.
+    grids : tuple of LimitsGrid or None
+        With `--limits local`, the limits that follow the image, for each of `times`; None where
+        those of the whole hold everywhere. Empty with `--limits global`.
     region : Region or None
         Where an instance's point must lie; None: anywhere.
     """
@@ -105,6 +109,7 @@ class Plan:
     spot_look: SecondLook | None = None
     outline: float | None = None
     expand_um: float = 0.0
+    grids: tuple[LimitsGrid | None, ...] = ()
     region: Region | None = None
 
     @property
@@ -125,6 +130,23 @@ class Plan:
     def limits_of(self, time: int) -> tuple[float, float] | None:
         """Return the intensities of a time point that become 0 and 1."""
         return self.limits[self.times.index(time)]
+
+    def field_of(self, time: int) -> LimitsField | None:
+        """Return the limits of a time that follow the image, over the voxels of the level read."""
+        grid = self.grids[self.times.index(time)] if self.grids else None
+        return None if grid is None else LimitsField(grid, self.level.step, self.level.offset)
+
+    def look_field_of(self, time: int) -> LimitsField | None:
+        """Return the same over the voxels of the level that the second look reads."""
+        grid = self.grids[self.times.index(time)] if self.grids else None
+        look = self.second_look
+        if grid is None or look is None:
+            return None
+        # Voxel of that level -> working voxel -> level 0.
+        scale, offset = self.working.to_level0(self.level)
+        step = _times(scale, [1.0 / s for s in look.scale])
+        moved = (o - s * shift for o, s, shift in zip(offset, step, look.offset, strict=True))
+        return LimitsField(grid, step, _triple(moved))
 
     def to_json(self) -> dict[str, object]:
         """Return what was decided as plain JSON values: for the run record and the attributes."""
@@ -154,9 +176,25 @@ class Plan:
             | self._look_json()
             | ({} if self.outline is None else {"outline": self.outline})
             | ({"expand_um": self.expand_um} if self.expand_um else {})
+            | self._grids_json()
             | ({} if self.region is None else {"inside": self.region.to_json()})
             | ({"unused_levels": list(self.source.unused)} if self.source.unused else {})
         )
+
+    def _grids_json(self) -> dict[str, object]:
+        """Whether limits follow the image, and how far; the grids themselves are in the record."""
+        if not self.grids:
+            return {}
+        widths = [grid.width for grid in self.grids if grid is not None]
+        cells = next((grid.cells for grid in self.grids if grid is not None), None)
+        local: dict[str, object] = {"times": len(widths)}
+        if cells is not None:
+            local |= {
+                "cells": list(cells),
+                "narrowest": min(map(min, widths)),
+                "widest": max(map(max, widths)),
+            }
+        return {"local_limits": local}
 
     def _look_json(self) -> dict[str, object]:
         """What the second look was, where there might have been one."""
@@ -209,6 +247,7 @@ def fingerprint_parts(
         | _position_json(source, config)
         | ({} if config.level is None else {"level": config.level})
         | _probe_json(model, config)
+        | ({} if config.limits == "global" else {"limits": config.limits})
         | region_json(region)
     )
 
@@ -345,6 +384,11 @@ def _more_json(
     more |= {"scales": list(scales)} if scales != (1,) else {}
     more |= {"course": list(course)} if course else {}
     return more | ({"measure": list(measure)} if measure else {})
+
+
+def _triple(values: Iterable[float]) -> ZYXFloat:
+    z, y, x = values
+    return z, y, x
 
 
 def _times(values: ZYXFloat, factor: list[float]) -> ZYXFloat:

@@ -46,6 +46,7 @@ def tile_image(
         _tile_taps(plan, tile, plan.views[0] if view is None else view),
         plan.limits_of(time) or (0.0, 1.0),
         plan.source.chunks_zyx(level)[0],
+        plan.field_of(time),
     )
     return None if is_constant else image
 

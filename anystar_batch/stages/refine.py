@@ -220,7 +220,8 @@ def refine_survivors(
     if look is None:
         return survivors
     refiner = _refiner(look.refiner.folder, look.refiner.sha256)
-    low, _ = plan.limits_of(time) or (0.0, 1.0)
+    field = plan.look_field_of(time)
+    low = (plan.limits_of(time) or (0.0, 1.0))[0] if field is None else field.floor
     shape = plan.source.shape_zyx(look.level)
     points = level_points(look, survivors)
     dist, quality = survivors.dist.copy(), np.zeros(len(survivors), np.float32)
@@ -229,6 +230,12 @@ def refine_survivors(
     for some in _cells(points):
         box = window_of(points[some], survivors.dist[some], look.scale, shape)
         voxels, _ = raised(reader.read_box(look.level, time, plan.channel, box), low)
+        if field is not None:
+            # Beside a much brighter part a profile would show that part alone.
+            places = [
+                np.arange(a, b, dtype=float) for a, b in zip(box.start, box.stop, strict=True)
+            ]
+            voxels = field.scaled(voxels, places, is_clipped=False)
         dist[some], quality[some], fall[some] = refiner.outline(
             voxels.astype(np.float32),
             box,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from anystar_batch.events import Note
 from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline import prepare, publish
 from anystar_batch.report import findings
+from anystar_batch.report.limits_figure import limits_svg
 from anystar_batch.report.page import page
 from anystar_batch.report.seams import BorderGrid, SeamTest
 from tests.support import tiny_volume
@@ -304,3 +306,27 @@ def test_the_record_says_where_work_was_cut(tmp_path, diameter, scale):
     assert label["first"] == label["step"]
     shards = read_image(image + "/labels/anystar").chunks_zyx(0)
     assert all(step % n == 0 for step, n in zip(label["step"], shards, strict=True))
+
+
+def test_limits_that_follow_the_image_are_drawn(tmp_path):
+    plain = tiny_volume.segment(tiny_volume.small_image(tmp_path / "a.zarr"), limits="local")
+    record = json.loads((tmp_path / "a.anystar.run.json").read_text())
+    assert record["limits_grids"] == [None]
+    assert "no part is so dim" in page(findings.gather(record, Path(plain.stats)))
+    low, width = [100.0] * 7 + [3.0], [1000.0] * 7 + [20.5]
+    grid = {"shape": [20, 40, 44], "cells": [2, 1, 4], "low": low, "width": width}
+    text = page(findings.gather(record | {"limits_grids": [grid]}, Path(plain.stats)))
+    assert "2 × 1 × 4 cells" in text
+    assert "becomes 0: 3 to 100" in text
+    assert "becomes 1: 23.5 to 1100" in text
+    drawn = ElementTree.fromstring(limits_svg(grid))
+    shades = [r.get("fill") for r in drawn.iter("{http://www.w3.org/2000/svg}rect")][1:]
+    assert len(shades) == 2 * (4 + 2)
+    assert len(set(shades)) > 2
+    huge = {
+        "shape": [9, 9, 9000],
+        "cells": [1, 1, 4000],
+        "low": [0.0] * 4000,
+        "width": [1.0] * 4000,
+    }
+    assert limits_svg(huge).count("<rect") < 100

@@ -438,6 +438,7 @@ OPTIONS = [
     ResultConfig(reference_time=1),
     ResultConfig(measure=("feret",)),
     ResultConfig(level=0),
+    ResultConfig(limits="local"),
     ResultConfig(refine="on", outline=0.5),
     ResultConfig(expand=Quantity(-1.0, "um")),
 ]

@@ -1,6 +1,6 @@
 """Segment a phantom in a process that kills itself at a chosen moment; run by the law tests.
 
-usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,kept,inside,real,part:I/N}
+usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,kept,local,inside,real,part:I/N}
 
 AFTER is the block of the stage whose end is the last thing that happens; 0 is the stage's start.
 """
@@ -17,6 +17,7 @@ from anystar_batch.events import BlockDone, StageStarted
 from anystar_batch.parsing import parse_part
 from anystar_batch.pipeline import segment
 from anystar_batch.pipeline.part import segment_part
+from tests.support.dim_phantom import Peaks, dim_config
 from tests.support.inside_phantom import inside_config, inside_factory, inside_model
 from tests.support.law_phantom import (
     MOVED,
@@ -60,6 +61,11 @@ def refined(image, network, listen):
     segment.segment(config, listen, factory=law_factory(), model=model)
 
 
+def local(image, _network, listen):
+    model = refined_model(Path(image).parent / "refiner")
+    segment.segment(dim_config(image, (40, 48, 56)), listen, factory=Peaks(), model=model)
+
+
 def real(image, _network, listen):
     segment.segment(real_config(image, (16, 40, 56)), listen)
 
@@ -84,6 +90,7 @@ RUNS = {
     "refined": refined,
     "moved": refined,
     "kept": refined,
+    "local": local,
     "real": real,
     "part": one_part,
     "inside": inside,

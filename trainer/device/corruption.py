@@ -251,6 +251,21 @@ def lumps(draws: Draws, image: Tensor, values: Values, ranges: Ranges) -> Tensor
     return image * ops.exp(field * wide(values["amount"]))
 
 
+def fade(draws: Draws, image: Tensor, values: Values, _ranges: Ranges) -> Tensor:
+    """Brighten along one direction."""
+    direction = draws.uniform(-1.0, 1.0, (3,))
+    length = ops.sqrt(ops.sum(direction * direction, axis=1, keepdims=True))
+    direction = direction / ops.maximum(length, 1e-6)
+    place: Tensor = 0.0
+    for k, n in enumerate(image.shape[1:]):
+        shape = [1, 1, 1, 1]
+        shape[1 + k] = n
+        axis = np.linspace(-0.5, 0.5, n, dtype=np.float32).reshape(shape)
+        place = place + axis * wide(direction[:, k])
+    low = smallest(image)
+    return (image - low) * ops.exp(place * wide(values["depth"] / 3.0**0.5)) + low
+
+
 STEPS: dict[str, Callable[[Draws, Tensor, Values, Ranges], Tensor]] = {
     "min_max": min_max,
     "invert": invert,
@@ -266,6 +281,7 @@ STEPS: dict[str, Callable[[Draws, Tensor, Values, Ranges], Tensor]] = {
     "final_noise": final_noise,
     "haze": haze,
     "lumps": lumps,
+    "fade": fade,
     "stack": stack,
     "acquire": acquire,
     "shot_noise": shot_noise,

@@ -4,8 +4,8 @@
 MONAI's defaults where the paper gives none). A config may override ranges and probabilities, not
 what a step does. Every step takes and returns float32 (z, y, x); only `cutout` also changes labels.
 
-The steps `haze`, `lumps`, `stack`, `acquire` and `shot_noise` are ours: they imitate what real
-stacks suffer.
+The steps `haze`, `lumps`, `fade`, `stack`, `acquire` and `shot_noise` are ours: they imitate what
+real stacks suffer.
 """
 
 from __future__ import annotations
@@ -299,6 +299,21 @@ def lumps(rng: np.random.Generator, image: Image, values: Values) -> Image:
     return result
 
 
+def fade(rng: np.random.Generator, image: Image, values: Values) -> Image:
+    """Brighten along one direction: what local limits leave between a dim and a bright cell.
+
+    From one end of the sample's diagonal to the other the brightness above the darkest voxel
+    changes by the factor `exp(depth)`.
+    """
+    direction = rng.uniform(-1.0, 1.0, 3)
+    direction = direction / max(float(np.linalg.norm(direction)), 1e-6)
+    axes = np.ogrid[tuple(slice(-0.5, 0.5, n * 1j) for n in image.shape)]
+    along = sum(axis * d for axis, d in zip(axes, direction, strict=True)) / np.sqrt(3.0)
+    low = image.min()
+    result: Image = (image - low) * np.exp(along * values["depth"]).astype(np.float32) + low
+    return result
+
+
 def cutout(
     rng: np.random.Generator, image: Image, labels: NDArray[np.int32], values: Values
 ) -> tuple[Image, NDArray[np.int32]]:
@@ -334,6 +349,7 @@ STEPS: dict[str, Kind] = {
     "final_noise": Kind(final_noise, {"std": (0.0, 0.1)}),
     "haze": Kind(haze, {"width": (9.0, 25.0), "amount": (0.2, 1.5)}),
     "lumps": Kind(lumps, {"scale": (6.0, 24.0), "amount": (0.0, 1.5)}),
+    "fade": Kind(fade, {"depth": (0.0, 3.4)}),
     "stack": Kind(stack, {"sigma": (0.3, 2.0), "step": (1.0, 4.0)}),
     "acquire": Kind(
         acquire,
