@@ -222,6 +222,8 @@ def preview(config: SegmentConfig, *, as_json: bool) -> int:
     preview = dry_run.preview(config)
     is_here = config.run.scheduler is None
     typer.echo(json.dumps(preview.to_json()) if as_json else _text(preview, is_here=is_here))
+    for text in preview.warnings:
+        typer.echo(f"warning: {text}", err=True)
     return DONE
 
 

@@ -28,7 +28,7 @@ from anystar_batch.archive.storage.files import nearest
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import block_threads, natural_workers, threads_per_worker
 from anystar_batch.errors import OutputExistsError, shorten
-from anystar_batch.events import Event, StageDone
+from anystar_batch.events import Event, Note, StageDone
 from anystar_batch.geometry import ZYX, as_zyx
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
@@ -88,12 +88,14 @@ def preview(
     check_permissions(outputs)
     before = publish.published(config, outputs, requested.digest, requested.parts)
     check_network(requested.factory)
-    probing = 0.0
+    probing, warnings = 0.0, list[str]()
 
     def listen(event: Event) -> None:
         nonlocal probing
         if isinstance(event, StageDone):
             probing += event.seconds
+        if isinstance(event, Note) and event.is_warning:
+            warnings.append(event.text)
 
     check_place(config, outputs)
     store = open_store(outputs)
@@ -135,6 +137,7 @@ def preview(
         free_bytes=min(
             _free(path) for path in (outputs.folder, outputs.label.parent, outputs.work)
         ),
+        warnings=tuple(warnings),
     )
 
 
@@ -329,6 +332,8 @@ class Preview:
         What one tile took; None where there is nothing to do, or no tile with anything stored.
     free_bytes : int
         Of the fuller of the disks on which work and results lie; object stores do not count.
+    warnings : tuple of str
+        What a run would warn of before its first tile.
     """
 
     plan: Plan
@@ -345,6 +350,7 @@ class Preview:
     tiles_outside: int = 0
     estimate: Estimate | None = None
     free_bytes: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def channel(self) -> str:
@@ -375,4 +381,5 @@ class Preview:
             "workers": None if estimate is None else estimate.workers,
             "work_bytes": None if estimate is None else estimate.work_bytes,
             "free_bytes": self.free_bytes,
+            "warnings": list(self.warnings),
         }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from anystar_batch.config import SegmentConfig
 from anystar_batch.pipeline import dry_run
@@ -173,3 +174,16 @@ def test_an_unfinished_run_leaves_less_and_a_finished_one_nothing(tmp_path, comm
     assert "time        none: the very result is there" in done.stdout
     assert predictor.windows == []
     assert json.loads(command(*run, "--json").stdout)["seconds"] is None
+
+
+def test_what_a_run_would_warn_of_is_told_before(tmp_path, command):
+    image = tiny_volume.small_image(tmp_path / "a.zarr")
+    coarse = zarr.open_group(image, mode="r+")["1"]
+    coarse[:] = 0  # listed, never filled
+    run = ["segment", image, "--diameter", "5um", "--dry-run", "--workers", "1"]
+    done = command(*run)
+    assert done.exit_code == 0
+    assert "warning: " in done.stderr
+    assert "holds nothing" in done.stderr
+    (text, *_) = json.loads(command(*run, "--json").stdout)["warnings"]
+    assert text in done.stderr
