@@ -16,7 +16,7 @@ from scipy import ndimage
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import Inside, ResultConfig
 from anystar_batch.engine.engines import InlineEngine, open_engine
-from anystar_batch.errors import ConfigError, ImageChangedError
+from anystar_batch.errors import BlockError, ConfigError, ImageChangedError
 from anystar_batch.geometry import as_zyx, iter_grid
 from anystar_batch.network.limits_grid import LimitsGrid
 from anystar_batch.pipeline.local_limits import check_local, grids_text
@@ -29,7 +29,7 @@ from anystar_batch.stages.refine import refine_survivors
 from anystar_batch.stars.candidates import Candidates
 from tests.support.checkout import ROOT
 from tests.support.dim_phantom import Peaks, dim_config, write_dim_image
-from tests.support.fakes import make_model, write_image
+from tests.support.fakes import NoNetwork, make_model, write_image
 from tests.support.law_phantom import (
     SHAPE,
     copy_of,
@@ -281,3 +281,19 @@ def write_dim_real(path):
     length = volume.shape[2]
     fading = volume * np.float32(20.0) ** -(np.arange(length, dtype=np.float32) / length)
     return write_image(path, [fading], chunks=(16, 64, 64), scale=(0.5, 0.5, 0.5))
+
+
+def test_kept_candidates_belong_to_the_limits_they_were_found_with(image, model, tmp_path):
+    mine = copy_of(image, tmp_path)
+    base = dim_config(mine, SHAPE)
+    keeping = replace(base, label="a", run=replace(base.run, keep_candidates=True))
+    segment(keeping, factory=Peaks(), model=model)
+    stricter = replace(base, label="b", result=replace(base.result, prob_thresh=0.8))
+    segment(stricter, factory=NoNetwork(), model=model)
+    nothing = copy_of(image, tmp_path / "nothing")
+    again = replace(stricter, image=str(nothing), home="", stem="")
+    segment(again, factory=Peaks(), model=model)
+    assert digests(mine, "b") == digests(nothing, "b")
+    other = replace(base, label="c", result=replace(base.result, limits="global"))
+    with pytest.raises(BlockError):  # none of these are kept: the network is asked
+        segment(other, factory=NoNetwork(), model=model)

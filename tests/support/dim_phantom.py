@@ -22,7 +22,7 @@ class Peaks:
     def __call__(self, *_):
         return self
 
-    def find(self, image, window, core, _prob_thresh):
+    def find(self, image, window, core, prob_thresh):
         axes = [np.arange(-(-a // 2) * 2, b, 2) for a, b in zip(core.start, core.stop, strict=True)]
         points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
         padded = np.pad(image, self.reach, mode="edge")
@@ -33,7 +33,7 @@ class Peaks:
         bright = values > 0.05
         points, at, values = points[bright], at[bright], values[bright]
         most = np.array([around[tuple(p)].max() for p in at], np.float32)
-        top = values >= 0.98 * most
+        top = (values >= 0.98 * most) & (0.5 + 0.49 * values > prob_thresh)
         dist = np.repeat(4.0 + 3.0 * values[top, None], 96, axis=1)
         return (
             points[top].astype(np.int32),
