@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import Inside, ResultConfig
-from anystar_batch.engine.engines import InlineEngine, open_engine
+from anystar_batch.engine.engines import InlineEngine
 from anystar_batch.errors import BlockError, ConfigError, ImageChangedError
 from anystar_batch.geometry import as_zyx, iter_grid
 from anystar_batch.network.limits_grid import LimitsGrid
@@ -90,7 +90,7 @@ def test_block_shape_and_blocks_at_once_change_no_byte(
     assert digests(mine) == reference
 
 
-def test_kill_and_rerun_with_workers_change_no_byte(image, model, reference, tmp_path):
+def test_kill_and_rerun_in_other_blocks_change_no_byte(image, model, reference, tmp_path):
     mine = copy_of(image, tmp_path)
     script = ROOT / "tests" / "support" / "killed_run.py"
     killed = subprocess.run(
@@ -99,8 +99,7 @@ def test_kill_and_rerun_with_workers_change_no_byte(image, model, reference, tmp
         check=False,
     )
     assert killed.returncode == -9, killed.stderr.decode()
-    with open_engine(2, 6 * 10**9) as engine:
-        run(mine, model, (32, 96, 64), engine)
+    run(mine, model, (32, 96, 64), InlineEngine(3))
     assert digests(mine) == reference
 
 

@@ -84,7 +84,7 @@ def test_three_parts_and_a_finish_are_one_run(mine, reference):
     assert not work_of(mine).exists()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_parts_killed_missing_or_run_twice_change_no_byte(mine, reference, seed):
     """Four parts at once, each killed after a random block or not; one of them never runs."""
     rng = random.Random(seed)

@@ -225,7 +225,7 @@ def test_what_is_not_for_this_tool_is_told_with_a_reason_and_never_fails_the_nig
     (tmp_path / "linked.ome.zarr").symlink_to(tmp_path / "../elsewhere.ome.zarr")
     old = old_image(tmp_path / "old.ome.zarr")
     tiny_volume.edit_json(
-        Path(old, "zarr.json"), lambda d: d["attributes"]["ome"].update(version="0.6")
+        Path(old, "zarr.json"), lambda d: d["attributes"]["ome"].update(version="0.7")
     )
     shut = old_image(tmp_path / "shut.ome.zarr")
     age(tmp_path)
@@ -254,7 +254,7 @@ def test_what_is_not_for_this_tool_is_told_with_a_reason_and_never_fails_the_nig
         "lost+found": "thumbnails, snapshots or trash",
         ".zfs": "hidden; not entered",
         "linked.ome.zarr": "a link to ",
-        "old.ome.zarr": "OME-NGFF version 0.6",
+        "old.ome.zarr": "OME-NGFF version 0.7",
         "shut.ome.zarr": "Permission denied",
     }.items():
         assert reason in found.pop(name)[1]
