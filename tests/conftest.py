@@ -7,10 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from anystar_batch import cli
+from anystar_batch.network.imports import declare_own
 from anystar_batch.pipeline import dry_run, publish, sweep, tune
 from anystar_batch.pipeline import segment as pipeline
 from tests.support import tiny_volume
 from tests.support.fakes import TruthPredictor
+
+declare_own()  # the processes of the suite, and those that they start, load as the command does
 
 LONG = (
     "test_fit",
