@@ -36,7 +36,7 @@ from anystar_batch.pipeline.probe import Find
 from anystar_batch.pipeline.run_record import DECIDED
 from anystar_batch.stages.candidate_store import INDEX, CandidateSet, Store, index_text
 from anystar_batch.stages.image_identity import tile_content
-from anystar_batch.stages.ledger import Ledger
+from anystar_batch.stages.ledger import Ledger, differing
 from anystar_batch.stages.predict import network_found
 from anystar_batch.stages.raw_tile import (
     Found,
@@ -180,7 +180,7 @@ def tell_stored(run: Run, parts: Mapping[str, object]) -> None:
 def _difference(store: Store, parts: Mapping[str, object]) -> str:
     """What is other in the newest set than in this run."""
     before, now = store.sets[0].header.get("parts", {}), decisive_parts(parts)
-    names = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+    names = differing(before, now)
     shown = [f"{n}: {before.get(n)} there, {now.get(n)} here" for n in names if n != "image"]
     shown += ["the image's metadata"] if "image" in names else []
     return "; ".join(shown) or "they were made at another scale of the image"

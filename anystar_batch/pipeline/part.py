@@ -36,8 +36,8 @@ from anystar_batch.pipeline.outputs import (
 from anystar_batch.pipeline.part_ledgers import (
     KEPT,
     check_unfinished,
-    entries_left,
     folder_of,
+    known_entries,
     ledger_name,
     lock_path,
 )
@@ -155,16 +155,18 @@ def _predict(
         run = run_of(requested, ledger, engine, fence, listen, prefix)
         mine = _share(run.plan, part)
         image_identity.check_content(run)
-        predict_run(run, lambda time, tile: piece_key(time, tile) in mine, known["predict"])
+        own = ledger.entries("predict")
+        elsewhere = known["predict"].keys() - own.keys()
+        predict_run(run, mine - elsewhere)
         image_identity.check_content(run)
-        done = mine & {*ledger.entries("predict"), *known["predict"]}
+        done = mine & (elsewhere | own.keys())
     return {k: round(v, 3) for k, v in run.seconds.items()}, len(done), len(mine)
 
 
 def _known(requested: Request) -> dict[str, dict[str, dict[str, Any]]]:
     """What is done already, by others and by this part: entries by stage and key."""
     known: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in KEPT}
-    for stage, entries in entries_left(requested.outputs, requested.digest, requested.parts):
+    for stage, entries in known_entries(requested.outputs, requested.digest, requested.parts):
         known[stage] |= entries
     return known
 

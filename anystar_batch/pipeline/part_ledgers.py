@@ -21,7 +21,7 @@ from typing import Any
 
 from anystar_batch.archive.storage.files import exists
 from anystar_batch.archive.storage.lock import hold
-from anystar_batch.errors import LedgerMismatchError, LockedError
+from anystar_batch.errors import LockedError
 from anystar_batch.pipeline.outputs import Outputs
 from anystar_batch.stages.ledger import NAME, Ledger
 
@@ -109,7 +109,7 @@ def _check_free(path: str, who: str) -> None:
 def entries_left(
     outputs: Outputs, digest: str, parts: Mapping[str, object]
 ) -> Iterator[tuple[str, Mapping[str, dict[str, Any]]]]:
-    """Yield stage and entries of every ledger in the work directory, the main one's first.
+    """Yield stage and entries of what parts have left.
 
     Parameters
     ----------
@@ -124,13 +124,28 @@ def entries_left(
     LedgerMismatchError
         If one is of another run, or damaged.
     """
-    files = [Path(outputs.work) / NAME]
-    files += [folder_of(outputs) / ledger_name(part) for part in left_parts(outputs)]
-    for file in files:
-        if not file.exists():
-            continue
-        lines = Ledger.read(file, digest, dict(parts))
-        yield from ((stage, lines[stage]) for stage in KEPT if stage in lines)
+    for part in left_parts(outputs):
+        yield from _entries(folder_of(outputs) / ledger_name(part), digest, parts)
+
+
+def known_entries(
+    outputs: Outputs, digest: str, parts: Mapping[str, object]
+) -> Iterator[tuple[str, Mapping[str, dict[str, Any]]]]:
+    """Yield stage and entries of the ledger of the run itself, if there is one, and of all parts.
+
+    Parameters and errors are those of `entries_left`.
+    """
+    main = Path(outputs.work) / NAME
+    if main.exists():
+        yield from _entries(main, digest, parts)
+    yield from entries_left(outputs, digest, parts)
+
+
+def _entries(
+    file: Path, digest: str, parts: Mapping[str, object]
+) -> Iterator[tuple[str, Mapping[str, dict[str, Any]]]]:
+    lines = Ledger.read(file, digest, dict(parts))
+    yield from ((stage, lines[stage]) for stage in KEPT if stage in lines)
 
 
 def absorb(ledger: Ledger, outputs: Outputs, parts: Mapping[str, object]) -> int:
@@ -141,17 +156,10 @@ def absorb(ledger: Ledger, outputs: Outputs, parts: Mapping[str, object]) -> int
     LedgerMismatchError
         If a part belongs to another run.
     """
-    left = left_parts(outputs)
-    if not left:
-        return 0
-    try:
-        found = list(entries_left(outputs, ledger.fingerprint, parts))
-    except LedgerMismatchError as error:
-        message = f"{folder_of(outputs)}: {error}"
-        raise LedgerMismatchError(message) from error
-    for stage, entries in found:
+    # All are read, and refused if need be, before any is taken.
+    for stage, entries in list(entries_left(outputs, ledger.fingerprint, parts)):
         known = ledger.entries(stage)
         new = {key: entries[key] for key in entries if key not in known}
         if new:
             ledger.done(stage, new)
-    return len(left)
+    return len(left_parts(outputs))

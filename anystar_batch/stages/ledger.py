@@ -254,10 +254,15 @@ def _difference(folder: Path, header: dict[str, Any], parts: dict[str, object]) 
     )
 
 
-def differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """Return what differs between what decided two results, by name, such as `tile: 96 -> 64`."""
+def differing(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """Return the names of what differs between what decided two results, as JSON gives it back."""
     now = json.loads(json.dumps(dict(now)))
-    names = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+    return sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+
+
+def differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """Return what differs between what decided two results, such as `tile: 96 -> 64`."""
+    names = differing(before, now)
     return "; ".join(f"{k}: {_short(before.get(k))} -> {_short(now.get(k))}" for k in names)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time as clock
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -79,26 +79,20 @@ class PredictTask:
     cells: Cells | None = None
 
 
-def predict_run(
-    run: Run,
-    is_ours: Callable[[int, ZYX], bool] = lambda _time, _tile: True,
-    elsewhere: Collection[str] = (),
-) -> None:
+def predict_run(run: Run, only: Collection[str] | None = None) -> None:
     """Run the network on every tile that is not done, or not kept where it is to be.
 
     Parameters
     ----------
     run : Run
-    is_ours : callable
-        Whether a tile, by time and index, is to be done here.
-    elsewhere : collection of str
-        Pieces that other ledgers have.
+    only : collection of str, optional
+        Pieces that are to be done here; None is all of them.
     """
     done, raw, work = run.ledger.entries("predict"), run.ledger.entries("raw"), run.work
 
     def is_left(time: int, tile: ZYX) -> bool:
         key = piece_key(time, tile)
-        if key in elsewhere and key not in done:
+        if only is not None and key not in only:
             return False
         if work.keep_above is None or key not in done:
             return key not in done
@@ -106,7 +100,7 @@ def predict_run(
         return float(entry.get("above", math.inf)) > work.keep_above
 
     def left(time: int, block: Block) -> tuple[ZYX, ...]:
-        return tuple(t for t in block.units if is_ours(time, t) and is_left(time, t))
+        return tuple(t for t in block.units if is_left(time, t))
 
     def task(time: int, block: Block) -> PredictTask:
         tiles = left(time, block)
