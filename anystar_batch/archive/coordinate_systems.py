@@ -76,7 +76,8 @@ def to_plain(path: str, entry: JSON) -> JSON:
 def _placed(path: str, dataset: JSON, intrinsic: object) -> list[JSON]:
     """The transforms of a dataset to the intrinsic system, without sequences around them."""
     transforms = _transforms(dataset)
-    ours = [t for t in transforms if name_of(t.get("output")) in (intrinsic, None)]
+    # Without outputs they are a chain, as in 0.5: all of them count.
+    ours = [t for t in transforms if name_of(t.get("output")) == intrinsic]
     return flat(path, f"dataset {shorten(repr(dataset.get('path')))}", ours[:1] or transforms)
 
 

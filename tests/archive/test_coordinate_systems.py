@@ -77,6 +77,15 @@ def test_a_scale_alone_and_an_identity_do(tmp_path):
     assert unsized.unit_assumed
 
 
+def test_transforms_without_outputs_are_a_chain_as_in_05(tmp_path):
+    multiscale = entry(scale(1, 2, 1, 1), scale(1, 4, 2, 2))
+    chain = [scale(1, 2, 1, 1), translation(0, 7, 0, 0)]
+    multiscale["datasets"][0]["coordinateTransformations"] = chain
+    source = read_image(write(tmp_path / "a.zarr", multiscale))
+    assert source.scale_um(0) == (2.0, 1.0, 1.0)
+    assert source.translation_um(0) == (7.0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize("kind", ["rotation", "affine", "mapAxis", "displacements", "byDimension"])
 def test_what_turns_or_bends_is_named(tmp_path, kind):
     turned = sequence(scale(1, 1, 1, 1), {"type": kind, kind: [[1.0]]})
