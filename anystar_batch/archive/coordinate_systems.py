@@ -153,7 +153,9 @@ def label_entry(entry: JSON, raw: JSON, keep: Sequence[int]) -> JSON:
         (first, *_) = _transforms(originals[dataset["path"]])
         inner = dataset["coordinateTransformations"]
         whole = inner[0] if len(inner) == 1 else {"type": "sequence", "transformations": inner}
-        ends = {k: copy.deepcopy(first[k]) for k in ("input", "output", "name") if k in first}
+        last = raw["coordinateSystems"][-1].get("name")  # the intrinsic one, where none is named
+        ends = {"input": {"path": dataset["path"]}, "output": {"name": last}}
+        ends |= {k: copy.deepcopy(first[k]) for k in ("input", "output", "name") if k in first}
         datasets.append({"path": dataset["path"], "coordinateTransformations": [{**ends, **whole}]})
     further = [_cut(t, keep, count) for t in _transforms(raw)]
     kept = [t for t in further if t is not None]

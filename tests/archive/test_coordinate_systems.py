@@ -84,6 +84,10 @@ def test_transforms_without_outputs_are_a_chain_as_in_05(tmp_path):
     source = read_image(write(tmp_path / "a.zarr", multiscale))
     assert source.scale_um(0) == (2.0, 1.0, 1.0)
     assert source.translation_um(0) == (7.0, 0.0, 0.0)
+    label = label_spec(source).multiscales
+    assert label["coordinateSystems"] == [{"name": "physical", "axes": SPACE}]
+    (placed,) = label["datasets"][0]["coordinateTransformations"]
+    assert placed["output"] == {"name": "physical"}
 
 
 @pytest.mark.parametrize("kind", ["rotation", "affine", "mapAxis", "displacements", "byDimension"])
