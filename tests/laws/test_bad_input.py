@@ -375,7 +375,7 @@ def test_missing_tensorflow_is_told_before_work(tmp_path, command, monkeypatch):
     image = tiny_volume.small_image(tmp_path / "a.zarr")
     monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda _: None)
     done = command("segment", image, *SIZE, factory=KerasFactory())
-    refused(done, 2, "tensorflow is not installed", "pip install 'anystar-batch[cpu]'")
+    refused(done, 2, "tensorflow is not installed", "pipx inject anystar-batch 'anystar-batch[cpu]'")
     assert not (tmp_path / "a.anystar.work").exists()
 
 
