@@ -375,7 +375,8 @@ def test_missing_tensorflow_is_told_before_work(tmp_path, command, monkeypatch):
     image = tiny_volume.small_image(tmp_path / "a.zarr")
     monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda _: None)
     done = command("segment", image, *SIZE, factory=KerasFactory())
-    refused(done, 2, "tensorflow is not installed", "pipx inject anystar-batch 'anystar-batch[cpu]'")
+    cures = [f"{how} 'anystar-batch[cpu]'" for how in ("pip install", "pipx inject anystar-batch")]
+    refused(done, 2, "tensorflow is not installed", *cures)
     assert not (tmp_path / "a.anystar.work").exists()
 
 
