@@ -203,7 +203,10 @@ def read_range(path: str, start: int, stop: int, size: int) -> bytes:
 
     data = _ask(path, fetch)
     if len(data) != stop - start:
-        message = f"the store sends {len(data)} bytes where {stop - start} were asked for"
+        message = (
+            f"the store sends {len(data)} bytes where {stop - start} were asked for: the object "
+            "has changed, or the transfer was cut off"
+        )
         raise OSError(errno.EPROTO, message)
     return data
 

@@ -85,6 +85,7 @@ def read_part(file: str, member: str, start: int, stop: int | None) -> bytes | N
         return None
     entry = index.entries[n]
     first, last, _ = slice(start, stop).indices(int(entry["size"]))
+    last = max(first, last)
     if (first, last) == (0, int(entry["size"])):
         return _content(index, n)
     if entry["how"] != zipfile.ZIP_STORED or entry["bits"] & 1:
