@@ -174,7 +174,7 @@ def _outermost(path: str, root: str | None) -> str:
 
 def _is_group(path: str) -> bool:
     """Whether there is a Zarr group; at an address that says nothing, no."""
-    if not is_remote(path) and split(path) is None:
+    if not is_remote(path):
         names = ("zarr.json", ".zgroup", ".zattrs")
         return any(os.path.isfile(f"{path}/{name}") for name in names)  # noqa: PTH113  (no access: no)
     try:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
+from anystar_batch.archive import images as archive_images
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.archive.storage import remote, zip_index
 from anystar_batch.errors import BlockError, DataError
@@ -198,6 +199,7 @@ def test_a_sweep_finds_zipped_images(images, tmp_path, command):
     shutil.copy(tmp_path / "whole", tmp_path / "photos.zip")
     age(tmp_path)
     (tmp_path / "copying.ozx").write_bytes(b"PK")
+    pack(folder, tmp_path / "young.ozx")
     done = command("sweep", tmp_path, *SIZE, "--json", "--no-report")
     assert statuses(done) == {
         "a.ozx": "done",
@@ -206,6 +208,7 @@ def test_a_sweep_finds_zipped_images(images, tmp_path, command):
         "c.ome.zarr.zip": "not for this tool",
         "d.ozx": "failed",
         "copying.ozx": "being written",
+        "young.ozx": "being written",
     }
     found, _ = outcomes(done)
     assert "c.ome.zarr is taken" in found["c.ome.zarr.zip"][1]
@@ -315,6 +318,12 @@ def test_a_web_server_is_asked_for_parts_alone(images, web, tmp_path, command):
     assert ranges.count((size - zip_index.TAIL, size - 1)) == 1  # the directory, once a process
     assert sum(last + 1 - first for first, last in ranges) < size / 4
     assert not [path for _, path, _ in web.asked if path.startswith("/e.ozx/")]
+
+
+def test_what_a_zip_file_holds_is_known_without_asking(images, web, monkeypatch):
+    monkeypatch.setattr(archive_images, "MOST_ASKED", 0)  # a server is asked chunk by chunk
+    stored = ImageReader(read_image(f"{images}/sharded/e.ome.zarr")).existing_chunks(0, 0, 0)
+    assert [*ImageReader(read_image(f"{web.url}/e.ozx")).existing_chunks(0, 0, 0)] == [*stored]
 
 
 def test_results_of_a_zip_file_on_a_web_server_go_elsewhere(web, tmp_path, command):

@@ -55,6 +55,20 @@ def test_members_are_read_like_files(tmp_path, how):
         files.read_bytes(f"{path}/0/zarr.json", 5)
 
 
+def test_names_below_a_folder_are_those_of_all_members(tmp_path):
+    chosen = random.Random(3)
+    members = {"zarr.json"}
+    for _ in range(300):
+        parts = (chosen.choice(["0", "1", "-", "0.", "c", "c0"]) for _ in range(4))
+        members.add("/".join(list(parts)[: chosen.randint(1, 4)]) + chosen.choice(["x", "y"]))
+    path = make(tmp_path / "a.zip", dict.fromkeys(members, b""))
+    folders = {"", *(name.rpartition("/")[0] for name in members), "0", "c/0", "none"}
+    for folder in folders:
+        start = f"{folder}/" if folder else ""
+        below = {m.removeprefix(start).split("/")[0] for m in members if m.startswith(start)}
+        assert files.names(f"{path}/{folder}".rstrip("/")) == sorted(below)
+
+
 def test_a_directory_of_such_a_name_is_a_directory(tmp_path):
     (tmp_path / "a.zip").mkdir()
     make(tmp_path / "a.zip/B.OZX")
