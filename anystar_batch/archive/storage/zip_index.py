@@ -244,7 +244,22 @@ class _Parts(io.RawIOBase):
 
 
 def stored_bytes(path: str, stamp: tuple[Any, ...], start: int, stop: int) -> bytes:
-    """Read bytes of a file whose content is the one that a stamp tells."""
+    """Read bytes of a file whose content is the one that a stamp tells.
+
+    Parameters
+    ----------
+    path : str
+        The file, or its address.
+    stamp : tuple
+        Of a `ZipIndex`.
+    start, stop : int
+        First byte, and the one after the last; those behind the end are left out.
+
+    Raises
+    ------
+    OSError
+        If they cannot be read; with the number `EAGAIN` if the file has another content now.
+    """
     stop = min(stop, int(stamp[0]))
     if start >= stop:
         return b""

@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 
@@ -99,15 +99,19 @@ class ZipStore(Store):
 
     def list(self) -> AsyncIterator[str]:
         """Refuse: nobody asks."""
-        raise NotImplementedError
+        return _refuse()
 
     def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Refuse, too."""
-        raise NotImplementedError
+        return _refuse(prefix)
 
     def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Refuse, too."""
-        raise NotImplementedError
+        return _refuse(prefix)
+
+
+def _refuse(what: str = "") -> NoReturn:
+    raise NotImplementedError(what)
 
 
 def _bounds(part: ByteRequest | None) -> tuple[int, int | None]:
