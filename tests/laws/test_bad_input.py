@@ -127,7 +127,7 @@ def too_old(folder):
 def zipped(folder):
     with zipfile.ZipFile(folder / "a.zarr", "w") as file:
         file.writestr("zarr.json", "{}")
-    return "zipped", "unzip it first"
+    return "a zip file by another name", "name a zipped OME-Zarr a.ozx"
 
 
 def bare_array(folder):
