@@ -28,6 +28,7 @@ WHAT = {
     "paint": ("painting labels", ""),
     "pyramid": ("label pyramid", ""),
     "table": ("statistics", ""),
+    "stars": ("publishing stars", ""),
     "compare": ("comparing labels", ""),
     "report": ("report", ""),
     "review": ("drawing instances", ""),

@@ -5,7 +5,8 @@ One image, in the order in which data flows: `inputs` (which images a command na
 objects are wanted, `probe`, which looks where `texture` says, and `local_limits`),
 `candidate_sets` (what the network has said before, kept for other thresholds), `segment` (the
 stages in order), `part` and `part_ledgers` (a share of the network's work, for job arrays),
-`scarcity` (why it found next to nothing), `publish` (results into their places, the page),
+`scarcity` (why it found next to nothing), `star_outputs` (stars in the label, or added to one that
+is there), `publish` (results into their places, the page),
 `run_record` (what a run says).
 
 Around it: `dry_run` (what would be done, in which time), `sweep` and `sweep_outcome` (an archive),

@@ -1,0 +1,140 @@
+"""The law of published stars: the same bytes whatever the work, and the label painted again."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from anystar_batch.archive.star_group import StarReader, has_stars
+from anystar_batch.errors import ConfigError, OutputExistsError
+from anystar_batch.pipeline import segment as pipeline
+from anystar_batch.pipeline.dry_run import preview
+from anystar_batch.pipeline.segment import segment
+from tests.support.law_phantom import (
+    SHAPE,
+    copy_of,
+    digests,
+    law_config,
+    law_factory,
+    law_model,
+    write_law_image,
+)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """Without stars."""
+    path = write_law_image(tmp_path_factory.mktemp("stars") / "phantom.ome.zarr")
+    run(path, SHAPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def starred(image, tmp_path_factory):
+    """With stars, of one block."""
+    mine = copy_of(image, tmp_path_factory.mktemp("starred"))
+    run(mine, SHAPE, stars=True)
+    return mine
+
+
+def run(image, block_shape, engine=None, **options):
+    config = law_config(image, block_shape, **options)
+    return segment(config, engine=engine, factory=law_factory(), model=law_model())
+
+
+def stop(*_):
+    raise RuntimeError
+
+
+def label_of(image):
+    return f"{image}/labels/anystar"
+
+
+def stars_of(found):
+    return {name: digest for name, digest in found.items() if name.startswith("stars/")}
+
+
+def test_stars_change_no_other_byte_of_the_label(image, starred):
+    plain, with_stars = digests(image), digests(starred)
+    assert stars_of(with_stars)
+    assert with_stars == plain | stars_of(with_stars)
+
+
+def test_blocks_batches_and_a_kill_change_no_byte(starred, tmp_path, monkeypatch):
+    from anystar_batch.stages import star_rows
+
+    monkeypatch.setattr(star_rows, "BATCH", 7)
+    mine = copy_of(starred, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(star_rows.StarWriter, "close", stop)  # files are there, and not all
+        with pytest.raises(RuntimeError):
+            run(mine, (40, 48, 56), stars=True)
+    run(mine, (32, 96, 64), stars=True)
+    assert digests(mine) == digests(starred)
+    assert [path.name for path in (mine / "labels").iterdir() if path.is_dir()] == ["anystar"]
+
+
+def test_rows_are_those_of_the_table_in_the_order_of_labels(starred):
+    stars = StarReader(label_of(starred))
+    labels = stars.rows("label", 0, None)
+    assert labels.tolist() == list(range(1, stars.frame.count + 1))
+    points = stars.rows("points", 0, None)
+    assert (np.lexsort(points.T[::-1]) == np.arange(len(points))).all()
+    voxels = zarr.open_array(f"{label_of(starred)}/0", mode="r")[...]
+    assert int(voxels.max()) == stars.frame.count
+
+
+def test_a_label_without_stars_gets_them_and_keeps_its_own_files(image, starred, tmp_path):
+    mine = with_label(image, tmp_path)
+    assert (
+        preview(law_config(mine, stars=True), factory=law_factory(), model=law_model()).status
+        == "add stars"
+    )
+    before = mine.joinpath("labels/anystar/0/zarr.json").stat().st_ino
+    assert run(mine, (32, 96, 64), stars=True).status == "done"
+    assert digests(mine) == digests(starred)
+    assert mine.joinpath("labels/anystar/0/zarr.json").stat().st_ino == before
+    assert run(mine, SHAPE, stars=True).status == "nothing to do"
+    assert run(mine, SHAPE).status == "nothing to do"
+    assert has_stars(label_of(mine))
+    assert not (tmp_path / "phantom.anystar.work").exists()
+
+
+def with_label(image, folder):
+    shutil.copy(Path(image).parent / "phantom.anystar.csv", folder)
+    return Path(shutil.copytree(image, folder / "phantom.ome.zarr"))
+
+
+def test_an_edited_label_gets_no_stars_and_stays_as_it_is(image, tmp_path):
+    mine = with_label(image, tmp_path)
+    voxels = zarr.open_array(f"{label_of(mine)}/0", mode="r+")
+    voxels[30, 40, 40] = 9999
+    edited = digests(mine)
+    with pytest.raises(OutputExistsError, match=r"edited.*nothing is changed.*--overwrite"):
+        run(mine, SHAPE, stars=True)
+    assert digests(mine) == edited
+    run(mine, SHAPE, stars=True, overwrite=True)
+    assert has_stars(label_of(mine))
+
+
+def test_a_run_begun_with_stars_and_ended_without_leaves_none(image, tmp_path):
+    mine = copy_of(image, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "publish", stop)
+        with pytest.raises(RuntimeError):
+            run(mine, SHAPE, stars=True)
+    run(mine, SHAPE)
+    assert digests(mine) == digests(image)
+
+
+def test_a_level_called_stars_is_refused(tmp_path):
+    path = write_law_image(tmp_path / "phantom.ome.zarr")
+    root = zarr.open_group(path, mode="r+")
+    ome = root.attrs["ome"]
+    ome["multiscales"][0]["datasets"][1]["path"] = "stars"
+    root.attrs["ome"] = ome
+    Path(path, "1").rename(Path(path, "stars"))
+    with pytest.raises(ConfigError, match=r"--stars.*a level of the image"):
+        run(path, SHAPE, stars=True)
