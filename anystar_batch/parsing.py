@@ -97,6 +97,28 @@ def parse_inside(option: str, text: str) -> tuple[str, tuple[tuple[int, int], ..
     return name, ids
 
 
+def parse_labels(text: str) -> tuple[tuple[int, int], ...]:
+    """Read which labels, `1,5-9`: ranges from first to last; an empty text is none.
+
+    Raises
+    ------
+    ConfigError
+        If they are no positive numbers.
+
+    Examples
+    --------
+    >>> parse_labels("1,5-9")
+    ((1, 1), (5, 9))
+    """
+    parts = text.split(",") if text.strip() else []
+    found = [re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+))?\s*", part) for part in parts]
+    ranges = tuple((int(m[1]), int(m[2] or m[1])) for m in found if m)
+    if len(ranges) < len(parts) or not all(0 < a <= b for a, b in ranges):
+        message = f"--labels: got {text!r}; expected numbers from 1 on, such as 1,5-9"
+        raise ConfigError(message)
+    return ranges
+
+
 def parse_diameter(text: str) -> Quantity:
     """Read a diameter such as `12um`, `0.9 mm`, `9px`.
 

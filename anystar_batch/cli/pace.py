@@ -32,6 +32,7 @@ WHAT = {
     "compare": ("comparing labels", ""),
     "report": ("report", ""),
     "review": ("drawing instances", ""),
+    "export": ("exporting stars", ""),
 }
 """What each stage is called on the screen, and what its blocks count."""
 

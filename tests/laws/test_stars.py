@@ -1,6 +1,7 @@
 """The law of published stars: the same bytes whatever the work, and the label painted again."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,21 @@ import zarr
 
 from anystar_batch.archive.star_group import StarReader, has_stars
 from anystar_batch.errors import ConfigError, OutputExistsError
+from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline import segment as pipeline
 from anystar_batch.pipeline.dry_run import preview
+from anystar_batch.pipeline.export import ExportConfig, export
 from anystar_batch.pipeline.segment import segment
 from tests.support.law_phantom import (
+    MOVED,
     SHAPE,
     copy_of,
     digests,
     law_config,
     law_factory,
     law_model,
+    refined_config,
+    refined_model,
     write_law_image,
 )
 
@@ -127,6 +133,48 @@ def test_a_run_begun_with_stars_and_ended_without_leaves_none(image, tmp_path):
             run(mine, SHAPE, stars=True)
     run(mine, SHAPE)
     assert digests(mine) == digests(image)
+
+
+def repainted(image, folder, **options):
+    config = ExportConfig(str(image), str(folder / "again.zarr"), **options)
+    return Path(export(config).path)
+
+
+def level_0(group):
+    return {path.relative_to(group / "0"): path.read_bytes()
+            for path in (group / "0").rglob("*") if path.is_file()}  # fmt: skip
+
+
+def test_the_label_is_painted_again_byte_by_byte(starred, tmp_path):
+    again = repainted(starred, tmp_path)
+    assert level_0(again) == level_0(Path(label_of(starred)))
+
+
+def test_refined_moved_and_expanded_stars_paint_their_label(image, tmp_path):
+    mine = copy_of(image, tmp_path)
+    base = refined_config(mine, (40, 48, 56), stars=True)
+    # Working voxels that are none of level 0, nor whole multiples of them.
+    result = replace(base.result, **MOVED, diameter=Quantity(7.3, "um"))
+    model = refined_model(tmp_path / "refiner")
+    segment(replace(base, result=result), factory=law_factory(), model=model)
+    stars = StarReader(label_of(mine))
+    assert stars.frame.is_expanded
+    assert stars.frame.has_quality
+    assert not stars.frame.lattice.is_integer
+    assert level_0(repainted(mine, tmp_path)) == level_0(Path(label_of(mine)))
+
+
+def test_smaller_voxels_whose_centres_are_those_of_the_label_have_its_labels(starred, tmp_path):
+    fine = repainted(starred, tmp_path, voxel_size=(0.5 / 3, 0.5, 0.5 / 3))
+    voxels = zarr.open_array(f"{label_of(starred)}/0", mode="r")[...]
+    painted = zarr.open_array(str(fine / "0"), mode="r")[...]
+    assert painted.shape == (61 * 3, 83, 97 * 3)
+    np.testing.assert_array_equal(painted[1::3, :, 1::3], voxels)
+    (entry,) = zarr.open_group(str(fine), mode="r").attrs["ome"]["multiscales"]
+    scale, shift = entry["datasets"][0]["coordinateTransformations"]
+    assert scale["scale"] == pytest.approx([1 / 6, 0.5, 1 / 6])
+    # The first voxel begins where the label does: half a voxel before the centre of its voxel 0.
+    assert shift["translation"] == pytest.approx([-1 / 6, 0.0, -1 / 6])
 
 
 def test_a_level_called_stars_is_refused(tmp_path):
