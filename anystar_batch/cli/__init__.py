@@ -5,8 +5,8 @@ stdout carries the result, stderr everything else. Heavy imports wait until they
 
 In the order in which a command passes them: `completion` (what TAB offers), `parameters` (options
 as Typer takes them), `config_file` (the same from a file); the commands: `segment`, `sweep`,
-`export`, and in `commands` the shorter ones; `progress` (bars and the log) with `pace` (how fast, how long still);
-`screen` (prints the result, and ends), into `streams` that may be full or closed.
+`export`, and in `commands` the shorter ones; `progress` (bars and the log) with `pace` (how fast,
+how long still); `screen` (prints the result, and ends), into `streams` that may be full or closed.
 
 Exit codes: 0 done or nothing to do; 1 something failed (nothing of it is published, a rerun
 resumes); 2 wrong usage or input; 3 published, with warnings made fatal; 75 locked or out of time;

@@ -1,8 +1,8 @@
 """Labels painted again from stars, at any voxel size: at the label's own, the very label.
 
 The rule is that of painting (`stars.raster`, `stars.expand`): a voxel of any lattice shows the
-first star in priority that holds its centre. So an object is as sharp as the voxels are small, and what
-overlaps is settled alike at every size.
+first star in priority that holds its centre. So an object is as sharp as the voxels are small, and
+what overlaps is settled alike at every size.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def starred(image, tmp_path_factory):
 
 
 def run(image, block_shape, engine=None, **options):
-    config = law_config(image, block_shape, **options)
+    config = law_config(image, block_shape, report=False, **options)
     return segment(config, engine=engine, factory=law_factory(), model=law_model())
 
 
@@ -152,7 +152,7 @@ def test_the_label_is_painted_again_byte_by_byte(starred, tmp_path):
 
 def test_refined_moved_and_expanded_stars_paint_their_label(image, tmp_path):
     mine = copy_of(image, tmp_path)
-    base = refined_config(mine, (40, 48, 56), stars=True)
+    base = refined_config(mine, (40, 48, 56), stars=True, report=False)
     # Working voxels that are none of level 0, nor whole multiples of them.
     result = replace(base.result, **MOVED, diameter=Quantity(7.3, "um"))
     model = refined_model(tmp_path / "refiner")
