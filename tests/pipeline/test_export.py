@@ -52,7 +52,7 @@ def test_the_end_of_the_name_says_the_format(image, tmp_path):
     ("options", "message"),
     [
         ({}, "--to: the name says no format; expected ply"),
-        ({"to": "geofparquet"}, "got 'geofparquet'.*did you mean geoparquet"),
+        ({"to": "geofparquet"}, "got 'geofparquet'.*did you mean .geoparquet"),
         ({"to": "ply", "labels": "0-3"}, "--labels: got '0-3'; expected numbers from 1 on"),
         ({"to": "ply", "labels": "4-7"}, "--labels: got 4-7; the label has 1 to 5"),
         ({"to": "ply", "time": "3"}, "3"),
@@ -61,7 +61,7 @@ def test_the_end_of_the_name_says_the_format(image, tmp_path):
         ({"to": "labels", "voxel_size": (1.0, 0.0, 1.0)}, "expected three positive"),
         ({"to": "ply", "shape": "spheres"}, "--shape is for --to geoparquet"),
         ({"to": "geoparquet", "shape": "cubes"}, "--shape: got 'cubes'"),
-        ({"to": "ply", "label": "anystr"}, "has no label anystr.*did you mean anystar"),
+        ({"to": "ply", "label": "anystr"}, "has no label anystr.*did you mean .anystar"),
     ],
 )
 def test_wrong_options_are_refused(image, tmp_path, options, message):
@@ -76,7 +76,7 @@ def test_a_remote_place_is_refused(image):
 
 
 def test_a_label_without_stars_says_how_to_get_them(image, tmp_path):
-    with pytest.raises(ImageError, match="has no stars.*segment --stars"):
+    with pytest.raises(ImageError, match=r"has no stars.*segment --stars"):
         export(ExportConfig(image, str(tmp_path / "a.ply"), label="plain"))
 
 
