@@ -10,7 +10,7 @@
     chaos      disturbed runs: does anything get lost?
 
 The other benches are modules: `bench.stars`, `bench.context`, `bench.quality`,
-`bench.dimness`, `bench.training`; `bench.options` writes `docs/options.md`.
+`bench.dimness`, `bench.exports`, `bench.training`; `bench.options` writes `docs/options.md`.
 """
 
 from __future__ import annotations

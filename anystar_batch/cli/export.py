@@ -46,6 +46,13 @@ def export(  # noqa: PLR0913  (one parameter an option)
     shape: Annotated[
         str, typer.Option(help="Of --to geoparquet: outlines, one a plane, or spheres.")
     ] = "outlines",
+    alternatives: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Of --to geff: further labels of the image, whose stars are nodes too.",
+        ),
+    ] = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what an earlier export wrote.")
     ] = False,
@@ -60,7 +67,17 @@ def export(  # noqa: PLR0913  (one parameter an option)
     try:
         with interruptible(progress.close, "interrupted"):
             config = e.ExportConfig(
-                image, out, to, label, output, labels, time, voxel_size, shape, overwrite
+                image,
+                out,
+                to,
+                label,
+                output,
+                labels,
+                time,
+                voxel_size,
+                shape,
+                alternatives,
+                overwrite,
             )
             done = e.export(config, progress)
     except AnyStarBatchError as error:

@@ -45,6 +45,17 @@ class StarBatch:
         """Return the number of stars."""
         return len(self.labels)
 
+    def take(self, mask: NDArray[np.bool_]) -> StarBatch:
+        """Return those where a mask (bool [n]) is."""
+        return StarBatch(
+            self.labels[mask],
+            self.times[mask],
+            self.points[mask],
+            self.dist[mask],
+            self.prob[mask],
+            None if self.quality is None else self.quality[mask],
+        )
+
 
 class Selection:
     """Stars of a label, by label number and time.

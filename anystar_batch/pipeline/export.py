@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from anystar_batch.address import absolute, is_remote, relative_path
 from anystar_batch.archive import nodes
 from anystar_batch.archive.discovery import find_images
+from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.metadata import ome_attributes
 from anystar_batch.archive.star_group import StarReader
 from anystar_batch.archive.storage.atomic_write import replace_directory, sync_directory
@@ -32,7 +33,7 @@ from anystar_batch.errors import (
     did_you_mean,
 )
 from anystar_batch.events import Listener, StageStarted, ignore, timed_stage
-from anystar_batch.export.graph import write_geff
+from anystar_batch.export.graph import Source, write_geff
 from anystar_batch.export.meshes import write_obj, write_ply
 from anystar_batch.export.outlines import import_pyarrow, write_outlines, write_spheres
 from anystar_batch.export.precomputed import write_precomputed
@@ -76,6 +77,8 @@ class ExportConfig:
         Of labels: micrometres; None is the label's own.
     shape : {"outlines", "spheres"}
         What GeoParquet holds.
+    alternatives : str
+        Of GEFF: further labels of the image, with commas, whose stars are nodes too.
     overwrite : bool
         Replace what an earlier export wrote there.
     """
@@ -89,6 +92,7 @@ class ExportConfig:
     time: str = "all"
     voxel_size: ZYXFloat | None = None
     shape: str = "outlines"
+    alternatives: str = ""
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -109,6 +113,7 @@ class ExportConfig:
             raise ConfigError(message)
         for name, is_given, of in (
             ("voxel-size", self.voxel_size is not None, ("labels",)),
+            ("alternatives", bool(self.alternatives), ("geff",)),
             ("shape", self.shape != SHAPES[0], ("geoparquet",)),
             ("labels", bool(self.labels), tuple(k for k in FORMATS if k != "labels")),
             ("time", self.time != "all", tuple(k for k in FORMATS if k != "labels")),
@@ -116,6 +121,9 @@ class ExportConfig:
             if is_given and to not in of:
                 message = f"--{name} is for --to {', '.join(of)}, not for {to}; leave it out"
                 raise ConfigError(message)
+        if self.alternatives and self.labels:
+            message = "--labels and --alternatives contradict each other: leave one out"
+            raise ConfigError(message)
         if is_remote(self.out):
             message = f"{self.out}: expected a path of a file system; copy it to the store then"
             raise ConfigError(message)
@@ -189,14 +197,36 @@ def _writer(
     chosen = Selection(reader, parse_labels(config.labels), times)
     if config.to == "geoparquet":
         import_pyarrow()
+    sources = [_source(label, chosen)]
+    for name in filter(None, (name.strip() for name in config.alternatives.split(","))):
+        other = find_label(replace(config, label=name))
+        if other == label:
+            message = (
+                f"--alternatives: {name}: it is {label} itself; expected other labels of the "
+                "image, and the image's path"
+            )
+            raise ConfigError(message)
+        sources.append(_source(other, Selection(StarReader(other), (), times)))
     writers: dict[str, Callable[[Selection, Path], None]] = {
         "ply": write_ply,
         "obj": write_obj,
         "neuroglancer": write_precomputed,
-        "geff": partial(write_geff, label=relative_path(label, config.out)),
+        "geff": lambda _, path: write_geff(sources, path, relative_path(label, config.out)),
         "geoparquet": write_spheres if config.shape == "spheres" else write_outlines,
     }
     return partial(writers[str(config.to)], chosen), len(chosen)
+
+
+def _source(label: str, chosen: Selection) -> Source:
+    """The stars of a label, with the thresholds that the label names."""
+    node = nodes.read_node(label)
+    ours = None if node is None else node.attributes.get(KEY)
+    decided = ours.get("decided") if isinstance(ours, dict) else None
+    prob, nms = (
+        float(decided[name]) if isinstance(decided, dict) else math.nan
+        for name in ("prob_thresh", "nms_thresh")
+    )
+    return Source(chosen, prob, nms)
 
 
 def find_label(config: ExportConfig) -> str:

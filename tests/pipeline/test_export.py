@@ -60,6 +60,8 @@ def test_the_end_of_the_name_says_the_format(image, tmp_path):
         ({"to": "labels", "labels": "1"}, "--labels is for --to ply, obj"),
         ({"to": "labels", "voxel_size": (1.0, 0.0, 1.0)}, "expected three positive"),
         ({"to": "ply", "shape": "spheres"}, "--shape is for --to geoparquet"),
+        ({"to": "geff", "alternatives": "anystar"}, "it is .* itself; expected other labels"),
+        ({"to": "geff", "alternatives": "a", "labels": "1"}, "contradict each other"),
         ({"to": "geoparquet", "shape": "cubes"}, "--shape: got 'cubes'"),
         ({"to": "ply", "label": "anystr"}, "has no label anystr.*did you mean .anystar"),
     ],
