@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.archive.star_group import CHUNK, StarFrame, StarReader
 from anystar_batch.errors import ConfigError
+from anystar_batch.parsing import parse_ranges
 from anystar_batch.stars.polyhedra import volumes
 from anystar_batch.stars.rays import Rays
 
@@ -123,6 +124,26 @@ class Selection:
                 columns["prob"],
                 columns.get("quality"),
             )
+
+
+def parse_labels(text: str) -> tuple[tuple[int, int], ...]:
+    """Read which labels, `1,5-9`: ranges from first to last; an empty text is none.
+
+    Raises
+    ------
+    ConfigError
+        If they are no positive numbers.
+
+    Examples
+    --------
+    >>> parse_labels("1,5-9")
+    ((1, 1), (5, 9))
+    """
+    ranges = parse_ranges(text) if text.strip() else ()
+    if ranges is None:
+        message = f"--labels: got {text!r}; expected numbers from 1 on, such as 1,5-9"
+        raise ConfigError(message)
+    return ranges
 
 
 def corners_voxels(stars: StarBatch, frame: StarFrame, rays: Rays) -> NDArray[np.float64]:

@@ -35,12 +35,12 @@ from anystar_batch.errors import (
 from anystar_batch.events import Listener, StageStarted, ignore, timed_stage
 from anystar_batch.export.graph import Source, write_geff
 from anystar_batch.export.meshes import write_obj, write_ply
+from anystar_batch.export.neuroglancer import write_precomputed
 from anystar_batch.export.outlines import import_pyarrow, write_outlines, write_spheres
-from anystar_batch.export.precomputed import write_precomputed
 from anystar_batch.export.repaint import MARK, write_labels
-from anystar_batch.export.selection import Selection
+from anystar_batch.export.selection import Selection, parse_labels
 from anystar_batch.geometry import ZYXFloat
-from anystar_batch.parsing import parse_labels, parse_times
+from anystar_batch.parsing import parse_times
 from anystar_batch.report.viewer.layers import chosen_labels, labels_of
 
 FORMATS: dict[str, str] = {

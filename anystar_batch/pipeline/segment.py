@@ -191,20 +191,11 @@ def segment(
             removed=removed_counts(run),
         )
         if are_missing:
-            _add_stars(run, requested)
+            add_stars(run, config, outputs)
         else:
             _publish(run, requested, summary, kept)
             write_report(config, outputs, fence, listen)
     return replace(summary, report=_page(outputs), warnings=tuple(warnings))
-
-
-def _add_stars(run: Run, requested: Request) -> None:
-    """Bring the stars into the label that is there, and tidy up."""
-    config, outputs = requested.config, requested.outputs
-    add_stars(run, outputs)
-    discard(outputs.label, requested.digest)
-    if not config.run.keep_work:
-        throw_away(outputs, requested.digest, run.work.fence)
 
 
 def _publish(run: Run, requested: Request, summary: Summary, kept: dict[str, Any] | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from anystar_batch.archive.label_image import LabelWriter
-from anystar_batch.archive.labels import add_group
+from anystar_batch.archive.labels import add_group, discard
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.star_group import STARS, has_stars
 from anystar_batch.archive.storage.files import remove_tree
@@ -18,6 +18,7 @@ from anystar_batch.errors import ConfigError, OutputExistsError
 from anystar_batch.events import Note, StageStarted, timed_stage
 from anystar_batch.geometry import grid_box, grid_shape, iter_grid
 from anystar_batch.pipeline.outputs import Outputs
+from anystar_batch.pipeline.publish import throw_away
 from anystar_batch.stages.run import Run, instance_count
 from anystar_batch.stages.star_rows import stars_run
 
@@ -62,13 +63,14 @@ def make_stars(run: Run, config: SegmentConfig) -> None:
         remove_tree(f"{run.work.label}/{STARS}")
 
 
-def add_stars(run: Run, outputs: Outputs) -> None:
-    """Move the stars into the published label, if that is what they paint.
+def add_stars(run: Run, config: SegmentConfig, outputs: Outputs) -> None:
+    """Move the stars into the published label, if that is what they paint; tidy up.
 
     Parameters
     ----------
     run : Run
         The published result, done anew in the hidden label.
+    config : SegmentConfig
     outputs : Outputs
 
     Raises
@@ -88,6 +90,9 @@ def add_stars(run: Run, outputs: Outputs) -> None:
     add_group(label, digest, STARS, run.work.fence.check)
     text = f"{instance_count(run)} stars were added to the label that was there: {label.path}"
     run.on_event(Note(text))
+    discard(label, digest)
+    if not config.run.keep_work:
+        throw_away(outputs, digest, run.work.fence)
 
 
 def _difference(run: Run, published: str) -> str | None:

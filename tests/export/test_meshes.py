@@ -7,7 +7,7 @@ import pytest
 
 from anystar_batch.archive.star_group import StarReader
 from anystar_batch.export.meshes import write_obj, write_ply
-from anystar_batch.export.precomputed import write_precomputed
+from anystar_batch.export.neuroglancer import write_precomputed
 from anystar_batch.export.repaint import Painter
 from anystar_batch.export.selection import Selection
 from anystar_batch.geometry import Box
