@@ -2,7 +2,8 @@
 
 ::
 
-    python -m bench.exports                   the phantom, and the volumes of ANYSTAR_BATCH_DATA
+    python -m bench.exports              a phantom, and the volumes of ANYSTAR_BATCH_DATA
+    python -m bench.exports million      a million stars of chance: seconds and memory
 
 Each volume is segmented by the command with `--stars --measure surface`, and exported as PLY. The
 PLY is read here by its header alone. Volumes are compared with the table's count of voxels for
@@ -12,11 +13,16 @@ objects that touch nobody and no border; areas with the table's column, for all.
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +30,26 @@ import tifffile
 import zarr
 from scipy import ndimage
 
+from anystar_batch.archive.star_group import StarFrame, StarWriter
+from anystar_batch.pipeline.export import ExportConfig, export
+from anystar_batch.stars.candidates import quantise
+from anystar_batch.stars.polyhedra import LatticeMap
+from anystar_batch.stars.rays import golden_spiral
 from bench.digests import write
 
 LARGE = 4000
 """Voxels from which on an object is large."""
 
 
+MILLION = 1_000_000
+"""Stars of chance."""
+
+
 def main() -> None:
     """Segment, export, compare, print."""
+    if sys.argv[1:] == ["million"]:
+        million()
+        return
     for name, (image, voxel_um, diameter) in images().items():
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder, "a.ome.zarr"), image, voxel_um)
@@ -88,9 +106,10 @@ def figures(folder: Path) -> str:
     table = np.array([float(row["surface_area_um2"]) for row in rows])
     worst_area = np.abs(areas / table - 1).max()
     text = (
-        f"{len(rows)} stars, {stars / 1e3:.1f} kB ({stars / len(rows):.0f} bytes a star); level 0 "
-        f"{voxels.nbytes / 1e6:.1f} MB, stored {stored / 1e3:.0f} kB: stars are 1/"
-        f"{voxels.nbytes / stars:.0f} of the voxels, {stars / stored:.2f} of what is stored; "
+        f"{len(rows)} stars of {np.median(counts):.0f} voxels (median), {stars / 1e3:.1f} kB "
+        f"({stars / len(rows):.0f} bytes a star); level 0 {voxels.nbytes / 1e6:.1f} MB, stored "
+        f"{stored / 1e3:.0f} kB: stars are 1/{voxels.nbytes / stars:.0f} of the voxels, "
+        f"{stars / stored:.2f} of what is stored; "
         f"areas within {100 * worst_area:.4f} %"
     )
     for what, some in (
@@ -107,7 +126,9 @@ def figures(folder: Path) -> str:
 
 
 def size(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
+    """Return the bytes of a file, or of all files below a folder."""
+    if folder.is_file():
+        return folder.stat().st_size
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -140,6 +161,71 @@ def meshes(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
     area = np.linalg.norm(normals, axis=1) / 2
     at = rows["label"].astype(np.int64) - 1
     return np.bincount(at, volume, count), np.bincount(at, area, count)
+
+
+def million() -> None:
+    """Write many stars, and export them in some formats, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        label = f"{folder}/label.zarr"
+        print("written:", measured(write_stars, label))
+        print("size:", f"{size(Path(label)) / 1e6:.0f} MB")
+        for name, options in (("ply", {}), ("geff", {}), ("parquet", {"shape": "spheres"})):
+            out = f"{folder}/out.{name}"
+            print(f"{name}:", measured(run_export, label, out, options))
+            print("  size:", f"{size(Path(out)) / 1e6:.0f} MB")
+            shutil.rmtree(out, ignore_errors=True)
+            Path(out).unlink(missing_ok=True)
+
+
+def measured(function: Callable[..., None], *arguments: object) -> str:
+    """Run a function in a new process; return its seconds and its largest memory."""
+    context = multiprocessing.get_context("spawn")
+    pipe, inner = context.Pipe()
+    process = context.Process(target=_watched, args=(inner, function, arguments))
+    process.start()
+    seconds, peak = pipe.recv()
+    process.join()
+    return f"{seconds:.0f} s, {peak:.2f} GB"
+
+
+def _watched(
+    pipe: Connection, function: Callable[..., None], arguments: tuple[object, ...]
+) -> None:
+    started = time.perf_counter()
+    function(*arguments)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    pipe.send((time.perf_counter() - started, peak))
+
+
+def write_stars(label: str) -> None:
+    """Write stars of chance, in the order of planes, into a label without levels."""
+    zarr.open_group(label, mode="w").attrs["ome"] = {"version": "0.5", "image-label": {}}
+    unit, zero = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+    frame = StarFrame(
+        "f" * 64, MILLION, (1000, 2000, 2000), unit, zero, LatticeMap(unit, zero), unit, None, 0.0,
+        has_quality=True,
+    )  # fmt: skip
+    writer = StarWriter(label, 3, frame, golden_spiral(96))
+    rng, batch = np.random.default_rng(1), 1 << 14
+    for start in range(0, MILLION, batch):
+        count = min(batch, MILLION - start)
+        points = rng.integers(0, 1000, (count, 3)).astype(np.float64)
+        points[:, 0] = start / 1000
+        columns = {
+            "label": np.arange(start + 1, start + count + 1, dtype=np.uint32),
+            "time": np.zeros(count, np.int32),
+            "points": points,
+            "distances": quantise(8 + rng.normal(0, 1, (count, 96)), 30.0),
+            "prob": rng.random(count, np.float32),
+            "quality": rng.random(count, np.float32),
+        }
+        writer.append(columns)
+    writer.close()
+
+
+def run_export(label: str, out: str, options: dict[str, str]) -> None:
+    """Export all of them."""
+    export(ExportConfig(label, out, **options))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import zarr
 
 from anystar_batch.archive import label_copy
 from anystar_batch.archive.storage import remote
@@ -335,6 +336,15 @@ def test_workers_write_labels_beside_an_image_in_a_bucket(bucket, here, command,
     assert f"label anystar, {summary['instances']} instances" in done.stdout
     done = command("segment", image, *SIZE, "--json")
     assert json.loads(done.stdout)["status"] == "nothing to do"
+    assert not list(here.glob("*.work"))
+    before = objects(f"{image}/labels/anystar/0")
+    done = command("segment", image, *SIZE, "--stars", "--json")
+    assert json.loads(done.stdout)["status"] == "done", done.stderr
+    assert objects(f"{image}/labels/anystar/0") == before
+    done = command("export", image, here / "a.geff", "--json")
+    assert json.loads(done.stdout)["stars"] == summary["instances"]
+    got = zarr.open_group(download(image, here / "got"), mode="r", use_consolidated=True)
+    assert got["labels/anystar/stars/points"].shape == (summary["instances"], 3)
     assert not list(here.glob("*.work"))
 
 
