@@ -190,7 +190,9 @@ def standing(config: SegmentConfig, model: Model | None = None) -> tuple[Standin
         before = publish.published(config, outputs, digest, requested.parts)
     except OutputExistsError as error:
         return Standing.OTHER, str(error)
-    if before is None or publish.is_cut_short(outputs, digest) or publish.is_spent(outputs, digest):
+    if before is None or lacks_stars(config, outputs):
+        return Standing.WANTED, ""
+    if publish.is_cut_short(outputs, digest) or publish.is_spent(outputs, digest):
         return Standing.WANTED, ""
     text = "" if files.exists(outputs.stats) else f"its table {outputs.stats} is missing"
     return Standing.CURRENT, text

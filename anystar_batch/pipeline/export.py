@@ -140,7 +140,7 @@ class Exported:
     label, path, format : str
         The label, what was written, and how.
     stars : int
-        How many stars.
+        How many stars of the label; alternatives are not counted.
     bytes : int
         Size of what was written.
     """

@@ -12,7 +12,7 @@ from anystar_batch.archive.star_group import StarReader, has_stars
 from anystar_batch.errors import ConfigError, OutputExistsError
 from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline import segment as pipeline
-from anystar_batch.pipeline.dry_run import preview
+from anystar_batch.pipeline.dry_run import Standing, preview, standing
 from anystar_batch.pipeline.export import ExportConfig, export
 from anystar_batch.pipeline.segment import segment
 from tests.support.law_phantom import (
@@ -99,7 +99,10 @@ def test_a_label_without_stars_gets_them_and_keeps_its_own_files(image, starred,
         == "add stars"
     )
     before = mine.joinpath("labels/anystar/0/zarr.json").stat().st_ino
+    wanted = law_config(mine, stars=True)
+    assert standing(wanted, law_model())[0] is Standing.WANTED
     assert run(mine, (32, 96, 64), stars=True).status == "done"
+    assert standing(wanted, law_model())[0] is Standing.CURRENT
     assert digests(mine) == digests(starred)
     assert mine.joinpath("labels/anystar/0/zarr.json").stat().st_ino == before
     assert run(mine, SHAPE, stars=True).status == "nothing to do"
