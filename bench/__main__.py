@@ -10,7 +10,8 @@
     chaos      disturbed runs: does anything get lost?
 
 The other benches are modules: `bench.stars`, `bench.context`, `bench.quality`,
-`bench.dimness`, `bench.exports`, `bench.training`; `bench.options` writes `docs/options.md`.
+`bench.dimness`, `bench.exports`, `bench.training`; `bench.options` writes `docs/options.md`,
+`bench.manual` the manual page.
 """
 
 from __future__ import annotations
