@@ -1,5 +1,6 @@
 """The law of published stars: the same bytes whatever the work, and the label painted again."""
 
+import functools
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,24 +16,40 @@ from anystar_batch.pipeline import segment as pipeline
 from anystar_batch.pipeline.dry_run import Standing, preview, standing
 from anystar_batch.pipeline.export import ExportConfig, export
 from anystar_batch.pipeline.segment import segment
+from tests.support.fakes import TruthPredictor, mean_level, random_ellipsoids, write_image
 from tests.support.law_phantom import (
     MOVED,
-    SHAPE,
     copy_of,
     digests,
     law_config,
-    law_factory,
     law_model,
     refined_config,
     refined_model,
-    write_law_image,
 )
+
+SHAPE = (31, 47, 53)
+
+
+@functools.lru_cache(maxsize=1)
+def crowd():
+    """Objects that overlap, on a volume that nothing divides."""
+    return random_ellipsoids(SHAPE, 45, 7, radius=(3.5, 8.0))
+
+
+def network():
+    return TruthPredictor(crowd(), core=0.7, wobble=0.5, ties=True)
+
+
+def crowded_image(path):
+    levels = [crowd().image()]
+    levels.append(mean_level(levels[0], (1, 2, 2)))
+    return write_image(path, levels, chunks=(16, 32, 32), scale=(0.5, 0.5, 0.5))
 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
     """Without stars."""
-    path = write_law_image(tmp_path_factory.mktemp("stars") / "phantom.ome.zarr")
+    path = crowded_image(tmp_path_factory.mktemp("stars") / "phantom.ome.zarr")
     run(path, SHAPE)
     return path
 
@@ -47,7 +64,7 @@ def starred(image, tmp_path_factory):
 
 def run(image, block_shape, engine=None, **options):
     config = law_config(image, block_shape, report=False, **options)
-    return segment(config, engine=engine, factory=law_factory(), model=law_model())
+    return segment(config, engine=engine, factory=network(), model=law_model())
 
 
 def stop(*_):
@@ -76,8 +93,8 @@ def test_blocks_batches_and_a_kill_change_no_byte(starred, tmp_path, monkeypatch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(star_rows.StarWriter, "close", stop)  # files are there, and not all
         with pytest.raises(RuntimeError):
-            run(mine, (40, 48, 56), stars=True)
-    run(mine, (32, 96, 64), stars=True)
+            run(mine, (20, 24, 28), stars=True)
+    run(mine, (16, 32, 20), stars=True)
     assert digests(mine) == digests(starred)
     assert [path.name for path in (mine / "labels").iterdir() if path.is_dir()] == ["anystar"]
 
@@ -95,13 +112,13 @@ def test_rows_are_those_of_the_table_in_the_order_of_labels(starred):
 def test_a_label_without_stars_gets_them_and_keeps_its_own_files(image, starred, tmp_path):
     mine = with_label(image, tmp_path)
     assert (
-        preview(law_config(mine, stars=True), factory=law_factory(), model=law_model()).status
+        preview(law_config(mine, stars=True), factory=network(), model=law_model()).status
         == "add stars"
     )
     before = mine.joinpath("labels/anystar/0/zarr.json").stat().st_ino
     wanted = law_config(mine, stars=True)
     assert standing(wanted, law_model())[0] is Standing.WANTED
-    assert run(mine, (32, 96, 64), stars=True).status == "done"
+    assert run(mine, (16, 32, 20), stars=True).status == "done"
     assert standing(wanted, law_model())[0] is Standing.CURRENT
     assert digests(mine) == digests(starred)
     assert mine.joinpath("labels/anystar/0/zarr.json").stat().st_ino == before
@@ -119,7 +136,7 @@ def with_label(image, folder):
 def test_an_edited_label_gets_no_stars_and_stays_as_it_is(image, tmp_path):
     mine = with_label(image, tmp_path)
     voxels = zarr.open_array(f"{label_of(mine)}/0", mode="r+")
-    voxels[30, 40, 40] = 9999
+    voxels[15, 20, 20] = 9999
     edited = digests(mine)
     with pytest.raises(OutputExistsError, match=r"edited.*nothing is changed.*--overwrite"):
         run(mine, SHAPE, stars=True)
@@ -155,11 +172,11 @@ def test_the_label_is_painted_again_byte_by_byte(starred, tmp_path):
 
 def test_refined_moved_and_expanded_stars_paint_their_label(image, tmp_path):
     mine = copy_of(image, tmp_path)
-    base = refined_config(mine, (40, 48, 56), stars=True, report=False)
+    base = refined_config(mine, (20, 24, 28), stars=True, report=False)
     # Working voxels that are none of level 0, nor whole multiples of them.
     result = replace(base.result, **MOVED, diameter=Quantity(7.3, "um"))
     model = refined_model(tmp_path / "refiner")
-    segment(replace(base, result=result), factory=law_factory(), model=model)
+    segment(replace(base, result=result), factory=network(), model=model)
     stars = StarReader(label_of(mine))
     assert stars.frame.is_expanded
     assert stars.frame.has_quality
@@ -171,7 +188,7 @@ def test_smaller_voxels_whose_centres_are_those_of_the_label_have_its_labels(sta
     fine = repainted(starred, tmp_path, voxel_size=(0.5 / 3, 0.5, 0.5 / 3))
     voxels = zarr.open_array(f"{label_of(starred)}/0", mode="r")[...]
     painted = zarr.open_array(str(fine / "0"), mode="r")[...]
-    assert painted.shape == (61 * 3, 83, 97 * 3)
+    assert painted.shape == (SHAPE[0] * 3, SHAPE[1], SHAPE[2] * 3)
     np.testing.assert_array_equal(painted[1::3, :, 1::3], voxels)
     (entry,) = zarr.open_group(str(fine), mode="r").attrs["ome"]["multiscales"]
     scale, shift = entry["datasets"][0]["coordinateTransformations"]
@@ -181,7 +198,7 @@ def test_smaller_voxels_whose_centres_are_those_of_the_label_have_its_labels(sta
 
 
 def test_a_level_called_stars_is_refused(tmp_path):
-    path = write_law_image(tmp_path / "phantom.ome.zarr")
+    path = crowded_image(tmp_path / "phantom.ome.zarr")
     root = zarr.open_group(path, mode="r+")
     ome = root.attrs["ome"]
     ome["multiscales"][0]["datasets"][1]["path"] = "stars"
