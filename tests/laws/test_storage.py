@@ -422,10 +422,10 @@ def test_a_rerun_from_elsewhere_finishes_what_was_being_replaced(bucket, here, c
         tiny_volume.small_image(here / "b.ome.zarr", **KINDS["plain"]), f"{bucket}/k/b.zarr"
     )
     assert command("segment", image, *SIZE, "--min-prob", "0.95").exit_code == 0
-    old, copy_all = objects(f"{bucket}/k"), label_copy._copy
+    old, copy_all = objects(f"{bucket}/k"), label_copy.copy_tree
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here / "one")
-        patch.setattr(label_copy, "_copy", lambda *a: (copy_all(*a), die()))
+        patch.setattr(label_copy, "copy_tree", lambda *a: (copy_all(*a), die()))
         with pytest.raises(Killed):
             command("segment", image, *SIZE, "--overwrite")
     between = objects(f"{bucket}/k")
