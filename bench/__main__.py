@@ -1,4 +1,4 @@
-"""The harness: `python -m bench run|pareto|peers|stardist|scaling|blocks|tables|chaos OUT`.
+"""The harness: `python -m bench run|pareto|peers|stardist|scaling|blocks|tables|chaos|giant OUT`.
 
     run        the whole command against the bare network
     pareto     accuracy against speed of networks
@@ -8,6 +8,7 @@
     blocks     what a block costs the engine
     tables     is a table of ten million rows written in bounded memory?
     chaos      disturbed runs: does anything get lost?
+    giant      20 gigavoxels with the real network, killed twice
 
 The other benches are modules: `bench.stars`, `bench.context`, `bench.quality`,
 `bench.dimness`, `bench.exports`, `bench.training`; `bench.options` writes `docs/options.md`,
@@ -18,11 +19,12 @@ from __future__ import annotations
 
 import sys
 
-from bench import blocks, chaos, pareto, peers, run, scaling, stardist_big, tables
+from bench import blocks, chaos, giant, pareto, peers, run, scaling, stardist_big, tables
 
 PARTS = {
     "blocks": blocks.main,
     "chaos": chaos.main,
+    "giant": giant.main,
     "pareto": pareto.main,
     "peers": peers.main,
     "run": run.main,
