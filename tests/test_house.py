@@ -110,7 +110,7 @@ def test_the_picture_shows_the_imports_of_today():
 
 
 COMMANDS = ("anystar_batch/cli/commands.py", "anystar_batch/cli/segment.py",
-            "anystar_batch/cli/sweep.py")  # fmt: skip
+            "anystar_batch/cli/sweep.py", "anystar_batch/cli/export.py")  # fmt: skip
 """Docstrings of commands are their help: what they raise ends the program, and help is no place."""
 
 

@@ -28,9 +28,11 @@ WHAT = {
     "paint": ("painting labels", ""),
     "pyramid": ("label pyramid", ""),
     "table": ("statistics", ""),
+    "stars": ("publishing stars", ""),
     "compare": ("comparing labels", ""),
     "report": ("report", ""),
     "review": ("drawing instances", ""),
+    "export": ("exporting stars", ""),
 }
 """What each stage is called on the screen, and what its blocks count."""
 
