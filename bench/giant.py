@@ -224,7 +224,8 @@ def count(block: Torus, shape: ZYX, out: Path) -> dict[str, Any]:
         problems.append("labels are not 1 to n")
     boxes = _boxes(out, shape, numbers, columns["num_voxels"], centroid)
     problems += boxes.pop("problems")
-    sizes = columns["num_voxels"] / (4 / 3 * np.pi * block.radii[np.maximum(matched.object, 0)] ** 3)
+    balls = 4 / 3 * np.pi * block.radii[np.maximum(matched.object, 0)] ** 3
+    sizes = columns["num_voxels"] / balls
     return {
         "found": len(numbers),
         "true": truth["all"],
