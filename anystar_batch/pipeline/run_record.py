@@ -11,7 +11,7 @@ fingerprint.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import importlib.metadata
 import math
 import platform
@@ -233,10 +233,20 @@ def versions(backend: str) -> dict[str, str]:
     names = ((backend, (backend, f"{backend}-cpu")), *((n, (n,)) for n in PACKAGES))
     for name, distributions in names:
         for distribution in distributions:
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                by_package[name] = importlib.metadata.version(distribution)
+            version = _version(distribution)
+            if version is not None:
+                by_package[name] = version
                 break
     return by_package
+
+
+@functools.cache
+def _version(distribution: str) -> str | None:
+    """The version that is installed, looked up once a process: a file is parsed for it."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def effective_toml(config: SegmentConfig, parts: Mapping[str, object]) -> str:

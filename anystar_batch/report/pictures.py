@@ -197,7 +197,7 @@ def _palette_png(index: NDArray[np.uint8], opacity: int, marked: Marked | None =
     picture.putpalette(table.astype(np.uint8).tobytes())
     stream = BytesIO()
     alpha = bytes([0, *[opacity] * (HUES + 2)])
-    picture.save(stream, format="PNG", optimize=True, transparency=alpha, bits=8)
+    picture.save(stream, format="PNG", compress_level=6, transparency=alpha, bits=8)
     return _uri("image/png", stream.getvalue())
 
 

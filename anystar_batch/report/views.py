@@ -6,8 +6,10 @@ volume. Where no level is small enough, the middle of the coarsest one is shown,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,9 @@ MOST_VOXELS = 32 * 10**6
 
 SLAB = 4 * 10**6
 """Voxels read at a time, unless a plane of chunks has more."""
+
+SMALL = 2 * 10**6
+"""Level that is read whole for many crops: a small image is mostly what reading it costs."""
 
 Flat = NDArray[Any]
 """A picture, (rows, columns)."""
@@ -110,13 +115,26 @@ class Volume:
     scale_um: ZYXFloat
 
     def reader(self) -> Read:
-        """Return a function of level, time and box that gives image and labels, (z, y, x)."""
+        """Return a function of level, time and box that gives image and labels, (z, y, x).
+
+        A small level is read once, as long as the same time is asked for.
+        """
         image = ImageReader(self.source)
         labels = LabelWriter(self.label, label_spec(self.source))
 
-        def read(level: int, time: int, box: Box) -> tuple[Flat, NDArray[np.uint32]]:
+        def stored(level: int, time: int, box: Box) -> tuple[Flat, NDArray[np.uint32]]:
             voxels = image.read_box(level, time, self.channel, box).astype(np.float32)
             return np.nan_to_num(voxels), labels.read_box(level, time, box)
+
+        @lru_cache(maxsize=2)
+        def whole(level: int, time: int) -> tuple[Flat, NDArray[np.uint32]]:
+            return stored(level, time, Box.of_shape(self.source.shape_zyx(level)))
+
+        def read(level: int, time: int, box: Box) -> tuple[Flat, NDArray[np.uint32]]:
+            if math.prod(self.source.shape_zyx(level)) > SMALL:
+                return stored(level, time, box)
+            voxels, names = whole(level, time)
+            return voxels[box.slices].copy(), names[box.slices].copy()
 
         return read
 
