@@ -29,6 +29,7 @@ WHAT = {
     "pyramid": ("label pyramid", ""),
     "table": ("statistics", ""),
     "compare": ("comparing labels", ""),
+    "survey": ("reading labels", ""),
     "report": ("report", ""),
     "review": ("drawing instances", ""),
 }

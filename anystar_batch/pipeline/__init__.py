@@ -10,7 +10,8 @@ stages in order), `part` and `part_ledgers` (a share of the network's work, for 
 
 Around it: `dry_run` (what would be done, in which time), `sweep` and `sweep_outcome` (an archive),
 `plate_table` (one table of a plate), `tune` and `threshold_table` (what each threshold would find),
-`info` (what an image is), `evaluate` (a score), `result` (a
+`info` (what an image is), `evaluate` (a score), `seamtest` (a trace of tiles in the labels of any
+program, whose `tile_grid` is told) by one `label_survey`, both from `label_volumes`, `result` (a
 published one, found), `review` (what a person says of it) and `training_set` (what is learnt from
 that), `selftest` (does it work here), `demo` (a first look).
 """

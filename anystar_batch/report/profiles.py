@@ -8,8 +8,8 @@ Memory goes with the length of the axes, never with the number of instances::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,11 +33,15 @@ class AxisProfile:
         Sum of the natural logarithm of their volumes in voxels.
     faces : int64 [voxels + 1]
         Boxes that begin or end at each edge, those at the volume's own border left out.
+    pairs : int64 [voxels + 1, 3], optional
+        Pairs of voxels across each edge, as `measure.contacts` counts them; None where only a table
+        is known.
     """
 
     count: NDArray[np.int64]
     log_volume: NDArray[np.float64]
     faces: NDArray[np.int64]
+    pairs: NDArray[np.int64] | None = None
 
     @classmethod
     def empty(cls, length: int) -> AxisProfile:
@@ -67,6 +71,11 @@ class Profiles:
         """Return the profiles of a volume of this shape, level-0 voxels."""
         z, y, x = (AxisProfile.empty(n) for n in shape)
         return cls((z, y, x))
+
+    def with_pairs(self, pairs: Sequence[NDArray[np.int64]]) -> Profiles:
+        """Return the same instances with the pairs of voxels of the volume, one array an axis."""
+        z, y, x = (replace(a, pairs=p) for a, p in zip(self.axes, pairs, strict=True))
+        return Profiles((z, y, x))
 
     @property
     def shape(self) -> ZYX:

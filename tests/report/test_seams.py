@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from anystar_batch.report import seams
+from anystar_batch.report.nearness import nearness
 from anystar_batch.report.profiles import Profiles
 from anystar_batch.report.seams import ALPHA, BorderGrid, seam_tests
 from tests.support import seam_volumes
@@ -92,7 +92,7 @@ def test_where_nothing_can_be_said_it_says_why(count, step, why):
 def test_a_volume_in_one_block_has_no_seams():
     assert seam_volumes.checked(made(4), [seam_volumes.grid(1000)]) == []
     profiles = Profiles.empty(SHAPE)
-    assert seams.nearness(profiles, seam_volumes.grid(1000), (8.0,) * 3, (1.0,) * 3) is None
+    assert nearness(profiles, seam_volumes.grid(1000), (8.0,) * 3, (1.0,) * 3) is None
 
 
 def test_planes_lie_inside_the_volume_where_they_are_said_to():
@@ -108,7 +108,7 @@ def test_density_and_size_near_borders_show_what_the_test_says():
     for one in (labels, seam_volumes.cut(labels, STEP)):
         profiles = Profiles.empty(SHAPE)
         profiles.add(seam_volumes.rows(one))
-        shown.append(seams.nearness(profiles, seam_volumes.grid(STEP), (7.0,) * 3, (1.0,) * 3))
+        shown.append(nearness(profiles, seam_volumes.grid(STEP), (7.0,) * 3, (1.0,) * 3))
     whole, pieces = shown
     assert np.all(np.diff(whole.distance_um) > 0)
     # What is cut has its centroids beside the border, and half the volume.
