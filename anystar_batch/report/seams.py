@@ -11,11 +11,11 @@ as elsewhere, as large as elsewhere, and no more of them begin or end there. The
 Each is taken as a contrast: the band less the mean of the two bands beside it, so that tissue which
 thins out or grows denser along an axis says nothing. Then every plane is moved, each by a distance
 of its own within its own period, many times over: what the sum over all planes says at the true
-places is compared with what it says at the moved ones. No distribution is assumed. Of the
-measures the one that stands out most counts, in the true places as in the moved ones: no further
-correction is needed for them. Planes move by whole steps of the candidates' lattice, which has a
-period of its own. Labels that were enlarged change at some edges only; there a plane at which they
-change is moved to others at which they do.
+places is compared with what it says at the moved ones (at all that there are, where these are few).
+No distribution is assumed. Of the measures the one that stands out most counts, in the true places
+as in the moved ones: no further correction is needed for them. Planes move by whole steps of the
+candidates' lattice, which has a period of its own. Labels that were enlarged change at some edges
+only; there a plane at which they change is moved to others at which they do.
 
 References
 ----------
@@ -59,6 +59,9 @@ OTHER = 1
 
 MOST_UNUSED = 0.1
 """Share of the edges at which no label changes, of a volume that was not enlarged."""
+
+
+Sums = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,19 +220,18 @@ def _test(
     spread = np.sqrt(sum(plane.contrast.var(axis=1) for plane in planes))
     spread = np.where(spread > 0, spread, np.inf)
     true = (sum(plane.contrast[:, plane.home] for plane in planes) - centre) / spread
-    moved = np.zeros((len(true), DRAWS))
-    random = np.random.default_rng(SEED)
-    for plane in planes:
-        moved += plane.contrast[:, random.integers(plane.contrast.shape[1], size=DRAWS)]
+    is_every = combinations <= DRAWS
+    moved = _moved(planes, int(combinations) if is_every else None)
     strongest = np.abs((moved - np.asarray(centre)[:, None]) / spread[:, None]).max(axis=0)
     # What differs by rounding alone is as strong.
     as_strong = int((strongest >= np.abs(true).max() * (1 - 1e-9)).sum())
+    p = as_strong / combinations if is_every else (1 + as_strong) / (1 + DRAWS)
     near = np.sum([plane.near for plane in planes], axis=0)
     beside = np.sum([plane.beside for plane in planes], axis=0)
     return SeamTest(
         name=grid.name,
         planes=len(planes),
-        p=min(1.0, num_grids * (1 + as_strong) / (1 + DRAWS)),
+        p=min(1.0, num_grids * p),
         floor=floor,
         strongest=MEASURES[int(np.abs(true).argmax())],
         scores={name: round(float(z), 3) for name, z in zip(MEASURES, true, strict=False)},
@@ -238,6 +240,22 @@ def _test(
         cuts_ratio=_ratio(near[2], beside[2]),
         contacts_ratio=_ratio(near[3], beside[3]) if len(true) == len(MEASURES) else None,
     )
+
+
+def _moved(planes: list[_Plane], every: int | None) -> Sums:
+    """Sums over planes that were moved, [measures, grids]: drawn, or all so many that there are."""
+    sizes = [plane.contrast.shape[1] for plane in planes]
+    random = np.random.default_rng(SEED)
+    picks: Sequence[NDArray[np.int64]] = (
+        [random.integers(size, size=DRAWS) for size in sizes]
+        if every is None
+        else np.unravel_index(np.arange(every), sizes)
+    )
+    shape = (len(planes[0].contrast), DRAWS if every is None else every)
+    moved = np.zeros(shape)
+    for plane, pick in zip(planes, picks, strict=True):
+        moved += plane.contrast[:, pick]
+    return moved
 
 
 def _untested(grid: BorderGrid, why: str) -> SeamTest:
@@ -276,9 +294,6 @@ def _planes(
         contrast[1] -= mean * contrast[0]
         planes.append(_Plane(contrast, home, near[:, home], beside[:, home]))
     return planes
-
-
-Sums = NDArray[np.float64]
 
 
 def _measures(axis: AxisProfile, half: int) -> Callable[[NDArray[np.int64]], tuple[Sums, Sums]]:
