@@ -8,6 +8,7 @@ Memory goes with the length of the axes, never with the number of instances::
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,16 @@ from anystar_batch.geometry import ZYX
 
 Rows = Mapping[str, NDArray[Any]]
 """Columns of some rows of the table, by name, [n] each."""
+
+
+FEWEST_EDGES = 10
+"""Fewer edges at which labels change have no pattern."""
+
+LEAST_FACTOR = 1.2
+"""Mean gap between edges at which labels change, of labels that were enlarged."""
+
+USUAL_SHARE = 0.8
+"""Share of the gaps that the pattern explains; the others are wider, where no object is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,18 @@ class AxisProfile:
     def length(self) -> int:
         """Voxels of the axis."""
         return len(self.count)
+
+    def on_edges(self, edges: NDArray[np.int64]) -> AxisProfile:
+        """Return the profile of the wider voxels between some of the edges.
+
+        Parameters
+        ----------
+        edges : int64 [n]
+            Ascending, from 0 to the length; no label changes at any other edge.
+        """
+        count, logs = (np.add.reduceat(v, edges[:-1]) for v in (self.count, self.log_volume))
+        pairs = None if self.pairs is None else self.pairs[edges]
+        return AxisProfile(count, logs, self.faces[edges], pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +130,38 @@ class Profiles:
                 edge = rows[f"bbox_{name}_{side}"].astype(np.int64)
                 inner = edge[(edge > 0) & (edge < n)]
                 axis.faces[:] += np.bincount(inner, minlength=n + 1)
+
+
+def own_edges(axis: AxisProfile) -> NDArray[np.int64] | None:
+    """Return the edges that labels had before they were enlarged; None if they were not.
+
+    Labels of a coarser level, brought to level 0 by the nearest voxel, change at every second or
+    third edge only, or with other factors in a pattern of two gaps.
+
+    Parameters
+    ----------
+    axis : AxisProfile
+
+    Returns
+    -------
+    int64 [n] or None
+        Ascending, from 0 to the length: all at which labels change, and those between at which they
+        would, had an object been there. None also where the pairs of voxels are not known.
+    """
+    if axis.pairs is None:
+        return None
+    used = np.flatnonzero(axis.pairs[:, 1:].sum(axis=1))
+    if len(used) < FEWEST_EDGES:
+        return None
+    gaps = np.diff(used)
+    widest = float(np.median(gaps)) + 1
+    usual = gaps[gaps <= widest]
+    factor = float(usual.mean())
+    if factor < LEAST_FACTOR or len(usual) < USUAL_SHARE * len(gaps):
+        return None
+    known = np.concatenate([[0], used, [axis.length]])
+    parts = [
+        np.rint(np.linspace(a, b, 2 if b - a <= widest else round((b - a) / factor) + 1))
+        for a, b in itertools.pairwise(known)
+    ]
+    return np.unique(np.concatenate(parts).astype(np.int64))

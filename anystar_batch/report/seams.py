@@ -15,7 +15,7 @@ places is compared with what it says at the moved ones (at all that there are, w
 No distribution is assumed. Of the measures the one that stands out most counts, in the true places
 as in the moved ones: no further correction is needed for them. Planes move by whole steps of the
 candidates' lattice, which has a period of its own. Labels that were enlarged change at some edges
-only; there a plane at which they change is moved to others at which they do.
+only; they are tested on these, the edges of the voxels that they had before.
 
 References
 ----------
@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYXFloat
-from anystar_batch.report.profiles import AxisProfile, Profiles
+from anystar_batch.report.profiles import AxisProfile, Profiles, own_edges
 
 DRAWS = 9999
 """Moved grids that the true one is compared with."""
@@ -56,9 +56,6 @@ MEASURES = ("density", "size", "cuts", "contacts")
 
 OTHER = 1
 """Pairs of two objects, among `measure.contacts.KINDS`."""
-
-MOST_UNUSED = 0.1
-"""Share of the edges at which no label changes, of a volume that was not enlarged."""
 
 
 Sums = NDArray[np.float64]
@@ -207,11 +204,8 @@ def _test(
 ) -> SeamTest:
     mean = sum(float(axis.log_volume.sum()) for axis in profiles.axes) / (3 * profiles.instances)
     planes = [
-        plane
-        for a, axis in enumerate(profiles.axes)
-        for plane in _planes(axis, grid.planes(a, axis.length), mean, extent[a], period[a],
-                             grid.step[a])
-    ]  # fmt: skip
+        plane for a in range(3) for plane in _axis_planes(profiles, a, grid, mean, extent, period)
+    ]
     if not planes:
         return _untested(grid, "its planes lie too close to each other or to the border")
     combinations = math.prod(float(plane.contrast.shape[1]) for plane in planes)
@@ -263,6 +257,23 @@ def _untested(grid: BorderGrid, why: str) -> SeamTest:
     return SeamTest(grid.name, 0, None, 1.0, "", {}, nothing, nothing, nothing, why)
 
 
+def _axis_planes(
+    profiles: Profiles, a: int, grid: BorderGrid, mean: float, extent: ZYXFloat, period: ZYXFloat
+) -> list[_Plane]:
+    """The planes of one axis, of labels that were enlarged on the edges that they had before."""
+    axis, factor = profiles.axes[a], 1.0
+    edges = grid.planes(a, axis.length)
+    own = own_edges(axis) if len(edges) else None
+    if own is not None:
+        factor = axis.length / (len(own) - 1)
+        after = np.searchsorted(own, edges).clip(1, len(own) - 1)
+        edges = np.unique(after - (edges - own[after - 1] < own[after] - edges))
+        axis = axis.on_edges(own)
+    return _planes(
+        axis, edges, mean, extent[a] / factor, max(1.0, period[a] / factor), grid.step[a] / factor
+    )
+
+
 def _planes(
     axis: AxisProfile,
     edges: NDArray[np.int64],
@@ -277,15 +288,12 @@ def _planes(
     margin = 3 * half + max(1, round(extent / 2))
     last = axis.length - margin
     measured = _measures(axis, half)
-    used = _used_edges(axis)
     most = int((step / 2 - 1e-9) // period)
     moves = np.unique(np.rint(np.arange(-most, most + 1) * period).astype(np.int64))
     planes = []
     for edge in edges:
         positions = edge + moves
         positions = positions[(positions >= margin) & (positions <= last)]
-        if used is not None:
-            positions = positions[used[positions] == used[edge]]
         home = int(np.searchsorted(positions, edge))
         if len(positions) < 2 or home == len(positions) or positions[home] != edge:
             continue
@@ -321,17 +329,6 @@ def _measures(axis: AxisProfile, half: int) -> Callable[[NDArray[np.int64]], tup
         return np.vstack([near, across]), np.vstack([beside, wide / (4 * half + 2)])
 
     return both
-
-
-def _used_edges(axis: AxisProfile) -> NDArray[np.bool_] | None:
-    """At which edges labels change; None where they do at nearly all: they were not enlarged."""
-    if axis.pairs is None:
-        return None
-    used: NDArray[np.bool_] = axis.pairs[:, 1:].sum(axis=1) > 0
-    between = np.flatnonzero(used)
-    if not len(between) or used[between[0] : between[-1] + 1].mean() > 1 - MOST_UNUSED:
-        return None
-    return used
 
 
 def _ratio(top: float, bottom: float) -> float:

@@ -114,13 +114,24 @@ def test_the_middle_of_an_overlap_is_found_without_being_named(cut):
     ]
 
 
-@pytest.mark.parametrize("factor", [2, 1.7])
-def test_labels_that_were_enlarged_show_no_trace_of_tiles_they_never_had(factor, tmp_path):
-    shape = tuple(int(n / factor) for n in SHAPE)
-    at = [np.floor((np.arange(int(n * factor)) + 0.5) / factor).astype(int) for n in shape]
-    labels = touching(4, shape)[np.ix_(*at)]
-    tile = [24, 24, 24] if factor == 2 else [34, 34, 34]
-    assert told(0, stored(tmp_path, labels), "--tile", *tile)["p"] > 0.01
+def enlarged(labels, factor):
+    """The same labels on a finer grid, nearest voxel."""
+    at = [np.floor((np.arange(int(n * factor)) + 0.5) / factor).astype(int) for n in labels.shape]
+    return labels[np.ix_(*at)]
+
+
+def test_labels_that_were_enlarged_get_the_answer_they_had_before(tmp_path):
+    labels = touching(4, (40, 60, 60))
+    before = told(0, stored(tmp_path, labels, "a.zarr"), "--tile", 20, 20, 20)["tests"][0]
+    twice = stored(tmp_path, enlarged(labels, 2), "b.zarr")
+    after = told(0, twice, "--tile", 40, 40, 40)["tests"][0]
+    assert after["p"] == pytest.approx(before["p"], abs=0.01)
+    assert after["scores"] == pytest.approx(before["scores"], abs=0.05)
+    # A factor that is not whole: gaps of one and of two.
+    odd = stored(tmp_path, enlarged(touching(5, (47, 70, 70)), 1.7), "c.zarr")
+    assert told(0, odd, "--tile", 34, 34, 34)["p"] > 0.01
+    cut = enlarged(seam_volumes.cut(touching(5, (47, 70, 70)), 20), 1.7)
+    assert told(3, stored(tmp_path, cut, "d.zarr"), "--tile", 34, 34, 34)["p"] < 0.001
 
 
 @pytest.mark.parametrize(
