@@ -52,7 +52,7 @@ from tests.support.fakes import (
     random_ellipsoids,
     write_image,
 )
-from tests.support.seam_volumes import balls, checked, glued, united
+from tests.support.seam_volumes import balls, checked, cut, glued, united
 
 SHAPE = (128, 192, 192)
 STEP = (64, 64, 64)
@@ -172,12 +172,19 @@ def by_command(labels: NDArray[np.uint32], folder: Path) -> float:
 
 
 def calibration(count: int) -> None:
-    """Print how often volumes without any tiles are reported: balls, cells, cells enlarged."""
+    """Print how often volumes are reported: that never knew tiles, and in which few were cut."""
+    wide, grid = (96, 128, 128), 32
     made: dict[str, Callable[[int], NDArray[np.uint32]]] = {
-        "balls apart": lambda seed: balls((96, 128, 128), 900, seed, radius=(2.5, 4.5)),
-        "cells that touch": lambda seed: crowd((96, 128, 128), seed),
+        "balls apart": lambda seed: balls(wide, 900, seed, radius=(2.5, 4.5)),
+        "70 balls": lambda seed: balls(wide, 70, seed, radius=(2.5, 4.5)),
+        "cells that touch": lambda seed: crowd(wide, seed),
         "cells, enlarged twice": lambda seed: enlarged(crowd((48, 64, 64), seed), 2),
         "cells, enlarged 1.7 times": lambda seed: enlarged(crowd((56, 76, 76), seed), 1.7),
+        "70 balls, all cut": lambda seed: cut(made["70 balls"](seed), grid),
+        "balls apart, a tenth cut": lambda seed: partly_cut(made["balls apart"](seed), grid, 0.1),
+        "cells, one in fifty cut": lambda seed: partly_cut(crowd(wide, seed), grid, 0.02),
+        "cells, one in ten cut": lambda seed: partly_cut(crowd(wide, seed), grid, 0.1),
+        "cells, a quarter cut": lambda seed: partly_cut(crowd(wide, seed), grid, 0.25),
     }
     print("| volumes | p < 0.05 | p < 0.01 | p < 0.001 | least p |\n|---|---|---|---|---|")
     for name, make in made.items():
@@ -185,10 +192,18 @@ def calibration(count: int) -> None:
         for seed in range(count):
             with tempfile.TemporaryDirectory() as folder:
                 path = write_image(Path(folder, "a.zarr"), [make(seed)], chunks=(64, 64, 64))
-                config = SeamtestConfig(str(path), TileGrid((32.0, 32.0, 32.0)))
-                p.append(seamtest(config).p or math.nan)
+                config = SeamtestConfig(str(path), TileGrid((float(grid),) * 3))
+                found = seamtest(config).p
+                p.append(math.nan if found is None else found)
         below = " | ".join(f"{(np.array(p) < a).sum()} of {count}" for a in (0.05, 0.01, 0.001))
         print(f"| {name} | {below} | {np.nanmin(p):.2g} |", flush=True)
+
+
+def partly_cut(labels: NDArray[np.uint32], step: int, share: float) -> NDArray[np.uint32]:
+    """The same labels, some objects cut at all planes that they cross."""
+    names = np.random.default_rng(int(labels.max())).random(int(labels.max()) + 1) < share
+    pieces = cut(labels, step)
+    return np.where(names[labels], pieces + labels.max(), labels).astype(np.uint32)
 
 
 def crowd(shape: ZYX, seed: int) -> NDArray[np.uint32]:

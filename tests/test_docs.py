@@ -29,6 +29,7 @@ ELSEWHERE = (
     "--workers",
     "demo",
     "selftest",
+    "seamtest",
     "s3://",
     "https://",
     "gs://",
