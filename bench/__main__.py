@@ -1,6 +1,7 @@
-"""The harness: `python -m bench run|pareto|peers|stardist|scaling|blocks|tables|chaos OUT`.
+"""The harness: `python -m bench run|check|pareto|peers|stardist|scaling|blocks|tables|chaos OUT`.
 
     run        the whole command against the bare network
+    check      what has become slower since `bench/baseline.json`
     pareto     accuracy against speed of networks
     peers      our joining against that of others, fed by our network
     stardist   the whole command against StarDist's own
@@ -17,11 +18,12 @@ from __future__ import annotations
 
 import sys
 
-from bench import blocks, chaos, pareto, peers, run, scaling, stardist_big, tables
+from bench import blocks, chaos, check, pareto, peers, run, scaling, stardist_big, tables
 
 PARTS = {
     "blocks": blocks.main,
     "chaos": chaos.main,
+    "check": check.main,
     "pareto": pareto.main,
     "peers": peers.main,
     "run": run.main,

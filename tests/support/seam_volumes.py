@@ -53,7 +53,7 @@ def glued(labels, step):
 
 def united(labels, pairs):
     """The same labels, one number for all that pairs [n, 2] connect."""
-    n = int(labels.max()) + 1
+    n = int(max(labels.max(), pairs.max(initial=0))) + 1
     graph = sparse.coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     names = (csgraph.connected_components(graph, directed=False)[1] + 1).astype(np.uint32)
     names[0] = 0
