@@ -7,6 +7,7 @@ RUN python -m pip install --no-cache-dir build==1.6.1
 COPY pyproject.toml README.md LICENSE ./
 COPY anystar_batch anystar_batch
 COPY models models
+COPY docs/man docs/man
 RUN python -m build --wheel --outdir /wheel
 
 FROM python:3.11-slim-bookworm AS base

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo test lint bench clean docs
+.PHONY: demo test lint bench dist clean docs
 
 demo: $(VENV)/installed ## segment a 3D volume and draw what was found
 	$(BIN)/anystar-batch demo demo
@@ -21,8 +21,11 @@ lint: $(VENV)/installed-dev ## style, types, rooms
 bench: $(VENV)/installed-dev ## geometry against StarDist, one run
 	$(BIN)/python -m bench.stars
 
+dist: $(VENV)/installed-dev ## sdist, and of it the wheel, into dist/
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
 clean: ## everything that these commands made
-	rm -rf $(VENV) .bootstrap demo
+	rm -rf $(VENV) .bootstrap demo dist
 
 # A Debian python3 may lack ensurepip; virtualenv brings its own.
 $(BIN)/python:

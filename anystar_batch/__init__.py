@@ -3,6 +3,6 @@
 from anystar_batch.api import segment
 from anystar_batch.errors import AnyStarBatchError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["AnyStarBatchError", "__version__", "segment"]

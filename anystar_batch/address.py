@@ -19,6 +19,9 @@ READ_ONLY = ("https", "http")
 SCHEMES = ("s3", "gs", *READ_ONLY)
 """Schemes of stores that images can be read from."""
 
+ZIPPED = (".ozx", ".zip")
+"""Suffixes of zip files: of a zipped OME-Zarr (RFC-9), and of any."""
+
 
 _FILE = re.compile(r"file:(//(localhost(?=/))?|(?=/))", re.IGNORECASE)
 """What a local path may begin with, as a URI."""
@@ -191,15 +194,37 @@ def scrub(text: str) -> str:
 
 
 def image_stem(path: str) -> str:
-    """Return the name of an image without its `.ome.zarr` or `.zarr`.
+    """Return the name of an image without its `.ome.zarr` or `.zarr`, zipped or not.
 
     Examples
     --------
-    >>> image_stem("a/b/embryo.ome.zarr/")
-    'embryo'
+    >>> image_stem("a/b/embryo.ome.zarr/"), image_stem("embryo.ozx"), image_stem("e.ome.zarr.zip")
+    ('embryo', 'embryo', 'e')
     """
-    name = PurePosixPath(path.rstrip("/")).name
+    name = _without_zip(PurePosixPath(path.rstrip("/")).name)
     for suffix in (".ome.zarr", ".zarr"):
         if name.endswith(suffix) and name != suffix:
             return name.removesuffix(suffix)
     return name
+
+
+def unzipped_name(name: str) -> str | None:
+    """Return the name that a zipped OME-Zarr has as a directory, None if its name says none.
+
+    Examples
+    --------
+    >>> unzipped_name("e.ozx"), unzipped_name("e.ome.zarr.zip"), unzipped_name("photos.zip")
+    ('e.ome.zarr', 'e.ome.zarr', None)
+    """
+    inner = _without_zip(name)
+    if inner == name:
+        return None
+    if inner.endswith(".zarr"):
+        return inner
+    return f"{inner}.ome.zarr" if name.lower().endswith(".ozx") else None
+
+
+def _without_zip(name: str) -> str:
+    """A name without the suffix of a zip file."""
+    suffix = PurePosixPath(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in ZIPPED else name

@@ -628,7 +628,13 @@ SEGMENT = (
 """What `segment` and `anystar_batch.segment` take, and `sweep` most of it."""
 
 SWEEP = (
-    Option("pattern", str, "*.ome.zarr", WHAT, "Names of the directories that are images."),
+    Option(
+        "pattern",
+        str,
+        "*.ome.zarr",
+        WHAT,
+        "Names of images: directories, and zip files by what they hold.",
+    ),
     Option(
         "max_hours",
         float,

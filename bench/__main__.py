@@ -1,4 +1,4 @@
-"""The harness: `python -m bench run|check|pareto|peers|stardist|scaling|blocks|tables|chaos OUT`.
+"""The harness: `python -m bench PART OUT`.
 
     run        the whole command against the bare network
     check      what has become slower since `bench/baseline.json`
@@ -9,21 +9,24 @@
     blocks     what a block costs the engine
     tables     is a table of ten million rows written in bounded memory?
     chaos      disturbed runs: does anything get lost?
+    giant      20 gigavoxels with the real network, killed twice
 
 The other benches are modules: `bench.stars`, `bench.context`, `bench.quality`,
-`bench.dimness`, `bench.training`; `bench.options` writes `docs/options.md`.
+`bench.dimness`, `bench.training`; `bench.options` writes `docs/options.md`, `bench.manual` the
+manual page.
 """
 
 from __future__ import annotations
 
 import sys
 
-from bench import blocks, chaos, check, pareto, peers, run, scaling, stardist_big, tables
+from bench import blocks, chaos, check, giant, pareto, peers, run, scaling, stardist_big, tables
 
 PARTS = {
     "blocks": blocks.main,
     "chaos": chaos.main,
     "check": check.main,
+    "giant": giant.main,
     "pareto": pareto.main,
     "peers": peers.main,
     "run": run.main,

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 from anystar_batch import cli
 from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.geometry import Box
+from bench import manual
 from bench.__main__ import PARTS
 from bench.options import page
 from tests.pipeline.test_plate_table import make_plate
@@ -162,3 +164,25 @@ def test_the_site_builds(tmp_path):
 def test_the_page_of_options_is_what_is_declared():
     written = (ROOT / "docs" / "options.md").read_text()
     assert written == page(), "python -m bench.options > docs/options.md"
+
+
+def test_the_manual_page_is_that_of_the_commands():
+    written = manual.PAGE.read_text()
+    assert written == manual.page(), f"python -m bench.manual > {manual.PAGE.relative_to(ROOT)}"
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        assert f"\\fBanystar\\-batch {name}\\fR" in written
+        for parameter in command.params:
+            flags = (*parameter.opts, *parameter.secondary_opts)
+            assert not [f for f in flags if f[0] == "-" and f.replace("-", "\\-") not in written]
+
+
+@pytest.mark.parametrize(
+    "check",
+    [["mandoc", "-Tlint", "-Wstyle"], ["groff", "-man", "-ww", "-z"]],
+    ids=lambda check: check[0],
+)
+def test_the_manual_page_is_right_roff(check):
+    if shutil.which(check[0]) is None:
+        pytest.skip(f"there is no {check[0]}")
+    done = subprocess.run([*check, manual.PAGE], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("", "")

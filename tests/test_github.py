@@ -242,6 +242,9 @@ def test_this_package_could_be_released(release, tmp_path):
         text = (ROOT / name).read_text()
         (tmp_path / name).write_text(text.replace(f"Unreleased ({version})", version))
     assert release.notes(tmp_path, f"v{version}").startswith("### ")
+    (day,) = re.findall(r"^date-released: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    newest = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    assert newest in (f"{version} ({day})", f"Unreleased ({version})")
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import manual
 from tests.support.checkout import ROOT
 
 MODEL = (
@@ -36,16 +37,35 @@ def built(tmp_path_factory):
 def test_the_wheel_has_one_import_name_and_the_model(built):
     names = zipfile.ZipFile(built[0]).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {t for t in tops if not t.endswith(".dist-info")} == {"anystar_batch"}
+    assert {t for t in tops if not t.endswith((".dist-info", ".data"))} == {"anystar_batch"}
     models = {n.removeprefix("anystar_batch/_models/") for n in names if "/_models/" in n}
     assert models == {f"anystar-mix/{file}" for file in MODEL}
 
 
-def test_the_sdist_has_trainer_and_weights(built):
+def test_the_sdist_has_what_is_tracked_and_nothing_else(built):
     with tarfile.open(built[1]) as archive:
-        names = archive.getnames()
-    assert any(name.endswith("trainer/__main__.py") for name in names)
-    assert any(name.endswith("models/anystar-mix/weights_best.h5") for name in names)
+        names = {name.partition("/")[2] for name in archive.getnames()} - {"PKG-INFO"}
+    assert names >= {"trainer/__main__.py", "models/anystar-mix/weights_best.h5", "docs/index.md"}
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode == 0:  # else this is an sdist itself
+        assert names == {*listed.stdout.split("\0")} - {""}
+
+
+def test_the_wheel_of_the_sdist_is_the_wheel_of_the_checkout(built, tmp_path):
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path]
+    subprocess.run([*command, ROOT], capture_output=True, check=True)
+    (direct,) = tmp_path.glob("*.whl")
+    assert direct.name == built[0].name
+    assert direct.read_bytes() == built[0].read_bytes()
+
+
+def test_the_wheel_brings_the_manual_page(built):
+    with zipfile.ZipFile(built[0]) as wheel:
+        (page,) = (name for name in wheel.namelist() if ".data/" in name)
+        assert page.endswith(".data/data/share/man/man1/anystar-batch.1")
+        assert wheel.read(page) == manual.PAGE.read_bytes()
 
 
 def test_the_installed_wheel_runs_and_finds_its_model(built, tmp_path):

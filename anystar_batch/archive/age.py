@@ -14,6 +14,7 @@ from pathlib import Path
 
 from anystar_batch.archive.discovery import is_system_folder
 from anystar_batch.archive.ngff import ImageSource
+from anystar_batch.archive.storage.zip_index import split
 from anystar_batch.errors import ForbiddenError, ImageError
 
 
@@ -45,7 +46,7 @@ class Settling:
 def newest_file(source: ImageSource, settling: Settling) -> float | None:
     """Return when the newest file of an image's levels was written, seconds; None if one is young.
 
-    The first young file ends the search.
+    The first young file ends the search. Of an image in a zip file that is the zip file.
 
     Parameters
     ----------
@@ -58,6 +59,10 @@ def newest_file(source: ImageSource, settling: Settling) -> float | None:
     ImageError
         If a directory of it cannot be read; ForbiddenError if this user may not.
     """
+    zipped = split(source.path)
+    if zipped is not None:
+        written = Path(zipped[0]).stat().st_mtime
+        return None if settling.is_young(written) else written
     newest = 0.0
     for level in source.levels:
         for written in _file_times(Path(source.path, level.path)):
@@ -73,7 +78,7 @@ def is_any_young(path: str | Path, settling: Settling) -> bool:
     Parameters
     ----------
     path : path
-        A directory; where there is none, nothing is young.
+        A directory, or a zip file; where there is none, nothing is young.
     settling : Settling
 
     Raises
@@ -85,8 +90,9 @@ def is_any_young(path: str | Path, settling: Settling) -> bool:
         own = Path(path).stat().st_mtime
     except OSError:
         return False
-    return settling.is_young(own) or any(
-        settling.is_young(written) for written in _file_times(Path(path), but="labels")
+    return settling.is_young(own) or (
+        Path(path).is_dir()
+        and any(settling.is_young(written) for written in _file_times(Path(path), but="labels"))
     )
 
 

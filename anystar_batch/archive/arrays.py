@@ -17,8 +17,9 @@ from zarr.abc.store import Store
 from anystar_batch.address import is_remote
 from anystar_batch.archive.ngff import ArrayInfo, Axis
 from anystar_batch.archive.nodes import kind_of, read_object
-from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage import files, zip_index
 from anystar_batch.archive.storage.files import output_error
+from anystar_batch.archive.storage.zip_store import ZipStore
 from anystar_batch.errors import DataError, ImageError, shorten
 from anystar_batch.geometry import ZYX, Box
 
@@ -110,7 +111,10 @@ def open_array(path: str, zarr_format: Literal[2, 3], mode: Literal["r", "r+"]) 
 
 
 def store_of(path: str, *, read_only: bool) -> str | Store:
-    """Return what zarr opens: the path itself, or the store of an address."""
+    """Return what zarr opens: the path itself, or the store of an address or of a zip file."""
+    zipped = zip_index.split(path)
+    if zipped is not None:
+        return ZipStore(*zipped)
     if not is_remote(path):
         return path
     from anystar_batch.archive.storage.zarr_store import object_store  # noqa: PLC0415  (fsspec)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from anystar_batch.address import is_remote
+from anystar_batch.address import ZIPPED, image_stem, is_remote, unzipped_name
 from anystar_batch.archive import metadata
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.nodes import WRITE, Node, read_node, read_object, read_root
+from anystar_batch.archive.storage import files
 from anystar_batch.errors import ImageError, NoImageError, shorten
 
 _METADATA = {"zarr.json", ".zgroup", ".zattrs", ".zarray"}
@@ -75,7 +76,7 @@ class Found:
     Parameters
     ----------
     matches : tuple of str
-        Directories of the wanted names, sorted; what is in them is not known yet.
+        Directories and zip files of the wanted names, sorted; what is in them is not known yet.
     left_out : tuple of (path, reason)
         What was not entered, sorted; of folders of one name the first, with their number.
     """
@@ -85,7 +86,11 @@ class Found:
 
 
 def find_zarrs(root: str, pattern: str) -> Found:
-    """Find the directories below a directory whose names match a pattern.
+    """Find the directories and zip files below a directory whose names match a pattern.
+
+    A zip file is meant by its own name, and by that of the directory that it stands for: `e.ozx`
+    and `e.ome.zarr.zip` are found as `e.ome.zarr`. Beside that directory they are left out, for
+    they hold the same, and results of both would have the same names.
 
     Parameters
     ----------
@@ -115,17 +120,51 @@ def find_zarrs(root: str, pattern: str) -> Found:
             continue
         if any(entry.name in _METADATA for entry in listed):
             continue
+        zipped = [entry.path for entry in listed if _is_zipped(entry, pattern)]
+        own: list[str] = []
         for entry in listed:
-            is_match = fnmatchcase(entry.name, pattern)
+            is_match = _is_match(entry.name, pattern)
+            if entry.path in zipped:
+                continue
             if entry.is_symlink() or not entry.is_dir(follow_symlinks=False):
                 reason = _no_folder(entry, is_match=is_match)
                 left_out += [] if reason is None else [(entry.path, f"{entry.path}: {reason}")]
             elif is_system_folder(entry.name) or entry.name.startswith("."):
                 skipped.setdefault(entry.name, []).append(entry.path)
             else:
-                (matches if is_match else waiting).append(entry.path)
+                (own if is_match else waiting).append(entry.path)
+        kept, beside = _apart(own, zipped)
+        matches += kept
+        left_out += beside
     left_out += [(min(paths), _not_entered(name, paths)) for name, paths in skipped.items()]
     return Found(tuple(sorted(matches)), tuple(sorted(left_out)))
+
+
+def _is_match(name: str, pattern: str) -> bool:
+    """Whether a name is wanted, its own or that which it has unzipped."""
+    return any(fnmatchcase(one, pattern) for one in (name, unzipped_name(name)) if one is not None)
+
+
+def _is_zipped(entry: os.DirEntry[str], pattern: str) -> bool:
+    """Whether an entry is a zip file of a wanted name."""
+    return (
+        entry.name.lower().endswith(ZIPPED)
+        and not entry.name.startswith(".")
+        and _is_match(entry.name, pattern)
+        and entry.is_file(follow_symlinks=False)
+    )
+
+
+def _apart(folders: list[str], zipped: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Directories and zip files of one folder; of those of one stem the first, why not the rest."""
+    kept: dict[str, str] = {image_stem(path): path for path in folders}
+    left_out: list[tuple[str, str]] = []
+    for path in sorted(zipped):
+        other = kept.setdefault(image_stem(path), path)
+        if other != path:
+            text = f"{path}: {other} is taken, whose results would have the same names"
+            left_out.append((path, f"{text}; if it is another image, rename one"))
+    return [*folders, *(path for path in zipped if path in kept.values())], left_out
 
 
 def is_system_folder(name: str) -> bool:
@@ -334,4 +373,6 @@ def _series(path: str, layout: object) -> list[str]:
 
 def _is_group(path: str) -> bool:
     """Return whether there is a directory, or at an address a node."""
-    return read_node(path) is not None if is_remote(path) else Path(path).is_dir()
+    if is_remote(path) or files.is_zipped(path):
+        return read_node(path) is not None
+    return Path(path).is_dir()

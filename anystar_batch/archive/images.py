@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from anystar_batch.address import is_read_only, is_remote
+from anystar_batch.address import is_remote
 from anystar_batch.archive import metadata
 from anystar_batch.archive.arrays import array_info, axis_index, find_array, open_array, to_zyx
 from anystar_batch.archive.names import multiscale_index, multiscale_names, numbered
@@ -91,7 +91,8 @@ class ImageReader:
             # The number of an error of a store says nothing to a user.
             why = (
                 error.strerror
-                if is_remote(source.path) and isinstance(error, OSError)
+                if isinstance(error, OSError)
+                and (is_remote(source.path) or files.is_zipped(source.path))
                 else f"{type(error).__name__}: {shorten(error)}"
             )
             message = (
@@ -145,7 +146,7 @@ class ImageReader:
         counts = grid_shape(shape, step)
         origin = self._coordinates(level, t, c, (0, 0, 0))
         fixed = {i: origin[i] for i in range(len(source.axes)) if i not in set(source.space_axes)}
-        if is_read_only(source.path):
+        if not files.is_listable(source.path):
             yield from self._asked_chunks(level, t, c)
             return
         folder, separator, prefix = self._key_parts(level)

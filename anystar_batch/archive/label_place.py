@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from anystar_batch.archive.storage.files import is_zipped
 from anystar_batch.errors import OutputError
 
 KEY = "anystar-batch"
@@ -118,6 +119,33 @@ def standalone(directory: str, stem: str, label: str, image: str) -> LabelPlace:
     name = f"{stem}.{label}.ome.zarr"
     _check_name(name)
     return LabelPlace(directory, name, label, image, is_standalone=True)
+
+
+def label_place(image: str, label: str, *, home: str, stem: str, output: str | None) -> LabelPlace:
+    """Return where a label goes: into its image, or apart from it.
+
+    Parameters
+    ----------
+    image : str
+        Absolute path or address of the image.
+    label : str
+        Name of the label.
+    home : str
+        Directory that holds the image, which results lie in.
+    stem : str
+        What tells the images of a run apart.
+    output : str or None
+        Directory or address of results, where the image is to be left alone; None is `home`: the
+        label goes into the image, or beside it, if it is in a zip file, which takes none.
+
+    Raises
+    ------
+    OutputError
+        If the name cannot be that of a Zarr group.
+    """
+    if output is None and not is_zipped(image):
+        return in_image(image, label)
+    return standalone(home if output is None else output, stem, label, image)
 
 
 def _check_name(name: str) -> None:

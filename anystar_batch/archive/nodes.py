@@ -16,7 +16,7 @@ from typing import Literal
 
 from anystar_batch.address import is_remote, normal, parent
 from anystar_batch.archive.ngff import JSON
-from anystar_batch.archive.storage import files, remote, remote_errors
+from anystar_batch.archive.storage import files, remote, remote_errors, zip_file, zip_index
 from anystar_batch.archive.storage.atomic_write import write_json_atomic
 from anystar_batch.archive.storage.files import output_error
 from anystar_batch.errors import (
@@ -214,6 +214,9 @@ def read_root(path: str) -> tuple[str, Node]:
         If the path is an address that cannot be used.
     """
     path = normal(path)
+    zipped = _read_zipped_root(path)
+    if zipped is not None:
+        return path, zipped
     if is_remote(path):
         return path, _read_remote_root(path)
     local = Path(path)
@@ -229,11 +232,10 @@ def read_root(path: str) -> tuple[str, Node]:
         message = f"{path}: cannot be read: {error.strerror}"
         raise ImageError(message) from error
     if local.is_file():
-        if local.suffix in {".zip", ".ozx"} or zipfile.is_zipfile(local):
-            message = f"{path}: a zipped OME-Zarr cannot hold new labels; unzip it first"
-        else:
-            cure = what_else(path) or "not a Zarr: expected a directory; convert it: bioformats2raw"
-            message = f"{path}: {cure}"
+        cure = what_else(path) or "not a Zarr: expected a directory; convert it: bioformats2raw"
+        if zipfile.is_zipfile(local):
+            cure = f"a zip file by another name; name a zipped OME-Zarr {local.stem}.ozx"
+        message = f"{path}: {cure}"
         raise NoImageError(message)
     node = read_node(path)
     if node is None:
@@ -244,6 +246,35 @@ def read_root(path: str) -> tuple[str, Node]:
         message = f"{path}: {cure}"
         raise NoImageError(message)
     return path, node
+
+
+def _read_zipped_root(path: str) -> Node | None:
+    """Read the node in a zip file that the user named, None if the path leads into none."""
+    file = path
+    try:
+        zipped = zip_index.split(path)
+        if zipped is None:
+            return None
+        file, member = zipped
+        zip_index.opened(file, is_new=True)
+        held = zip_file.zarrs(file)
+    except OSError as error:
+        message = f"{file}: {error.strerror}"
+        if isinstance(error, remote_errors.CredentialsError):
+            message += "; give them by the environment (docs/storage.md)"
+        raise kind_of(error)(message) from error
+    node = read_node(path)
+    if node is not None:
+        return node
+    why = "no zarr.json, .zgroup, .zattrs or .zarray at its top, nor in a single folder there"
+    cure = f"{why}; expected a zipped OME-Zarr image"
+    if held:
+        several = "a zip file of several Zarrs" if len(held) > 1 else "no such Zarr in the zip file"
+        cure = f"{several}; give one, e.g. {file}/{held[0]}"
+    elif member:
+        cure = f"no Zarr of this name in the zip file {file}; give the zip file alone"
+    message = f"{path}: {cure}"
+    raise NoImageError(message)
 
 
 def _read_remote_root(path: str) -> Node:

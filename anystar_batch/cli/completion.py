@@ -81,9 +81,9 @@ def multiscales(context: typer.Context) -> list[str]:
 
 def labels(context: typer.Context) -> list[str]:
     """Return the labels of the image that is named."""
-    from anystar_batch.archive.label_list import existing_labels
+    from anystar_batch.archive.label_source import image_labels
 
-    return _of_image(context, lambda path: list(existing_labels(path)))
+    return _of_image(context, lambda path: list(image_labels(path)))
 
 
 def _of_image(context: typer.Context, names: Callable[[str], list[str]]) -> list[str]:

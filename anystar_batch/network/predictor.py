@@ -132,9 +132,12 @@ class KerasFactory:
 
 def extra_of(backend: str) -> str:
     """Return how to install a backend, in words."""
-    if backend == "tensorflow":
-        return "`cpu` or `gpu`, e.g. pip install 'anystar-batch[cpu]'"
-    return f"`{backend}`, e.g. pip install 'anystar-batch[{backend}]'"
+    extras = ("cpu", "gpu") if backend == "tensorflow" else (backend,)
+    package = f"'anystar-batch[{extras[0]}]'"
+    return (
+        f"{' or '.join(f'`{extra}`' for extra in extras)}, e.g. pip install {package}, or with "
+        f"pipx: pipx inject anystar-batch {package}"
+    )
 
 
 def _limit_threads(threads: int) -> None:

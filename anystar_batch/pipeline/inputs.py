@@ -15,6 +15,7 @@ from pathlib import Path
 from anystar_batch.address import absolute, absolute_place, image_stem, is_remote, parent
 from anystar_batch.archive.discovery import Field, find_images, plate_fields, rows
 from anystar_batch.archive.nodes import read_node
+from anystar_batch.archive.storage.zip_index import split
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.measure.table_files import check_kind, is_parquet
@@ -156,7 +157,7 @@ def _place(path: str, root: str | None) -> str:
 
 
 def _outermost(path: str, root: str | None) -> str:
-    """The outermost Zarr group that holds a path; the path itself without one.
+    """The outermost Zarr group, or zip file, that holds a path; the path itself without one.
 
     The rows of a plate need not be groups, as the specification demands; below a root nothing need.
     """
@@ -167,7 +168,8 @@ def _outermost(path: str, root: str | None) -> str:
         elif root is None and not _is_row(above):
             break
         inner = above
-    return outermost
+    zipped = split(path)
+    return outermost if zipped is None else min(outermost, zipped[0], key=len)
 
 
 def _is_group(path: str) -> bool:

@@ -13,6 +13,8 @@ Without `--output` everything lies in and beside the image; with it, in that dir
     embryo.candidates/                            OUT/embryo.candidates/
     embryo.anystar.work/, embryo.anystar.lock     OUT/embryo.anystar.work/, embryo.anystar.lock
 
+An image in a zip file (`embryo.ozx`) takes no label: it lies beside it, as with `--output`.
+
 Where the results go to an object store, the work directory lies on a file system all the same: the
 current directory, unless `--work-dir` says otherwise. Files are mapped, appended to and locked
 there, which no object store can do; what waits for the label to be published waits in the store.
@@ -30,13 +32,14 @@ from pathlib import Path
 
 from anystar_batch.address import absolute_place, is_read_only, is_remote, parent
 from anystar_batch.archive.label_list import consolidated_above
-from anystar_batch.archive.label_place import LabelPlace, in_image, standalone
+from anystar_batch.archive.label_place import LabelPlace, label_place
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import (
     PARTIAL,
     check_store,
     check_writable,
     emptied,
+    is_zipped,
     make_folder,
     names,
     nearest,
@@ -174,10 +177,8 @@ def output_paths(config: SegmentConfig) -> Outputs:
         )
         raise OutputError(message)
     base = f"{config.stem}.{config.label}"
-    label = (
-        in_image(config.image, config.label)
-        if config.output is None
-        else standalone(folder, config.stem, config.label, config.image)
+    label = label_place(
+        config.image, config.label, home=config.home, stem=config.stem, output=config.output
     )
     outputs = Outputs(
         label=label,
@@ -392,6 +393,7 @@ def check_table_output(config: SegmentConfig) -> None:
     ConfigError
         If results do not go into the image.
     """
-    if config.run.table and config.output is not None:
-        message = "--table puts the table into the image, --output leaves the image alone; drop one"
+    if config.run.table and (config.output is not None or is_zipped(config.image)):
+        why = "a zip file takes none" if config.output is None else "--output leaves it alone"
+        message = f"--table puts the table into the image, and {why}; drop --table"
         raise ConfigError(message)

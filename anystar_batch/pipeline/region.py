@@ -9,9 +9,8 @@ from typing import Any
 
 from anystar_batch.address import absolute_place
 from anystar_batch.archive.images import ImageReader
-from anystar_batch.archive.label_list import existing_labels
-from anystar_batch.archive.label_place import in_image, standalone
-from anystar_batch.archive.label_source import read_label_source
+from anystar_batch.archive.label_place import label_place
+from anystar_batch.archive.label_source import image_labels, read_label_source
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.config import Inside, SegmentConfig
@@ -96,15 +95,17 @@ def find_region(config: SegmentConfig, source: ImageSource, outputs: Outputs) ->
 
 
 def _label(config: SegmentConfig, inside: Inside) -> str:
-    """The path of a label of the image: in it, or where an earlier run with --output has put it."""
-    label = in_image(config.image, inside.name).path
-    if read_node(label) is not None:
-        return label
-    if config.output is not None:
-        apart = standalone(config.output, config.stem, inside.name, config.image).path
-        if read_node(apart) is not None:
-            return apart
-    names = list(existing_labels(config.image))
+    """The path of a label of the image: in it, or where an earlier run has put it apart."""
+    paths = [f"{config.image}/labels/{inside.name}"]
+    for output in (None, config.output):
+        home, stem = config.home, config.stem
+        paths.append(
+            label_place(config.image, inside.name, home=home, stem=stem, output=output).path
+        )
+    for path in dict.fromkeys(paths):
+        if read_node(path) is not None:
+            return path
+    names = list(image_labels(config.image))
     known = f"its labels are {', '.join(map(shorten, names))}" if names else "it has no labels"
     message = (
         f"{config.image}: --inside {inside}: the image has no label {inside.name}; "

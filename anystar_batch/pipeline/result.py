@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from anystar_batch.address import absolute, absolute_place, parent
 from anystar_batch.archive.discovery import find_images, plate_fields
 from anystar_batch.archive.images import read_image
-from anystar_batch.archive.label_place import KEY, in_image, standalone
+from anystar_batch.archive.label_place import KEY, label_place, standalone
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.nodes import read_node, read_object
 from anystar_batch.archive.storage.files import exists
@@ -81,7 +81,8 @@ def find_result(image: str, label: str, output: str | None) -> Result:
         )
         raise ImageError(message)
     (one,) = name_images([image], with_output=output is not None)
-    folder, stem, place = one.home, one.stem, in_image(path, label)
+    folder, stem = one.home, one.stem
+    place = label_place(path, label, home=folder, stem=stem, output=None)
     if output is not None:
         folder, _, name = label_path.rpartition("/")
         stem = name.removesuffix(f".{label}.ome.zarr")

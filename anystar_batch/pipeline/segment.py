@@ -150,7 +150,7 @@ def segment(
             warnings.append(event.text)
         on_event(event)
 
-    _tell_of_kernels(on_event)
+    _tell_ahead(config, outputs, on_event)
     check_table_output(config)
     check_place(config, outputs)
     check_outputs(outputs)
@@ -215,11 +215,14 @@ def check_paths(engine: Engine, requested: Request) -> None:
         engine.check_paths(seen_by_workers(source, requested.outputs))
 
 
-def _tell_of_kernels(on_event: Listener) -> None:
-    """Say where compiled kernels are kept, if that is no usual place."""
+def _tell_ahead(config: SegmentConfig, outputs: Outputs, on_event: Listener) -> None:
+    """Say where compiled kernels are kept, and where the label goes, if that is no usual place."""
     text = news()
     if text is not None:
         on_event(Note(text))
+    if config.output is None and outputs.label.is_standalone:
+        where = f"it goes to {outputs.label.path}"
+        on_event(Note(f"{config.image} is in a zip file, which takes no label: {where}"))
 
 
 def _check_place(config: SegmentConfig, outputs: Outputs, digest: str, fence: Fence) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from anystar_batch.address import absolute, is_remote
 from anystar_batch.archive.images import ImageReader
-from anystar_batch.archive.label_place import KEY, in_image, standalone
+from anystar_batch.archive.label_place import KEY, label_place
 from anystar_batch.archive.labels import published_attributes
 from anystar_batch.archive.storage.files import exists
 from anystar_batch.errors import ConfigError, ImageError
@@ -164,9 +164,8 @@ def _place(config: TuneConfig) -> tuple[NamedImage, str]:
 
 def _label_options(config: TuneConfig, one: NamedImage) -> Mapping[str, Any]:
     """What the label was made with; nothing without one of ours."""
-    place = in_image(one.path, config.label)
-    if config.output is not None:
-        place = standalone(absolute(config.output), one.stem, config.label, one.path)
+    output = None if config.output is None else absolute(config.output)
+    place = label_place(one.path, config.label, home=one.home, stem=one.stem, output=output)
     ours = (published_attributes(place) or {}).get(KEY)
     options = ours.get("options") if isinstance(ours, dict) else None
     return options if isinstance(options, dict) else {}

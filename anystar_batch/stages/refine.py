@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import time as clock
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.errors import ModelError
 from anystar_batch.events import StageStarted, timed_stage
-from anystar_batch.geometry import ZYX
+from anystar_batch.geometry import ZYX, Box, hull
 from anystar_batch.network.intensity import raised
 from anystar_batch.network.refiner import Refiner, load_refiner, window_of
 from anystar_batch.stages.blocks import Block
@@ -46,6 +48,9 @@ SAMPLE = 1000
 
 CELL = 192
 """Edge of the cells whose survivors are looked at together, level voxels: bounds the memory."""
+
+READ_BYTES = 2**28
+"""Most bytes of the image that are read at once: many cells share the chunks at their borders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +232,8 @@ def refine_survivors(
     dist, quality = survivors.dist.copy(), np.zeros(len(survivors), np.float32)
     fall = np.ones(len(survivors), np.float32)
     directions = np.asarray(rays.vertices, np.float64)
-    for some in _cells(points):
-        box = window_of(points[some], survivors.dist[some], look.scale, shape)
-        voxels, _ = raised(reader.read_box(look.level, time, plan.channel, box), low)
+    for some, box, stored in _cells(plan, reader, time, points, survivors.dist):
+        voxels, _ = raised(stored, low)
         if field is not None:
             # Beside a much brighter part a profile would show that part alone.
             places = [
@@ -258,15 +262,42 @@ def _mean_cubes(stars: Candidates) -> NDArray[np.float64]:
     return cubes
 
 
-def _cells(points: NDArray[np.float64]) -> list[NDArray[np.int64]]:
-    """Indices of the points of each cell of a lattice, for memory alone."""
-    if not len(points):
-        return []
-    cells = np.floor(points / CELL).astype(np.int64)
-    _, number = np.unique(cells, axis=0, return_inverse=True)
-    order = np.argsort(number, kind="stable")
-    starts = np.flatnonzero(np.diff(number[order], prepend=-1))
-    return np.split(order, starts[1:])
+def _cells(
+    plan: Plan,
+    reader: ImageReader,
+    time: int,
+    points: NDArray[np.float64],
+    dist: NDArray[np.float32],
+) -> Iterator[tuple[NDArray[np.int64], Box, NDArray[np.number]]]:
+    """Yield the points of each cell of a lattice, by index, and what the image shows around them.
+
+    How points are put together is for memory and reading alone. Cells one behind the other in y
+    and x are read as one box where that is not more than one by one and not too much to hold.
+    """
+    look = plan.second_look
+    if look is None or not len(points):
+        return
+    shape, itemsize = plan.source.shape_zyx(look.level), plan.source.dtype.itemsize
+    places, number = np.unique(
+        np.floor(points / CELL).astype(np.int64), axis=0, return_inverse=True
+    )
+    order = np.argsort(number.ravel(), kind="stable")
+    cells = np.split(order, np.flatnonzero(np.diff(number.ravel()[order])) + 1)
+    boxes = [window_of(points[c], dist[c], look.scale, shape) for c in cells]
+
+    def readings(some: Sequence[int], axes: int) -> Iterator[tuple[Box, Sequence[int]]]:
+        box = hull(boxes[k] for k in some)
+        apart = sum(boxes[k].size for k in some)
+        if len(some) == 1 or box.size <= min(apart, READ_BYTES // itemsize):
+            yield box, some
+            return
+        for _, part in groupby(some, key=lambda k: tuple(places[k][: axes + 1])):
+            yield from readings(list(part), axes + 1)
+
+    for box, some in readings(range(len(cells)), 0):
+        voxels = reader.read_box(look.level, time, plan.channel, box)
+        for k in some:
+            yield cells[k], boxes[k], voxels[boxes[k].relative_to(box.start).slices]
 
 
 @lru_cache(maxsize=2)

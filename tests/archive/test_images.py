@@ -101,9 +101,9 @@ def test_places_that_are_no_zarr_are_named(tmp_path):
         "file.h5": r"HDF5, not OME-Zarr; write the array as OME-Zarr.*ome_zarr.writer.write_image",
         "old.n5": "N5, not OME-Zarr; write the array",
         "named.otherwise": "N5, not OME-Zarr; write the array",
-        "image.zip": "a zipped OME-Zarr cannot hold new labels; unzip it first",
-        "image.ozx": "unzip it first",
-        "hidden.zarr": "unzip it first",
+        "image.zip": "a Zarr group without OME-Zarr `multiscales`",
+        "image.ozx": "no zip file, or one that is not whole: .* 0 bytes",
+        "hidden.zarr": "a zip file by another name; name a zipped OME-Zarr hidden.ozx",
         "array.zarr": "a bare Zarr array without OME metadata.*ome_zarr.writer.write_image",
     }.items():
         with pytest.raises(ImageError, match=message):

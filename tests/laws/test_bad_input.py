@@ -127,7 +127,7 @@ def too_old(folder):
 def zipped(folder):
     with zipfile.ZipFile(folder / "a.zarr", "w") as file:
         file.writestr("zarr.json", "{}")
-    return "zipped", "unzip it first"
+    return "a zip file by another name", "name a zipped OME-Zarr a.ozx"
 
 
 def bare_array(folder):
@@ -375,7 +375,8 @@ def test_missing_tensorflow_is_told_before_work(tmp_path, command, monkeypatch):
     image = tiny_volume.small_image(tmp_path / "a.zarr")
     monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda _: None)
     done = command("segment", image, *SIZE, factory=KerasFactory())
-    refused(done, 2, "tensorflow is not installed", "pip install 'anystar-batch[cpu]'")
+    cures = [f"{how} 'anystar-batch[cpu]'" for how in ("pip install", "pipx inject anystar-batch")]
+    refused(done, 2, "tensorflow is not installed", *cures)
     assert not (tmp_path / "a.anystar.work").exists()
 
 

@@ -17,6 +17,7 @@ from anystar_batch.errors import AnyStarBatchError, ConfigError, ModelError
 from anystar_batch.geometry import Box
 from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline.segment import segment
+from anystar_batch.stages import refine
 from anystar_batch.stages.plan import make_plan
 from anystar_batch.stages.refine import refine_survivors
 from anystar_batch.stages.sampling import all_limits
@@ -140,13 +141,40 @@ def test_one_survivor_alone_is_refined_to_the_same_bits(image, model):
         assert alone.quality[0] == together.quality[k]
 
 
+def test_cells_read_together_give_the_same_bits_and_read_voxels_less_often(
+    image, model, monkeypatch
+):
+    reader, config = ImageReader(read_image(image)), refined_config(image).result
+    plan = make_plan(reader, model, config, 6.0, all_limits(reader, model, 0, (0,)))
+    rng = np.random.default_rng(4)
+    points = rng.integers(0, SHAPE, (300, 3)).astype(np.int32)
+    dist = quantise(rng.uniform(3, 6, (300, len(model_rays(model)))).astype(np.float32), 24.0)
+    stars = Candidates(points, rng.random(300, np.float32), dist)
+    boxes = []
+    honest = ImageReader.read_box
+    monkeypatch.setattr(ImageReader, "read_box", lambda *a: boxes.append(a[-1]) or honest(*a))
+    monkeypatch.setattr(refine, "CELL", 20)
+    found, read = [], []
+    for most in (2**28, 2**19, 2**13, 1):
+        monkeypatch.setattr(refine, "READ_BYTES", most)
+        found.append(refine_survivors(plan, reader, 0, stars))
+        read.append(sum(box.size for box in boxes))
+        assert max(box.size for box in boxes) <= max(most, 60**3)
+        boxes.clear()
+    assert read == sorted(read)
+    assert read[0] <= np.prod(SHAPE) < read[-1] / 4
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.dist, found[0].dist)
+        np.testing.assert_array_equal(other.quality, found[0].quality)
+
+
 def test_off_and_a_model_without_a_refiner_give_the_bytes_of_one_look(
     image, model, reference, tmp_path
 ):
     found = []
-    for name, one, refine in (("a", model, "off"), ("b", law_model(), "auto")):
+    for name, one, asked in (("a", model, "off"), ("b", law_model(), "auto")):
         mine = copy_of(image, tmp_path / name)
-        run(mine, one, SHAPE, refine=refine)
+        run(mine, one, SHAPE, refine=asked)
         assert "quality" not in rows_of(mine)[0]
         found.append(digests(mine))
     assert found[0] == found[1]

@@ -17,6 +17,7 @@ from tests.pipeline.test_review import answer
 from tests.support import tiny_volume
 from tests.support.checkout import ROOT
 from tests.support.servers import close_clients, download, objects, s3_store, upload, web_server
+from tests.support.zips import pack
 
 MANY_TILES = ["--diameter", "5um"]
 SIZE = [*MANY_TILES, "--tile", "64"]
@@ -65,6 +66,23 @@ def test_an_image_in_a_bucket_gives_the_local_result(bucket, local, tmp_path, co
     assert (result == label_values(local / "out/plain.anystar.ome.zarr")).all()
     assert objects(image) == before
     assert json.dumps(image) in (tmp_path / f"{stem}.ome.zarr/zarr.json").read_text()
+
+
+def test_a_zipped_image_in_a_bucket_has_its_label_beside(
+    bucket, local, tmp_path, command, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    pack(local / "sharded.ome.zarr", tmp_path / "zip/plain.ozx")
+    image = upload(tmp_path / "zip", f"{bucket}/zipped") + "/plain.ozx"
+    done = command("segment", image, *SIZE, "--no-report")
+    assert done.exit_code == 0, done.stderr
+    download(f"{bucket}/zipped", tmp_path / "got")
+    table = (local / "out/plain.anystar.csv").read_bytes()
+    assert (tmp_path / "got/plain.anystar.csv").read_bytes() == table
+    result = label_values(tmp_path / "got/plain.anystar.ome.zarr")
+    assert (result == label_values(local / "out/plain.anystar.ome.zarr")).all()
+    assert "label anystar, 5 instances" in command("info", image).stdout
+    assert "nothing to do" in command("segment", image, *SIZE, "--json").stdout
 
 
 def test_a_plate_in_a_bucket_has_one_table_there(bucket, tmp_path, command, monkeypatch):

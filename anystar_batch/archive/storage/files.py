@@ -1,7 +1,8 @@
 """Files and objects by the same calls: read, list, copy, remove, and whether they can be written.
 
 A path may be an address: an object of a store is whole or absent by itself, and directories need
-not be made. What may be written half, a file, is written by `atomic_write`.
+not be made. It may lead into a zip file, whose members are read and never written. What may be
+written half, a file, is written by `atomic_write`.
 
 One step is Linux's own, with a way round where the system or the file system has not got it: a file
 without a name (`O_TMPFILE`), of which a kill leaves nothing.
@@ -20,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from anystar_batch.address import is_read_only, is_remote
-from anystar_batch.archive.storage import remote
+from anystar_batch.archive.storage import remote, zip_file, zip_index
 from anystar_batch.errors import AnyStarBatchError, OutputError
 
 PARTIAL = ".partial"
@@ -45,6 +46,9 @@ def read_bytes(path: str | Path, most: int | None = None) -> bytes | None:
     OSError
         If it cannot be read; with the number `EFBIG` if it is larger than `most`.
     """
+    zipped = zip_index.split(str(path))
+    if zipped is not None and zipped[1]:
+        return zip_file.read(*zipped, most)
     if is_remote(path):
         return remote.read(str(path), most)
     path = Path(path)
@@ -59,7 +63,20 @@ def read_bytes(path: str | Path, most: int | None = None) -> bytes | None:
 
 def exists(path: str | Path) -> bool:
     """Return whether there is a file or directory, or at an address an object or any below it."""
+    zipped = zip_index.split(str(path))
+    if zipped is not None:
+        return zip_file.exists(*zipped)
     return remote.exists(str(path)) if is_remote(path) else Path(path).exists()
+
+
+def is_zipped(path: str) -> bool:
+    """Return whether a path is a zip file, or leads into one: nothing can be written there."""
+    return zip_index.split(path) is not None
+
+
+def is_listable(path: str) -> bool:
+    """Return whether names below a path can be listed, as no web server's can but in a zip file."""
+    return not is_read_only(path) or is_zipped(path)
 
 
 def is_visible(path: str) -> bool:
@@ -71,9 +88,11 @@ def is_visible(path: str) -> bool:
         A directory; or the address of an object that is there, or of a place that can be listed,
         even if nothing is there yet.
     """
-    if not is_remote(path):
-        return Path(path).is_dir()
     try:
+        if is_zipped(path):
+            return exists(path)
+        if not is_remote(path):
+            return Path(path).is_dir()
         return remote.exists(path) or remote.names(path) is not None
     except (OSError, AnyStarBatchError):
         return False
@@ -87,6 +106,9 @@ def names(path: str | Path) -> list[str]:
     OSError
         If it cannot be listed, as no web server can.
     """
+    zipped = zip_index.split(str(path))
+    if zipped is not None:
+        return zip_file.names(*zipped)
     if is_remote(path):
         below = remote.names(str(path))
         if below is None:
@@ -104,14 +126,18 @@ def statuses(paths: Sequence[str]) -> list[tuple[int, int | str] | None]:
     Parameters
     ----------
     paths : sequence of str
-        All on this machine, or all in one store.
+        All on this machine, or all in one store, or all in one zip file.
 
     Returns
     -------
     list of (size, time or tag) or None
-        Bytes, and the time of the last change, nanoseconds, or what `remote.status` has instead;
-        None where there is none.
+        Bytes, and the time of the last change, nanoseconds, or what `remote.status` or
+        `zip_file.statuses` has instead; None where there is none.
     """
+    zipped = zip_index.split(paths[0]) if paths else None
+    if zipped is not None:
+        start = len(zipped[0]) + 1
+        return [*zip_file.statuses(zipped[0], [path[start:] for path in paths])]
     if paths and is_remote(paths[0]):
         return [*remote.statuses(paths)]
     stored: list[tuple[int, int | str] | None] = []

@@ -42,6 +42,7 @@ def forget() -> None:
     """Open every file system anew at its next use, with the environment as it is then."""
     filesystems.forget()
     hides_missing.cache_clear()
+    known_status.cache_clear()
 
 
 def _ask(path: str, function: Callable[[], Result]) -> Result:
@@ -156,6 +157,58 @@ def status(path: str) -> tuple[int, str] | None:
         return None
     tags = (info.get(name) for name in ("ETag", "etag", "Last-Modified", "LastModified", "mtime"))
     return int(info.get("size") or 0), str(next((tag for tag in tags if tag), ""))
+
+
+@lru_cache(maxsize=256)
+def known_status(path: str) -> tuple[int, str] | None:
+    """Return what `status` said of an object at first; it is asked once a process."""
+    return status(path)
+
+
+def read_range(path: str, start: int, stop: int, size: int) -> bytes:
+    """Return bytes of an object, by one request for them alone.
+
+    Parameters
+    ----------
+    path : str
+        Its address.
+    start, stop : int
+        First byte, and the one after the last.
+    size : int
+        Bytes of the object.
+
+    Raises
+    ------
+    OSError
+        If they cannot be read; with the number `EPROTO` if a server sends whole files only.
+    """
+    fs, key = filesystem(path)
+
+    def fetch() -> bytes:
+        if not is_read_only(path):
+            data: bytes = fs.cat_file(key, start=start, end=stop)
+            return data
+        # As a file: it looks at the answer before it takes the whole of a large file for a part.
+        try:
+            with fs.open(key, "rb", size=size, cache_type="none") as file:
+                file.seek(start)
+                part: bytes = file.read(stop - start)
+                return part
+        except ValueError as error:
+            message = (
+                "the server sends whole files where parts are asked for (byte ranges), which zip "
+                "files need; copy the file to a directory, or to another server"
+            )
+            raise OSError(errno.EPROTO, message) from error
+
+    data = _ask(path, fetch)
+    if len(data) != stop - start:
+        message = (
+            f"the store sends {len(data)} bytes where {stop - start} were asked for: the object "
+            "has changed, or the transfer was cut off"
+        )
+        raise OSError(errno.EPROTO, message)
+    return data
 
 
 def statuses(paths: Sequence[str]) -> list[tuple[int, str] | None]:

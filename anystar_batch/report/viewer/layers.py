@@ -17,8 +17,7 @@ from anystar_batch.address import absolute, absolute_place, image_stem, parent
 from anystar_batch.archive import metadata
 from anystar_batch.archive.discovery import find_images, plate_fields
 from anystar_batch.archive.images import read_image
-from anystar_batch.archive.label_list import existing_labels
-from anystar_batch.archive.label_source import read_label_source
+from anystar_batch.archive.label_source import image_labels, read_label_source
 from anystar_batch.archive.labels import image_of, multiscale_of
 from anystar_batch.archive.ngff import JSON, ImageSource
 from anystar_batch.archive.nodes import read_node
@@ -193,7 +192,8 @@ def labels_of(image: str, output: str | None) -> dict[str, str]:
     image : str
         Path or address of the image.
     output : str or None
-        Directory or address to which `segment --output` wrote labels; None is the image itself.
+        Directory or address to which `segment --output` wrote labels; None is the image itself or,
+        where that is in a zip file, beside it.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def labels_of(image: str, output: str | None) -> dict[str, str]:
         If the directory cannot be listed, or holds no label of the image.
     """
     if output is None:
-        return {name: f"{image}/labels/{name}" for name in existing_labels(image)}
+        return {name: path for name, (path, _) in image_labels(image).items()}
     folder = absolute(output)
     try:
         names = sorted(files.names(folder))
