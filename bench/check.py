@@ -1,12 +1,12 @@
 """What has become slower: `python -m bench check OUT [--accept]`, after `python -m bench run OUT`.
 
-Every part is told as its CPU seconds over those of the bare network in the same run: a machine that
-is slower, or busy, is so for both. These ratios are compared with `bench/baseline.json`. A part is
-slower if its ratio has grown by more than 15 %, and by more than a hundredth of the network's time:
-below that is noise. Then the exit code is 1. With `--accept` the run becomes the baseline. A run
-of another model, precision, or number of threads is not compared: exit code 2.
-
-Whole processes (a small image, a batch) are told over the bare network on the first image.
+Every part is told as its CPU seconds over those of the bare network on the first image of the same
+run: a machine that is slower, or busy, is so for both. These ratios are compared with
+`bench/baseline.json`. A part is slower if its ratio has grown by more than 15 %, and by more than a
+hundredth of the network's time: below that is noise. Then the exit code is 1. With `--accept` the
+run becomes the baseline. A run of another model, precision, number of threads or first image is not
+compared, and one that lacks parts does not pass: exit code 2. The bare network is the unit: what it
+loses is not seen here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LEAST = 0.01
 """Growth of a ratio that is noise, in units of the network's CPU time."""
 
 SAME = ("model", "precision", "threads")
-"""What two runs must have in common."""
+"""What two runs must have in common, besides the image of the unit."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,30 @@ def ratios(document: Mapping[str, Any]) -> dict[str, float]:
         Of `run.json`.
     """
     found: dict[str, float] = {}
+    if not document["images"]:
+        return found
+    unit = statistics.median(run["bare_cpu"] for run in document["images"][0]["runs"])
     for image in document["images"]:
         runs = image["runs"]
-        name = f"{image['density']} {image['size']}^3 r{image['radius']:g}"
+        name = name_of(image)
         for part in sorted({part for run in runs for part in run["parts"]}):
-            each = [run["parts"].get(part, {"cpu": 0.0})["cpu"] / run["bare_cpu"] for run in runs]
-            found[f"{name}: {part}"] = statistics.median(each)
-        each = [run["cpu_single"] / run["bare_cpu"] for run in runs]
-        found[f"{name}: all"] = statistics.median(each)
-    if document["images"]:
-        unit = statistics.median(run["bare_cpu"] for run in document["images"][0]["runs"])
-        for process in document.get("processes", []):
-            found[f"process: {process['name']}"] = statistics.median(process["cpu"]) / unit
+            each = [run["parts"].get(part, {"cpu": 0.0})["cpu"] for run in runs]
+            found[f"{name}: {part}"] = statistics.median(each) / unit
+        found[f"{name}: all"] = statistics.median(run["cpu_single"] for run in runs) / unit
+    for process in document.get("processes", []):
+        found[f"process: {process['name']}"] = statistics.median(process["cpu"]) / unit
     return found
+
+
+def name_of(image: Mapping[str, Any]) -> str:
+    """Return what an image of a run is called."""
+    return f"{image['density']} {image['size']}^3 r{image['radius']:g}"
+
+
+def conditions(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what two runs must have in common."""
+    first = name_of(document["images"][0]) if document["images"] else None
+    return {key: document[key] for key in SAME} | {"unit": first}
 
 
 def compare(before: Mapping[str, float], now: Mapping[str, float]) -> list[Change]:
@@ -89,14 +100,13 @@ def compare(before: Mapping[str, float], now: Mapping[str, float]) -> list[Chang
     return [Change(name, before.get(name), now.get(name)) for name in names]
 
 
-def difference(baseline: Mapping[str, Any], document: Mapping[str, Any]) -> str:
-    """Return what makes two runs incomparable, in words; nothing if they can be compared."""
-    differing = [
-        f"{key} {baseline.get(key)} then, {document.get(key)} now"
-        for key in SAME
-        if baseline.get(key) != document.get(key)
-    ]
-    return "; ".join(differing)
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return which conditions differ, in words; nothing if two runs can be compared."""
+    return "; ".join(
+        f"{key} {before.get(key)} then, {now[key]} now"
+        for key in now
+        if before.get(key) != now[key]
+    )
 
 
 def table(changes: Sequence[Change], tolerance: float) -> str:
@@ -127,14 +137,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         refuse(f"{options.out}/run.json: there is no run; first: python -m bench run {options.out}")
     now = ratios(document)
     if options.accept:
-        kept = {key: document[key] for key in (*SAME, "machine")} | {"ratios": now}
+        kept = conditions(document) | {"machine": document["machine"], "ratios": now}
         options.baseline.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
         print(f"{options.baseline}: {len(now)} parts")
         return
     if not options.baseline.exists():
         refuse(f"{options.baseline}: there is no baseline; --accept makes this run one")
     baseline = json.loads(options.baseline.read_text())
-    why = difference(baseline, document)
+    why = difference(baseline, conditions(document))
     if why:
         refuse(f"the two runs cannot be compared: {why}; run with the same, or --accept this one")
     changes = compare(baseline["ratios"], now)
@@ -147,8 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\n" + ", ".join(f"{count} {word}" for word, count in counts.items()))
     if counts["slower"]:
         sys.exit(1)
-    if not any(change.before is not None and change.now is not None for change in changes):
-        refuse("the run has no part of the baseline: other sizes? give those of the baseline")
+    if counts["missing"]:
+        refuse("not every part of the baseline was measured: run with the same images")
 
 
 def refuse(why: str) -> NoReturn:

@@ -63,11 +63,15 @@ def checked(folder, document, *more):
     check.main([written(folder, document), "--baseline", baseline, *more])
 
 
-def test_ratios_are_over_the_bare_network_of_the_same_run():
+def test_ratios_are_over_the_bare_network_on_the_first_image_of_the_run():
     found = check.ratios(run_document())
     assert found["dense 64^3 r3.5: suppress"] == pytest.approx(1.0)
     assert found["dense 64^3 r3.5: all"] == pytest.approx(1.5)
     assert found["process: one image of 64^3"] == pytest.approx(2.0)
+    two = run_document()
+    again = [{**run, "bare_cpu": 0.01} for run in two["images"][0]["runs"]]
+    two["images"].append({**two["images"][0], "radius": 7.0, "runs": again})
+    assert check.ratios(two)["dense 64^3 r7: suppress"] == pytest.approx(1.0)
 
 
 def test_what_became_slower_is_told_and_fails(tmp_path, capsys):
@@ -93,7 +97,9 @@ def test_parts_that_came_and_went_are_named(tmp_path, capsys):
     other = run_document()
     for run in other["images"][0]["runs"]:
         run["parts"]["look"] = run["parts"].pop("read")
-    checked(tmp_path, other)
+    with pytest.raises(SystemExit) as ended:
+        checked(tmp_path, other)
+    assert ended.value.code == 2
     out = capsys.readouterr().out
     assert "| dense 64^3 r3.5: read | 0.200 | - | missing |" in out
     assert "| dense 64^3 r3.5: look | - | 0.200 | new |" in out
@@ -104,7 +110,8 @@ def test_parts_that_came_and_went_are_named(tmp_path, capsys):
     [
         ({"precision": "bfloat16"}, "precision float32 then, bfloat16 now"),
         ({"threads": 8}, "threads 2 then, 8 now"),
-        ({"images": [], "processes": []}, "the run has no part of the baseline"),
+        ({"images": []}, "unit dense 64^3 r3.5 then, None now"),
+        ({"processes": []}, "not every part of the baseline was measured"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused(change, why, tmp_path, capsys):
