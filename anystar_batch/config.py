@@ -293,12 +293,11 @@ class RunConfig:
         Replace a published label of the same name; throw away what an unfinished run left.
     keep_work : bool
         Leave the work directory after success.
-    table : bool
-        Put the table into the image too, as ngio and Fractal read it.
-    report : bool
-        Write a page that shows the result.
+    table, report, stars : bool
+        Put the table into the image too, as ngio and Fractal read it; write a page that shows the
+        result; publish the stars within the label.
     keep_candidates, keep_above : bool, float or None
-        Leave the raw candidates beside the image; also those above a lower probability.
+        Leave raw candidates beside the image; also those above a lower probability.
     part : (index, count) or None
         Do only one part of the network's work, counted from 1, and publish nothing.
     """
@@ -313,6 +312,7 @@ class RunConfig:
     keep_work: bool = False
     table: bool = False
     report: bool = True
+    stars: bool = False
     keep_candidates: bool = False
     keep_above: float | None = None
     part: tuple[int, int] | None = None

@@ -593,6 +593,15 @@ SEGMENT = (
         field="run.table",
     ),
     Option(
+        "stars",
+        bool,
+        False,
+        WRITE,
+        "Publish the stars too: the label as geometry, for meshes and more (`export`).",
+        flags=("--stars/--no-stars",),
+        field="run.stars",
+    ),
+    Option(
         "overwrite",
         bool,
         False,

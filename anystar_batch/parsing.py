@@ -85,16 +85,22 @@ def parse_inside(option: str, text: str) -> tuple[str, tuple[tuple[int, int], ..
     """
     match = re.fullmatch(r"([^:]+|.*/.*?)(?::([\d\s,-]*))?", text.strip())
     name, listed = (match[1], match[2]) if match else ("", None)
-    parts = [] if listed is None else listed.split(",")
-    found = [re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+))?\s*", part) for part in parts]
-    ids = tuple(sorted((int(m[1]), int(m[2] or m[1])) for m in found if m))
-    if not name or len(ids) < len(parts) or not all(0 < a <= b for a, b in ids):
+    ids = () if listed is None else parse_ranges(listed)
+    if not name or ids is None:
         message = (
             f"{option}: got {text!r}; expected a label of the image, or the path of one or of a "
             "mask, perhaps with regions from 1 on: organoids, organoids:3,7-9, masks/a.ome.zarr"
         )
         raise ConfigError(message)
-    return name, ids
+    return name, tuple(sorted(ids))
+
+
+def parse_ranges(text: str) -> tuple[tuple[int, int], ...] | None:
+    """Numbers from 1 on and ranges of them, with commas; None if it is anything else."""
+    parts = text.split(",")
+    found = [re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+))?\s*", part) for part in parts]
+    ids = tuple((int(m[1]), int(m[2] or m[1])) for m in found if m)
+    return ids if len(ids) == len(parts) and all(0 < a <= b for a, b in ids) else None
 
 
 def parse_diameter(text: str) -> Quantity:

@@ -12,8 +12,8 @@
     giant      20 gigavoxels with the real network, killed twice
 
 The other benches are modules: `bench.stars`, `bench.context`, `bench.quality`,
-`bench.dimness`, `bench.training`; `bench.options` writes `docs/options.md`, `bench.manual` the
-manual page.
+`bench.dimness`, `bench.exports`, `bench.training`; `bench.options` writes `docs/options.md`,
+`bench.manual` the manual page.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def count(block: Torus, shape: ZYX, out: Path) -> dict[str, Any]:
         Counts, and `problems`: what must not be.
     """
     table = pyarrow.parquet.read_table(out / "results" / "giant.parquet")
-    columns = {name: np.asarray(table[name]) for name in ("label", "voxels")}
+    columns = {name: np.asarray(table[name]) for name in ("label", "num_voxels")}
     centroid = np.stack([np.asarray(table[f"centroid_{a}"]) for a in "zyx"], axis=1)
     truth = _truth(block, shape)
     matched = _match(block, shape, centroid)
@@ -222,9 +222,10 @@ def count(block: Torus, shape: ZYX, out: Path) -> dict[str, Any]:
     numbers = columns["label"]
     if not np.array_equal(np.sort(numbers), np.arange(1, len(numbers) + 1)):
         problems.append("labels are not 1 to n")
-    boxes = _boxes(out, shape, numbers, columns["voxels"], centroid)
+    boxes = _boxes(out, shape, numbers, columns["num_voxels"], centroid)
     problems += boxes.pop("problems")
-    sizes = columns["voxels"] / (4 / 3 * np.pi * block.radii[np.maximum(matched.object, 0)] ** 3)
+    balls = 4 / 3 * np.pi * block.radii[np.maximum(matched.object, 0)] ** 3
+    sizes = columns["num_voxels"] / balls
     return {
         "found": len(numbers),
         "true": truth["all"],
@@ -283,7 +284,7 @@ def _match(block: Torus, shape: ZYX, centroid: NDArray[np.float64]) -> Matched:
     """Find the nearest true centre of every instance, around the torus."""
     period = block.levels[0].shape[0]
     tree = cKDTree(block.centres % period, boxsize=period)
-    far, nearest = tree.query(centroid % period)
+    far, nearest = (np.asarray(found) for found in tree.query(centroid % period))
     true = far <= NEAR * block.radii[nearest]
     centres = block.centres[nearest] % period
     copy = np.rint((centroid - centres) / period).astype(np.int64)

@@ -101,8 +101,9 @@ def test_what_the_first_pages_say_works_as_it_stands(words, tmp_path, command, m
     tiny_volume.small_series(tmp_path / "movie.ome.zarr")
     if "plate.ome.zarr" in words:
         make_plate(tmp_path / "plate.ome.zarr", {"A/1": ["0"]})
-    if words[0] in ("evaluate", "review", "tune"):
+    if words[0] in ("evaluate", "review", "tune", "export"):
         options = ["--diameter", "5um", "--label", "anystar", "--keep-candidates", "-q"]
+        options += ["--stars"] if words[0] == "export" else []
         assert command("segment", "embryo.ome.zarr", *options, factory=Spheres()).exit_code == 0
         Path("truth.ome.zarr").symlink_to("embryo.ome.zarr/labels/anystar")
     expanded = []

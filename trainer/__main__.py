@@ -99,6 +99,12 @@ def export(options: argparse.Namespace) -> None:
     from trainer.export import Card
     from trainer.export import export as write
 
+    if getattr(options, "bioimageio", None) is not None:
+        from trainer.bioimageio import write_bioimageio
+
+        write_bioimageio(options.model, options.bioimageio)
+        print(options.bioimageio)
+        return
     config = saved_config(options.run)
     model = load_run(options, config)
     scores = measure(options, model)
@@ -330,6 +336,13 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--version", default="1")
             command.add_argument("--tile", type=int, default=256)
             command.add_argument("--context", type=int, default=32)
+        if name == "export":
+            command.add_argument(
+                "--bioimageio",
+                type=Path,
+                metavar="OUT.zip",
+                help="instead: the finished --model as a package of the BioImage Model Zoo",
+            )
     add_commands(commands)
     return parser
 

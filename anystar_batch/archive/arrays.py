@@ -145,7 +145,12 @@ def from_zyx(values: NDArray[Any], space_axes: ZYX) -> NDArray[Any]:
 
 
 def create_array(
-    path: str, zarr_format: Literal[2, 3], info: ArrayInfo, dimension_names: tuple[str, ...]
+    path: str,
+    zarr_format: Literal[2, 3],
+    info: ArrayInfo,
+    dimension_names: tuple[str, ...],
+    *,
+    is_shuffled: bool = False,
 ) -> None:
     """Create an array that reads as 0 everywhere; its metadata is a function of the arguments.
 
@@ -159,6 +164,8 @@ def create_array(
         Shape, chunks, shards and type.
     dimension_names : tuple of str
         Names of the axes, stored in Zarr v3.
+    is_shuffled : bool
+        Whether bytes of like weight are compressed together: measured numbers, not labels.
 
     Raises
     ------
@@ -181,7 +188,7 @@ def create_array(
                 fill_value=0,
                 zarr_format=2,
                 chunk_key_encoding={"name": "v2", "separator": "/"},
-                compressors=numcodecs.Blosc("zstd", 1, numcodecs.Blosc.NOSHUFFLE, PIECE),
+                compressors=numcodecs.Blosc("zstd", 1, int(is_shuffled), PIECE),
             )
         else:
             zarr.create_array(
@@ -194,7 +201,10 @@ def create_array(
                 zarr_format=3,
                 dimension_names=dimension_names,
                 compressors=zarr.codecs.BloscCodec(
-                    cname="zstd", clevel=1, shuffle="noshuffle", blocksize=PIECE
+                    cname="zstd",
+                    clevel=1,
+                    shuffle="shuffle" if is_shuffled else "noshuffle",
+                    blocksize=PIECE,
                 ),
             )
     except OSError as error:

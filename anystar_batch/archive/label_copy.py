@@ -86,7 +86,7 @@ def finish(label: LabelPlace, check: Callable[[], None]) -> None:
                 )
                 raise OutputError(message)
             _clear(label, note["zarr_format"], check)
-            _copy(label, hidden, check)
+            copy_tree(hidden, label.path, check)
             _list(label, note["zarr_format"], check)
             check()
             atomic_write.write_json_atomic(_mark(label), {**note, "is_copied": True})
@@ -118,14 +118,22 @@ def _clear(label: LabelPlace, zarr_format: Literal[2, 3], check: Callable[[], No
         remote.remove_tree(label.path)
 
 
-def _copy(label: LabelPlace, hidden: str, check: Callable[[], None]) -> None:
-    """Copy everything, the group's own metadata last."""
+def copy_tree(hidden: str, final: str, check: Callable[[], None]) -> None:
+    """Copy a group and all below it, the group's own metadata last.
+
+    Parameters
+    ----------
+    hidden, final : str
+        Its address, and that of its copy.
+    check : callable
+        Called now and then; raises if nothing may be written.
+    """
     own = [f"{hidden}/{name}" for name in reversed(OWN)]
     paths = remote.keys(hidden)
     rest = [path for path in paths if path not in own]
 
     def copy_one(path: str) -> None:
-        remote.copy(path, f"{label.path}/{path.removeprefix(f'{hidden}/')}")
+        remote.copy(path, f"{final}/{path.removeprefix(f'{hidden}/')}")
 
     for start in range(0, len(rest), AT_ONCE):
         check()

@@ -126,14 +126,20 @@ def consolidated_above(label: LabelPlace) -> list[str]:
     return found
 
 
-def refresh_consolidated(label: LabelPlace) -> None:
+def refresh_consolidated(label: LabelPlace, group: str = "stars") -> None:
     """Rewrite consolidated metadata above the label that does not describe it as it is.
 
     The caller holds the lock of the list of labels.
+
+    Parameters
+    ----------
+    label : LabelPlace
+    group : str
+        Of the label, that it may or may not have.
     """
     if label.is_standalone:
         return
-    below = label.name
+    below = f"{label.name}/{group}"
     root = label.parent
     while (node := nodes.read_node(root)) is not None:
         if node.was_consolidated:

@@ -205,6 +205,45 @@ def publish(
     return label.path
 
 
+def add_group(
+    label: LabelPlace, digest: str, name: str, check: Callable[[], None] = lambda: None
+) -> None:
+    """Give a published label a group that was made in the hidden one, whole or not at all.
+
+    Parameters
+    ----------
+    label : LabelPlace
+        Where the label is, without such a group.
+    digest : str
+        That of `create_label`.
+    name : str
+        Of the group.
+    check : callable, optional
+        Called right before it gets its place; raises if it may not.
+
+    Raises
+    ------
+    OutputError
+        If the place cannot be written.
+    """
+    made, final = f"{label.hidden_path(digest)}/{name}", f"{label.path}/{name}"
+    if is_remote(label.parent):
+        label_copy.copy_tree(made, final, check)
+        with hold_list(label.parent):
+            refresh_consolidated(label, name)
+        return
+    with hold_list(label.parent):
+        check()
+        sweep_partials(made)
+        try:
+            shutil.rmtree(final, ignore_errors=True)
+            Path(made).rename(final)
+            atomic_write.sync_directory(label.path)
+        except OSError as error:
+            raise files.output_error(final, error) from error
+        refresh_consolidated(label, name)
+
+
 def _attributes(label: LabelPlace, spec: LabelSpec, provenance: JSON) -> JSON:
     """Return the attributes of the label's group."""
     image = relative_path(label.image, label.path) if label.is_standalone else "../../"

@@ -358,6 +358,8 @@ def is_consolidated(path: str, below: str) -> bool:
     for count in range(1, len(parts) + 1):
         name = "/".join(parts[:count])
         node = read_node(f"{path}/{name}")
+        if node is None and name in described:
+            return False
         if node is not None and described.get(name) != node.attributes:
             return False
     return True

@@ -5,8 +5,9 @@ stdout carries the result, stderr everything else. Heavy imports wait until they
 
 In the order in which a command passes them: `completion` (what TAB offers), `parameters` (options
 as Typer takes them), `config_file` (the same from a file); the commands: `segment`, `sweep`,
-`seamtest`, and in `commands` the shorter ones; `progress` (bars and the log) with `pace` (how fast,
-how long still); `screen` (prints the result, and ends), into `streams` that may be full or closed.
+`export`, `seamtest`, and in `commands` the shorter ones; `progress` (bars and the log) with `pace`
+(how fast, how long still); `screen` (prints the result, and ends), into `streams` that may be full
+or closed.
 
 Exit codes: 0 done or nothing to do; 1 something failed (nothing of it is published, a rerun
 resumes); 2 wrong usage or input; 3 published, with warnings made fatal, or the seam test found a
@@ -24,7 +25,7 @@ from typing import Annotated, Any
 import typer
 
 from anystar_batch import __version__
-from anystar_batch.cli import seamtest, segment, sweep
+from anystar_batch.cli import export, seamtest, segment, sweep
 from anystar_batch.cli.commands import demo, evaluate, info, models, review, selftest, tune, view
 from anystar_batch.cli.screen import INTERRUPTED, exit_code, report, start_log
 from anystar_batch.cli.streams import find_temporary, guard
@@ -63,6 +64,7 @@ _COMMANDS = (
     sweep.sweep,
     info,
     view,
+    export.export,
     tune,
     review,
     evaluate,

@@ -79,6 +79,13 @@ def multiscales(context: typer.Context) -> list[str]:
     return _of_image(context, names)
 
 
+def formats() -> list[str]:
+    """Return the formats of `export`."""
+    from anystar_batch.pipeline.export import FORMATS
+
+    return list(FORMATS)
+
+
 def labels(context: typer.Context) -> list[str]:
     """Return the labels of the image that is named."""
     from anystar_batch.archive.label_source import image_labels

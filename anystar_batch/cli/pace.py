@@ -28,10 +28,12 @@ WHAT = {
     "paint": ("painting labels", ""),
     "pyramid": ("label pyramid", ""),
     "table": ("statistics", ""),
+    "stars": ("publishing stars", ""),
     "compare": ("comparing labels", ""),
     "survey": ("reading labels", ""),
     "report": ("report", ""),
     "review": ("drawing instances", ""),
+    "export": ("exporting stars", ""),
 }
 """What each stage is called on the screen, and what its blocks count."""
 

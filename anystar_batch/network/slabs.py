@@ -238,15 +238,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _compiled(model: keras.Model) -> Callable[[Tensor], Tensor]:
-    """A function of tensors on the device, compiled once a shape."""
+    """A function of tensors on the device: one trace (TensorFlow), one program a shape (JAX)."""
     import keras  # noqa: PLC0415
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf  # noqa: PLC0415
 
-        # XLA compiles convolutions badly for CPUs.
+        # One trace for windows of all shapes. XLA compiles convolutions badly for CPUs.
+        (given,) = model.inputs
         function: Callable[[Tensor], Tensor] = tf.function(
-            lambda tensor: model(tensor, training=False), jit_compile=False
+            lambda tensor: model(tensor, training=False),
+            input_signature=[tf.TensorSpec(given.shape, given.dtype)],
+            jit_compile=False,
         )
         return function
     import jax  # noqa: PLC0415

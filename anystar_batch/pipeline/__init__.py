@@ -5,13 +5,15 @@ One image, in the order in which data flows: `inputs` (which images a command na
 objects are wanted, `probe`, which looks where `texture` says, and `local_limits`),
 `candidate_sets` (what the network has said before, kept for other thresholds), `segment` (the
 stages in order), `part` and `part_ledgers` (a share of the network's work, for job arrays),
-`scarcity` (why it found next to nothing), `publish` (results into their places, the page),
+`scarcity` (why it found next to nothing), `star_outputs` (stars in the label, or added to one that
+is there), `publish` (results into their places, the page),
 `run_record` (what a run says).
 
 Around it: `dry_run` (what would be done, in which time), `sweep` and `sweep_outcome` (an archive),
 `plate_table` (one table of a plate), `tune` and `threshold_table` (what each threshold would find),
 `info` (what an image is), `evaluate` (a score), `seamtest` (a trace of tiles in the labels of any
-program, whose `tile_grid` is told) by one `label_survey`, both from `label_volumes`, `result` (a
-published one, found), `review` (what a person says of it) and `training_set` (what is learnt from
-that), `selftest` (does it work here), `demo` (a first look).
+program, whose `tile_grid` is told) by one `label_survey`, both from `label_volumes`, `export` (the
+stars for other programs), `result` (a published one, found), `review` (what a person says of it)
+and `training_set` (what is learnt from that), `selftest` (does it work here), `demo` (a first
+look).
 """

@@ -37,6 +37,7 @@ from anystar_batch.pipeline.candidate_sets import check_place, open_store, probe
 from anystar_batch.pipeline.outputs import Outputs, check_permissions
 from anystar_batch.pipeline.prepare import check_network, decide, request, resources
 from anystar_batch.pipeline.run_record import NOTHING_TO_DO
+from anystar_batch.pipeline.star_outputs import ADD_STARS, lacks_stars
 from anystar_batch.stages import predict
 from anystar_batch.stages.blocks import (
     PROCESS_BYTES,
@@ -116,13 +117,15 @@ def preview(
     done = 0 if config.run.restart else min(done, tiles)
     kind = kind_of(requested.parts, plan)
     stored = min(store.count(kind, plan.times, plan.prob_thresh), tiles - done)
-    estimated = None
-    if before is None and (stored == 0 or stored < tiles - done):
+    estimated, status = None, "replace" if exists else "new"
+    if before is not None:
+        status = ADD_STARS if lacks_stars(config, outputs) else NOTHING_TO_DO
+    if status != NOTHING_TO_DO and (stored == 0 or stored < tiles - done):
         work = Work(plan, "", "", requested.factory, threads_per_worker(workers))
         estimated = estimate(work, workers, tiles - done - stored, probing)
     return Preview(
         plan=plan,
-        status=NOTHING_TO_DO if before is not None else "replace" if exists else "new",
+        status=status,
         outputs=outputs,
         block_shape=shape,
         blocks=sum(len(np.unique(np.argwhere(one) // groups, axis=0)) for one in wanted),
@@ -187,7 +190,9 @@ def standing(config: SegmentConfig, model: Model | None = None) -> tuple[Standin
         before = publish.published(config, outputs, digest, requested.parts)
     except OutputExistsError as error:
         return Standing.OTHER, str(error)
-    if before is None or publish.is_cut_short(outputs, digest) or publish.is_spent(outputs, digest):
+    if before is None or lacks_stars(config, outputs):
+        return Standing.WANTED, ""
+    if publish.is_cut_short(outputs, digest) or publish.is_spent(outputs, digest):
         return Standing.WANTED, ""
     text = "" if files.exists(outputs.stats) else f"its table {outputs.stats} is missing"
     return Standing.CURRENT, text
@@ -309,7 +314,8 @@ class Preview:
     plan : Plan
         What was decided.
     status : str
-        `new`, `replace` where a published label would make room, or `nothing to do`.
+        `new`, `replace` where a published label would make room, `add stars` to one that is there,
+        or `nothing to do`.
     block_shape : (z, y, x)
         Level-0 voxels of a block.
     blocks : int

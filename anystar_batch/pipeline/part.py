@@ -45,6 +45,7 @@ from anystar_batch.pipeline.prepare import Request, check_network, request
 from anystar_batch.pipeline.publish import make_folders, published
 from anystar_batch.pipeline.run_record import NOTHING_TO_DO, Summary
 from anystar_batch.pipeline.segment import blank_summary, check_paths, run_of
+from anystar_batch.pipeline.star_outputs import lacks_stars
 from anystar_batch.stages import image_identity
 from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.plan import Plan
@@ -120,7 +121,7 @@ def segment_part(
             with hold(lock_path(outputs, part), tell=tell) as fence:
                 check_unfinished(outputs)
                 before = published(config, outputs, digest, requested.parts)
-                if before is not None:
+                if before is not None and not lacks_stars(config, outputs):
                     count = int(before["instances"])
                     return replace(empty, status=NOTHING_TO_DO, instances=count)
                 check_network(requested.factory)

@@ -26,7 +26,7 @@ from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, time
 from anystar_batch.geometry import ZYX
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
-from anystar_batch.pipeline.texture import searched_voxels, textured_tiles
+from anystar_batch.pipeline.texture import Texture, searched_voxels, texture_inside, textured_tiles
 from anystar_batch.stages.plan import Plan, level_scales, make_plan
 from anystar_batch.stages.predict import tile_candidates
 from anystar_batch.stages.refine import refine_survivors
@@ -226,10 +226,12 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
             plans.append((voxel_um, plan))
     trials: list[Trial] = []
     finds: list[Finds] = []
+    seen: Texture | None = None
     with timed_stage(on_event, StageStarted("probe", len(plans))):
         for voxel_um, plan in plans:
             began = clock.perf_counter()
-            trial, clear = _trial(Work(plan, "", "", factory, threads), voxel_um, find)
+            seen = seen or texture_inside(plan, reader, _time_looked_at(plan))
+            trial, clear = _trial(Work(plan, "", "", factory, threads), voxel_um, find, seen)
             trials.append(trial)
             finds.append(clear)
             on_event(BlockDone("probe", f"{voxel_um:.3g} um", clock.perf_counter() - began))
@@ -257,14 +259,18 @@ def _other_population(best: Trial, finds: Sequence[Finds]) -> Population | None:
     return max(clear, key=lambda p: p.evidence, default=None)
 
 
-def _trial(work: Work, voxel_um: float, find: Find) -> tuple[Trial, Finds]:
+def _time_looked_at(plan: Plan) -> int:
+    """The first of a plan's times that shows any contrast."""
+    return next(t for t, pair in zip(plan.times, plan.limits, strict=True) if pair is not None)
+
+
+def _trial(work: Work, voxel_um: float, find: Find, seen: Texture) -> tuple[Trial, Finds]:
     """Run the network on the most textured tiles of one scale, and measure what it finds."""
     plan = work.plan
-    reader = ImageReader(plan.source)
-    time = next(t for t, pair in zip(plan.times, plan.limits, strict=True) if pair is not None)
+    reader, time = ImageReader(plan.source), _time_looked_at(plan)
     rays = model_rays(plan.model)
     per_tile, searched = [Candidates.empty(len(rays))], 0
-    for tile in textured_tiles(plan, reader, time):
+    for tile in textured_tiles(plan, reader, time, seen):
         searched += searched_voxels(plan, time, tile)
         per_tile.append(find(work, reader, time, tile)[0])
     candidates = Candidates.concatenate(per_tile, len(rays))

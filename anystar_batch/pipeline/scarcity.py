@@ -1,4 +1,4 @@
-"""Why nothing was found, or next to nothing: what was looked at, and what lay just below.
+"""What a run says of its counts; why it found next to nothing: what lay just below.
 
 The tiles with most texture are looked at once more with a lower threshold. It takes as long as one
 trial of the probe, and happens only where a run ends with next to nothing.
@@ -7,15 +7,18 @@ trial of the probe, and happens only where a run ends with next to nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.errors import AnyStarBatchError
+from anystar_batch.events import Note
 from anystar_batch.pipeline.region import region_text
 from anystar_batch.pipeline.texture import textured_tiles
 from anystar_batch.stages.predict import tile_candidates
 from anystar_batch.stages.region_survey import inside_region, share, wanted_tiles
+from anystar_batch.stages.run import Run, removed_counts
 from anystar_batch.stages.task import Work, model_rays
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.suppress import suppress
@@ -28,6 +31,44 @@ ROOM = 1000
 
 BELOW = 0.5
 """What lies between the threshold and so much of it is just below."""
+
+
+def tell_counts(run: Run, parts: Mapping[str, object], count: int) -> None:
+    """Say what a run has dropped and removed, and why it has found next to nothing, if it has.
+
+    Parameters
+    ----------
+    run : Run
+        Its label is painted.
+    parts : mapping
+        What its fingerprint is made of.
+    count : int
+        Its instances.
+    """
+    dropped = sum(int(e["too_large"]) for e in run.ledger.entries("predict").values())
+    if dropped:
+        text = (
+            f"{dropped} candidates were larger than the network's largest believable object "
+            f"(radius {run.plan.max_radius:g} working voxels) and were dropped; if objects are "
+            "missing, give a larger --diameter"
+        )
+        run.on_event(Note(text))
+    removed = removed_counts(run)
+    if removed:
+        given = parts.get("filters")
+        run.on_event(Note(_removed_text(removed, given if isinstance(given, dict) else {})))
+    if is_next_to_nothing(run.work, count, sum(removed.values())):
+        probe = (run.ledger.entry("plan", "") or {}).get("probe")
+        text = little_found(run.work, count, sum(removed.values()), probe)
+        run.on_event(Note(text, is_warning=True))
+
+
+def _removed_text(removed: Mapping[str, int], given: Mapping[str, object]) -> str:
+    """How many objects the filters have removed, in words; what was not given is the model's."""
+    named = {name: f"--{name.replace('_', '-')}" for name in removed}
+    named |= {name: f"the model's own {text}" for name, text in named.items() if name not in given}
+    each = ", ".join(f"{n} by {named[name]}" for name, n in removed.items())
+    return f"the filters removed {sum(removed.values())} objects: {each}"
 
 
 def is_next_to_nothing(work: Work, count: int, removed: int) -> bool:

@@ -84,7 +84,8 @@ from anystar_batch.pipeline.run_record import (
     provenance,
     run_record,
 )
-from anystar_batch.pipeline.scarcity import is_next_to_nothing, little_found
+from anystar_batch.pipeline.scarcity import tell_counts
+from anystar_batch.pipeline.star_outputs import add_stars, check_stars, lacks_stars, make_stars
 from anystar_batch.report.probe_figure import probe_svg
 from anystar_batch.stages import (
     image_identity,
@@ -153,25 +154,16 @@ def segment(
     _tell_ahead(config, outputs, on_event)
     check_table_output(config)
     check_place(config, outputs)
+    check_stars(config, requested.source)
     check_outputs(outputs)
     with named_errors(outputs), lock_outputs(outputs, on_event) as fence:
         mend(outputs, fence)
         before = published(config, outputs, digest, parts)
+        are_missing = before is not None and lacks_stars(config, outputs)
         if before is not None:
-            status = _take_up(config, outputs, digest, fence, listen)
-            tell_not_kept(config, outputs, listen)
-            count = int(before["instances"])
-            if status == DONE or is_missing(config, outputs):
-                write_report(config, outputs, fence, listen)
-            empty = blank_summary(requested)
-            return replace(
-                empty,
-                status=status,
-                report=_page(outputs),
-                instances=count,
-                warnings=tuple(warnings),
-                removed=before.get("removed", {}),
-            )
+            taken = _take_up(requested, before, fence, listen)
+            if not are_missing:
+                return replace(taken, warnings=tuple(warnings))
         check_network(requested.factory)
         check_left(outputs, digest, overwrite=config.run.overwrite, table=config.run.table)
         if config.run.restart or is_spent(outputs, digest):
@@ -188,6 +180,7 @@ def segment(
                     throw_away(outputs, digest, fence)
                 raise
             instances = _segment(run, outputs, parts)
+            make_stars(run, config)
             kept = keep_candidates(run, config, parts, outputs)
         summary = replace(
             blank_summary(requested),
@@ -197,15 +190,25 @@ def segment(
             warnings=tuple(warnings),
             removed=removed_counts(run),
         )
-        options = effective_toml(config, parts)
-        record = run_record(config, run, summary) | ({"candidates": kept} if kept else {})
-        _leave_record(record, options, outputs, fence)
-        hand_over(outputs, fence)
-        check = partial(_check_place, config, outputs, digest, fence)
-        publish(outputs.label, run.spec, digest, provenance(run, parts), check)
-        finish(config, outputs, fence)
-        write_report(config, outputs, fence, listen)
+        if are_missing:
+            add_stars(run, config, outputs)
+        else:
+            _publish(run, requested, summary, kept)
+            write_report(config, outputs, fence, listen)
     return replace(summary, report=_page(outputs), warnings=tuple(warnings))
+
+
+def _publish(run: Run, requested: Request, summary: Summary, kept: dict[str, Any] | None) -> None:
+    """Bring the finished label, and what waits for it, to their places."""
+    config, outputs, parts = requested.config, requested.outputs, requested.parts
+    digest, fence = requested.digest, run.work.fence
+    options = effective_toml(config, parts)
+    record = run_record(config, run, summary) | ({"candidates": kept} if kept else {})
+    _leave_record(record, options, outputs, fence)
+    hand_over(outputs, fence)
+    check = partial(_check_place, config, outputs, digest, fence)
+    publish(outputs.label, run.spec, digest, provenance(run, parts), check)
+    finish(config, outputs, fence)
 
 
 def check_paths(engine: Engine, requested: Request) -> None:
@@ -242,6 +245,24 @@ def _leave_record(record: dict[str, Any], options: str, outputs: Outputs, fence:
 
 
 def _take_up(
+    requested: Request, before: Mapping[str, Any], fence: Fence, listen: Listener
+) -> Summary:
+    """Finish what is published already, if it was cut short, and its page; say what is there."""
+    config, outputs = requested.config, requested.outputs
+    status = _finish_published(config, outputs, requested.digest, fence, listen)
+    tell_not_kept(config, outputs, listen)
+    if status == DONE or is_missing(config, outputs):
+        write_report(config, outputs, fence, listen)
+    return replace(
+        blank_summary(requested),
+        status=status,
+        report=_page(outputs),
+        instances=int(before["instances"]),
+        removed=before.get("removed", {}),
+    )
+
+
+def _finish_published(
     config: SegmentConfig, outputs: Outputs, digest: str, fence: Fence, listen: Listener
 ) -> str:
     """Finish what is published already, if it was cut short; return what that makes of the run."""
@@ -318,22 +339,7 @@ def _segment(run: Run, outputs: Outputs, parts: Mapping[str, object]) -> int:
             "published; give --restart to begin again"
         )
         raise ImageChangedError(message)
-    dropped = sum(int(e["too_large"]) for e in run.ledger.entries("predict").values())
-    if dropped:
-        text = (
-            f"{dropped} candidates were larger than the network's largest believable object "
-            f"(radius {run.plan.max_radius:g} working voxels) and were dropped; if objects are "
-            "missing, give a larger --diameter"
-        )
-        run.on_event(Note(text))
-    removed = removed_counts(run)
-    if removed:
-        given = parts.get("filters")
-        run.on_event(Note(_removed_text(removed, given if isinstance(given, dict) else {})))
-    if is_next_to_nothing(run.work, count, sum(removed.values())):
-        probe = (run.ledger.entry("plan", "") or {}).get("probe")
-        text = little_found(run.work, count, sum(removed.values()), probe)
-        run.on_event(Note(text, is_warning=True))
+    tell_counts(run, parts, count)
     return count
 
 
@@ -350,14 +356,6 @@ def _planned(
         rest = f"; {total - done} tiles are open and done now" if done < total else ""
         listen(Note(f"parts: {parts} have left {done} of {total} tiles{rest}"))
     return run
-
-
-def _removed_text(removed: Mapping[str, int], given: Mapping[str, object]) -> str:
-    """How many objects the filters have removed, in words; what was not given is the model's."""
-    named = {name: f"--{name.replace('_', '-')}" for name in removed}
-    named |= {name: f"the model's own {text}" for name, text in named.items() if name not in given}
-    each = ", ".join(f"{n} by {named[name]}" for name, n in removed.items())
-    return f"the filters removed {sum(removed.values())} objects: {each}"
 
 
 def run_of(

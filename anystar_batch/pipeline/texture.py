@@ -34,13 +34,16 @@ TEXTURE_SIGMA = 2.0
 """Width of the Gaussian that texture is measured against, voxels of that level."""
 
 
+Texture = tuple[NDArray[np.float32], Box, int]
+"""Of each voxel of a coarse level, float32 (z, y, x); the box that it shows; the level."""
+
 LATTICE = 64
 """Points an axis by which the part of a tile is told that lies in a region."""
 
 
 def texture(
     reader: ImageReader, time: int, channel: int, middle: ZYXFloat = (0.5, 0.5, 0.5)
-) -> tuple[NDArray[np.float32], Box, int]:
+) -> Texture:
     """Return how much each voxel of a coarse level differs from its surroundings.
 
     Parameters
@@ -63,6 +66,7 @@ def texture(
     """
     with lean_imports():  # seconds; a given diameter needs none of it
         import dask.array as da  # noqa: PLC0415
+        import dask.threaded  # noqa: PLC0415
         from dask_image.ndfilters import gaussian_filter  # noqa: PLC0415
     source = reader.source
     sizes = {k: float(np.prod(source.shape_zyx(k), dtype=np.float64)) for k in source.readable}
@@ -82,14 +86,23 @@ def texture(
     padded = np.pad(image, [(m, m) for m in margin], mode="symmetric")
     lazy = da.from_array(padded, chunks=128)  # type: ignore[no-untyped-call]
     difference = da.fabs(lazy - gaussian_filter(lazy, TEXTURE_SIGMA))
-    values: NDArray[np.float32] = difference.compute(scheduler="threads").astype(np.float32)
+    # By a scheduler's name Dask would load `distributed`, to ask whether it is meant.
+    values: NDArray[np.float32] = difference.compute(scheduler=dask.threaded.get).astype(np.float32)
     return values[Box.of_shape(box.shape).shift(margin).slices], box, level
 
 
-def _texture_inside(
-    plan: Plan, reader: ImageReader, time: int
-) -> tuple[NDArray[np.float32], Box, int]:
-    """Texture around the middle of the plan's region, and only in there, if that is any."""
+def texture_inside(plan: Plan, reader: ImageReader, time: int) -> Texture:
+    """Return the texture around the middle of a plan's region, and only in there, if that is any.
+
+    It is the same for all plans over one image, channel and region, whatever their scale.
+
+    Parameters
+    ----------
+    plan : Plan
+    reader : ImageReader
+        The image.
+    time : int
+    """
     region, source = plan.region, plan.source
     if region is None:
         return texture(reader, time, plan.channel)
@@ -111,7 +124,9 @@ def _texture_inside(
     return (sums * chosen if chosen.any() else sums), box, level
 
 
-def textured_tiles(plan: Plan, reader: ImageReader, time: int) -> list[ZYX]:
+def textured_tiles(
+    plan: Plan, reader: ImageReader, time: int, seen_texture: Texture | None = None
+) -> list[ZYX]:
     """Return the tiles with most texture, ties by position; of very many, from a lattice.
 
     With a region it is the texture within that counts, and only tiles near it are returned.
@@ -122,6 +137,8 @@ def textured_tiles(plan: Plan, reader: ImageReader, time: int) -> list[ZYX]:
     reader : ImageReader
         The image.
     time : int
+    seen_texture : Texture, optional
+        From `texture_inside`; None looks for it.
 
     Returns
     -------
@@ -133,7 +150,7 @@ def textured_tiles(plan: Plan, reader: ImageReader, time: int) -> list[ZYX]:
     ImageError
         If the image has no voxels.
     """
-    sums, box, level = _texture_inside(plan, reader, time)
+    sums, box, level = seen_texture or texture_inside(plan, reader, time)
     level_shape, shape = reader.source.shape_zyx(level), plan.working.shape
     tiles: list[NDArray[np.int64]] = []
     for axis in range(3):

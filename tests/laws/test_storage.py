@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import zarr
 
 from anystar_batch.archive import label_copy
 from anystar_batch.archive.storage import remote
@@ -354,6 +355,15 @@ def test_workers_write_labels_beside_an_image_in_a_bucket(bucket, here, command,
     done = command("segment", image, *SIZE, "--json")
     assert json.loads(done.stdout)["status"] == "nothing to do"
     assert not list(here.glob("*.work"))
+    before = objects(f"{image}/labels/anystar/0")
+    done = command("segment", image, *SIZE, "--stars", "--json")
+    assert json.loads(done.stdout)["status"] == "done", done.stderr
+    assert objects(f"{image}/labels/anystar/0") == before
+    done = command("export", image, here / "a.geff", "--json")
+    assert json.loads(done.stdout)["stars"] == summary["instances"]
+    got = zarr.open_group(download(image, here / "got"), mode="r", use_consolidated=True)
+    assert got["labels/anystar/stars/points"].shape == (summary["instances"], 3)
+    assert not list(here.glob("*.work"))
 
 
 def test_an_old_image_gets_its_labels_too(bucket, local, here, command):
@@ -412,10 +422,10 @@ def test_a_rerun_from_elsewhere_finishes_what_was_being_replaced(bucket, here, c
         tiny_volume.small_image(here / "b.ome.zarr", **KINDS["plain"]), f"{bucket}/k/b.zarr"
     )
     assert command("segment", image, *SIZE, "--min-prob", "0.95").exit_code == 0
-    old, copy_all = objects(f"{bucket}/k"), label_copy._copy
+    old, copy_all = objects(f"{bucket}/k"), label_copy.copy_tree
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here / "one")
-        patch.setattr(label_copy, "_copy", lambda *a: (copy_all(*a), die()))
+        patch.setattr(label_copy, "copy_tree", lambda *a: (copy_all(*a), die()))
         with pytest.raises(Killed):
             command("segment", image, *SIZE, "--overwrite")
     between = objects(f"{bucket}/k")

@@ -47,6 +47,19 @@ def expected(model, image, core, threshold):
     return index, prob[tuple(index.T)][:, 0], dist[tuple(index.T)]
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_windows_of_all_shapes_need_one_trace(networks, name):
+    config, shape = CONFIGS[name]
+    network = SlabNetwork(networks[name], config)
+    for factor in (1, 2, 3):
+        image = image_of(tuple(n * factor for n in shape))[0, ..., 0]
+        out = tuple(n // g for n, g in zip(image.shape, config.grid, strict=True))
+        network.find(image, Box.of_shape(out), 0.5)
+    parts = (network._stem, network._body, network._features, network._prob)
+    traces = [part.experimental_get_tracing_count() for part in parts if part is not None]
+    assert traces == [1] * len(traces)
+
+
 @pytest.mark.parametrize("slab_bytes", [1, 4000, 10**9])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_slabs_say_what_the_whole_network_says(networks, name, slab_bytes):

@@ -158,6 +158,13 @@ def test_the_probe_says_the_same_every_time(tmp_path):
     assert probe(path).to_json() == probe(path).to_json()
 
 
+def test_texture_is_looked_for_once_for_all_scales(tmp_path, monkeypatch):
+    times, honest = [], texture.texture
+    monkeypatch.setattr(texture, "texture", lambda *a: times.append(a[1]) or honest(*a))
+    assert len(probe(write_balls(tmp_path / "a.ome.zarr", 6.0)).trials) > 2
+    assert times == [0]
+
+
 def test_the_first_time_with_contrast_is_looked_at(tmp_path):
     truth = random_ellipsoids((48, 64, 64), 5, 3, radius=(5.9, 6.1), gap=3.0)
     image = soft_image(truth, (1.0, 1.0, 1.0))
