@@ -1,6 +1,7 @@
-"""The harness: `python -m bench run|pareto|peers|stardist|scaling|blocks|tables|chaos|giant OUT`.
+"""The harness: `python -m bench PART OUT`.
 
     run        the whole command against the bare network
+    check      what has become slower since `bench/baseline.json`
     pareto     accuracy against speed of networks
     peers      our joining against that of others, fed by our network
     stardist   the whole command against StarDist's own
@@ -19,11 +20,12 @@ from __future__ import annotations
 
 import sys
 
-from bench import blocks, chaos, giant, pareto, peers, run, scaling, stardist_big, tables
+from bench import blocks, chaos, check, giant, pareto, peers, run, scaling, stardist_big, tables
 
 PARTS = {
     "blocks": blocks.main,
     "chaos": chaos.main,
+    "check": check.main,
     "giant": giant.main,
     "pareto": pareto.main,
     "peers": peers.main,

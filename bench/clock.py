@@ -37,6 +37,10 @@ PARTS: dict[str, tuple[str, ...]] = {
         "anystar_batch.stages.suppress:load_candidates",
         "anystar_batch.stages.workdir:load_candidates",
     ),
+    "second look": (
+        "anystar_batch.stages.refine:refine_block",
+        "anystar_batch.stages.refine:refine_survivors",
+    ),
     "paint": ("anystar_batch.stages.paint:paint_block", "anystar_batch.stages.paint:paint"),
     "statistics": (
         "anystar_batch.stages.paint:partials",

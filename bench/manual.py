@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from anystar_batch import __version__, cli
-from anystar_batch.cli.screen import DONE, FAILED, INTERRUPTED, LATER, USAGE, WARNED
+from anystar_batch.cli.screen import DONE, FAILED, INTERRUPTED, LATER, UNDECIDED, USAGE, WARNED
 from anystar_batch.options import PANELS
 from tests.support.checkout import ROOT
 
@@ -35,7 +35,8 @@ CODES = (
     (DONE, "Done, or nothing to do."),
     (FAILED, "Something failed. Nothing of it is published; the same command resumes."),
     (USAGE, "Wrong usage or input."),
-    (WARNED, "Published, with warnings, under `--fail-on-warning`."),
+    (WARNED, "Published, with warnings, under `--fail-on-warning`; of `seamtest`: a trace."),
+    (UNDECIDED, "Of `seamtest`: cannot tell."),
     (LATER, "Locked by another run, or out of time; the next run continues."),
     (INTERRUPTED, "Interrupted; the same command resumes."),
 )

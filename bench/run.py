@@ -3,11 +3,16 @@
 On each phantom (`--density`) and each mosaic of a real volume (`--mosaics`) the command is run with
 its network loaded, and the bare network is run on the very same tiles (window, context, precision),
 already read and normalised; in turn, several times. Useful voxels are those of the cores.
-Start-up (loading the backend, compiling) is timed apart.
+A phantom of twice the radius, whose objects the network sees smaller, shows what the second look
+costs (`--looks`). Start-up (loading the backend, compiling) is timed apart; small images, one and
+several, in processes of their own (`--no-processes` leaves them out).
 The command works in this process: as it does for a user, with several blocks at once, for its speed
 and memory; then one block at a time, so that CPU seconds are told part by part.
 
     OUT/run.json   every number         OUT/run.png   seconds per part, bare network beside
+
+`--small` is what `python -m bench check` compares: 256^3, dense, sparse and with a second look,
+three times, and the processes.
 """
 
 from __future__ import annotations
@@ -38,11 +43,12 @@ from anystar_batch.stages.plan import Plan, make_plan
 from anystar_batch.stages.preprocess import tile_image
 from anystar_batch.stages.sampling import all_limits
 from bench.clock import timed
+from bench.fresh import processes
 from bench.mosaic import SETS, mosaic
 from trainer.synthesis.phantom import Phantom
 from trainer.synthesis.phantom_zarr import write
 
-AFTER = ("suppress", "store candidates", "paint", "statistics", "write", "pyramid")
+AFTER = ("suppress", "second look", "store candidates", "paint", "statistics", "write", "pyramid")
 """Parts that come after the network."""
 
 
@@ -60,15 +66,19 @@ class Loaded:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench run", description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512])
+    parser.add_argument("--small", action="store_true", help="one size, for bench check")
+    parser.add_argument("--sizes", type=int, nargs="*")
     parser.add_argument("--radius", type=float, default=3.5, help="of the objects, voxels")
     parser.add_argument("--density", nargs="*", default=["dense", "sparse"])
+    parser.add_argument("--looks", nargs="*", default=["dense"], help="densities, twice as large")
+    parser.add_argument("--no-processes", action="store_true")
     parser.add_argument("--mosaics", nargs="*", default=[], choices=list(SETS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="anystar-mix")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--tile", type=int)
     options = parser.parse_args(arguments)
+    sizes = options.sizes or ([256] if options.small else [256, 512])
     options.out.mkdir(parents=True, exist_ok=True)
     precision = options.precision
     precision = natural_precision("tensorflow") if precision == "auto" else precision
@@ -83,18 +93,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "start_up_seconds": round(started, 2),
         "images": [],
     }
-    for name in [*options.density, *options.mosaics]:
-        for size in options.sizes:
-            image, diameter = source(options.out, name, size, options.radius)
+    radius = options.radius
+    kinds = [(name, radius) for name in (*options.density, *options.mosaics)]
+    for name, each in [*kinds, *((name, 2 * radius) for name in options.looks)]:
+        for size in sizes:
+            image, diameter = source(options.out, name, size, each)
             config = SegmentConfig(
                 image=str(image),
                 result=ResultConfig(diameter=diameter, precision=precision, tile=options.tile),
                 run=RunConfig(overwrite=True, report=False),
             )
             found = measure(config, predictor, options.repeats)
-            document["images"].append({"size": size, "density": name, **found})
+            document["images"].append({"size": size, "density": name, "radius": each, **found})
             print(line(document["images"][-1]), flush=True)
             (options.out / "run.json").write_text(json.dumps(document, indent=1))
+    if not options.no_processes:
+        document["processes"] = processes(options.out, options.repeats, precision)
+        for one in document["processes"]:
+            print(f"{one['name']}: CPU {spread(one['cpu'])} s, wall {spread(one['wall'])} s")
+    (options.out / "run.json").write_text(json.dumps(document, indent=1))
     figure(options.out / "run.png", document)
 
 
@@ -209,7 +226,7 @@ def line(found: dict[str, Any]) -> str:
     each = ", ".join(f"{name} {spent['cpu']:.2f}" for name, spent in parts)
     stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in run["seconds"].items())
     return (
-        f"{found['density']} {found['size']}^3: {run['instances']} instances, "
+        f"{found['density']} {found['size']}^3 r{found['radius']:g}: {run['instances']} instances, "
         f"computed / useful {found['computed_over_useful']:.2f}, "
         f"{found['voxels_per_second'] / 1e6:.2f} of {found['bare_voxels_per_second'] / 1e6:.2f} "
         f"Mvoxel/s, ratio wall {found['ratio_wall']}, CPU {found['ratio_cpu']}, after the network "
@@ -234,7 +251,9 @@ def figure(path: Path, document: dict[str, Any]) -> None:
             spent = image["runs"][-1]["parts"].get(name, {"cpu": 0.0})["cpu"] / total
             axis.barh(row, spent, left=left, color=f"C{k % 10}", label=name if row == 0 else None)
             left += spent
-    axis.set_yticks(range(len(images)), [f"{i['density']} {i['size']}^3" for i in images])
+    axis.set_yticks(
+        range(len(images)), [f"{i['density']} {i['size']}^3 r{i['radius']:g}" for i in images]
+    )
     axis.set_xlabel("share of the command's CPU time")
     axis.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     drawing.tight_layout()

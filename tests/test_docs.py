@@ -31,6 +31,7 @@ ELSEWHERE = (
     "--workers",
     "demo",
     "selftest",
+    "seamtest",
     "s3://",
     "https://",
     "gs://",

@@ -109,8 +109,9 @@ def test_the_picture_shows_the_imports_of_today():
     assert drawn == house.picture(), "draw it anew: python -m bench.house"
 
 
-COMMANDS = ("anystar_batch/cli/commands.py", "anystar_batch/cli/segment.py",
-            "anystar_batch/cli/sweep.py", "anystar_batch/cli/export.py")  # fmt: skip
+COMMANDS = ("anystar_batch/cli/commands.py", "anystar_batch/cli/export.py",
+            "anystar_batch/cli/seamtest.py", "anystar_batch/cli/segment.py",
+            "anystar_batch/cli/sweep.py")  # fmt: skip
 """Docstrings of commands are their help: what they raise ends the program, and help is no place."""
 
 

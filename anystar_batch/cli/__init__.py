@@ -5,14 +5,16 @@ stdout carries the result, stderr everything else. Heavy imports wait until they
 
 In the order in which a command passes them: `completion` (what TAB offers), `parameters` (options
 as Typer takes them), `config_file` (the same from a file); the commands: `segment`, `sweep`,
-`export`, and in `commands` the shorter ones; `progress` (bars and the log) with `pace` (how fast,
-how long still); `screen` (prints the result, and ends), into `streams` that may be full or closed.
+`export`, `seamtest`, and in `commands` the shorter ones; `progress` (bars and the log) with `pace`
+(how fast, how long still); `screen` (prints the result, and ends), into `streams` that may be full
+or closed.
 
 Exit codes: 0 done or nothing to do; 1 something failed (nothing of it is published, a rerun
-resumes); 2 wrong usage or input; 3 published, with warnings made fatal; 75 locked or out of time;
-130 interrupted. Over several images 1 beats 2 beats 75 beats 3; what a container or a plate holds
-besides and is not for this tool (2D) is named and counts only alone, as 2. A sweep never fails for
-such images, nor for links, other formats and what it may not read.
+resumes); 2 wrong usage or input; 3 published, with warnings made fatal, or the seam test found a
+trace; 4 the seam test cannot tell; 75 locked or out of time; 130 interrupted. Over several images 1
+beats 2 beats 75 beats 3; what a container or a plate holds besides and is not for this tool (2D) is
+named and counts only alone, as 2. A sweep never fails for such images, nor for links, other formats
+and what it may not read.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Annotated, Any
 import typer
 
 from anystar_batch import __version__
-from anystar_batch.cli import export, segment, sweep
+from anystar_batch.cli import export, seamtest, segment, sweep
 from anystar_batch.cli.commands import demo, evaluate, info, models, review, selftest, tune, view
 from anystar_batch.cli.screen import INTERRUPTED, exit_code, report, start_log
 from anystar_batch.cli.streams import find_temporary, guard
@@ -66,6 +68,7 @@ _COMMANDS = (
     tune,
     review,
     evaluate,
+    seamtest.seamtest,
     models,
     demo,
     selftest,

@@ -30,6 +30,7 @@ WHAT = {
     "table": ("statistics", ""),
     "stars": ("publishing stars", ""),
     "compare": ("comparing labels", ""),
+    "survey": ("reading labels", ""),
     "report": ("report", ""),
     "review": ("drawing instances", ""),
     "export": ("exporting stars", ""),

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DONE, FAILED, USAGE, WARNED, LATER, INTERRUPTED = 0, 1, 2, 3, 75, 130
+DONE, FAILED, USAGE, WARNED, UNDECIDED, LATER, INTERRUPTED = 0, 1, 2, 3, 4, 75, 130
 """Exit codes, see the package's docstring."""
 
 UNSUITED = "not for this tool"

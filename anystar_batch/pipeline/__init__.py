@@ -11,7 +11,9 @@ is there), `publish` (results into their places, the page),
 
 Around it: `dry_run` (what would be done, in which time), `sweep` and `sweep_outcome` (an archive),
 `plate_table` (one table of a plate), `tune` and `threshold_table` (what each threshold would find),
-`info` (what an image is), `evaluate` (a score), `export` (the stars for other programs), `result`
-(a published one, found), `review` (what a person says of it) and `training_set` (what is learnt
-from that), `selftest` (does it work here), `demo` (a first look).
+`info` (what an image is), `evaluate` (a score), `seamtest` (a trace of tiles in the labels of any
+program, whose `tile_grid` is told) by one `label_survey`, both from `label_volumes`, `export` (the
+stars for other programs), `result` (a published one, found), `review` (what a person says of it)
+and `training_set` (what is learnt from that), `selftest` (does it work here), `demo` (a first
+look).
 """

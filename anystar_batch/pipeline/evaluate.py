@@ -19,18 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.label_source import LabelSource, read_label_source
-from anystar_batch.archive.ngff import channel_index
-from anystar_batch.errors import ConfigError, ImageError
+from anystar_batch.errors import ConfigError
 from anystar_batch.events import BlockDone, Listener, Note, StageStarted, ignore, timed_stage
 from anystar_batch.geometry import ZYX, ZYXFloat
 from anystar_batch.measure import matching
-from anystar_batch.parsing import parse_times
+from anystar_batch.pipeline.label_volumes import (
+    BLOCK_SHAPE,
+    LabelReader,
+    common_shape,
+    common_times,
+    open_labels,
+)
 from anystar_batch.stages.blocks import Blocks, plan_blocks, units_per_block
-
-BLOCK_SHAPE = (128, 256, 256)
-"""Voxels of a box, rounded up to whole chunks: some 200 MB while it is counted, noise more."""
 
 VOLUME_IOUS = (0.1, 0.5)
 """Pairs matched at these thresholds give the volume ratios."""
@@ -166,30 +167,20 @@ def evaluate(config: EvaluateConfig, listen: Listener = ignore) -> Evaluation:
         If stored voxels cannot be read.
     """
     labels, truth = read_label_source(config.labels), read_label_source(config.truth)
-    for volume in (labels, truth):
-        if config.level >= len(volume.source.levels):
-            last = len(volume.source.levels) - 1
-            message = f"--level: got {config.level}; {volume.path} has levels 0 to {last}"
-            raise ConfigError(message)
-    shape = labels.source.shape_zyx(config.level)
-    other = truth.source.shape_zyx(config.level)
-    if shape != other:
-        message = (
-            f"{labels.path} has {shape} voxels (z, y, x) on level {config.level}, {truth.path} "
-            f"{other}; expected volumes that match voxel by voxel: resample or crop one of them"
-        )
-        raise ImageError(message)
-    times = _times(config.time, labels, truth)
-    channels = _channels(config.channel, labels, truth)
+    shape = common_shape((labels, truth), config.level)
+    times = common_times(config.time, (labels, truth))
+    readers = open_labels((labels, truth), config.level, config.channel)
     voxel_um, warnings = _voxel_um(config.level, labels, truth)
     for warning in warnings:
         listen(Note(warning, is_warning=True))
     unit = labels.source.chunks_zyx(config.level)
     block_shape = config.block_shape or BLOCK_SHAPE
     blocks = plan_blocks(shape, unit, units_per_block(block_shape, unit))
-    pairs = _Pairs(labels, truth, config.level, channels)
+    mine, theirs = readers
     with timed_stage(listen, StageStarted("compare", len(blocks) * len(times))):
-        overlaps = matching.pool(matching.merge(_tables(pairs, blocks, at, listen)) for at in times)
+        overlaps = matching.pool(
+            matching.merge(_tables(mine, theirs, blocks, at, listen)) for at in times
+        )
         scores = matching.scores(overlaps)
     return Evaluation(
         labels=labels.path,
@@ -204,68 +195,14 @@ def evaluate(config: EvaluateConfig, listen: Listener = ignore) -> Evaluation:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Pairs:
-    """The two volumes, the level, and the channel of each."""
-
-    labels: LabelSource
-    truth: LabelSource
-    level: int
-    channels: tuple[int, int]
-
-
 def _tables(
-    pairs: _Pairs, blocks: Blocks, at: int, listen: Listener
+    labels: LabelReader, truth: LabelReader, blocks: Blocks, at: int, listen: Listener
 ) -> Iterator[matching.Overlaps]:
     """Yield the table of every box of one time point."""
-    volumes = [
-        (v, ImageReader(v.source), at if v.source.num_times > 1 else 0, c)
-        for v, c in zip((pairs.truth, pairs.labels), pairs.channels[::-1], strict=True)
-    ]
     for block in blocks:
         started = time.monotonic()
-        boxes = []
-        for volume, reader, t, c in volumes:
-            values = reader.read_box(pairs.level, t, c, block.box)
-            if values.dtype.kind == "i" and values.min() < 0:
-                message = (
-                    f"{volume.path}: label {values.min()} in {block.box}, time {t}; expected "
-                    "0 (background) and above"
-                )
-                raise ImageError(message)
-            boxes.append(values)
-        yield matching.match(boxes[0], boxes[1])
+        yield matching.match(truth.read_box(at, block.box), labels.read_box(at, block.box))
         listen(BlockDone("compare", f"{at}/{block.name}", time.monotonic() - started))
-
-
-def _times(text: str, labels: LabelSource, truth: LabelSource) -> tuple[int, ...]:
-    """Return the time points to compare; a single volume goes with any one time of a series."""
-    counts = (labels.source.num_times, truth.source.num_times)
-    times = parse_times(text, max(counts))
-    if counts[0] != counts[1] and not (min(counts) == 1 and len(times) == 1):
-        message = (
-            f"{labels.path} has {counts[0]} time point(s), {truth.path} {counts[1]}; expected as "
-            "many, or one and a single --time of the other"
-        )
-        raise ImageError(message)
-    return times
-
-
-def _channels(text: str | None, labels: LabelSource, truth: LabelSource) -> tuple[int, int]:
-    """Return the channel of each volume; of one with a single channel, that."""
-    sources = (labels.source, truth.source)
-    for source in sources:
-        if text is None and source.num_channels > 1:
-            names = ", ".join(f"{i} ({n})" for i, n in enumerate(source.channels))
-            message = f"--channel: {source.path} has channels {names}; give one of them"
-            raise ConfigError(message)
-    if text is None:
-        return 0, 0
-    several = [s for s in sources if s.num_channels > 1]
-    if not several:
-        channel_index(labels.source, text)
-    a, b = (channel_index(s, text) if s in several else 0 for s in sources)
-    return a, b
 
 
 def _voxel_um(

@@ -1,22 +1,21 @@
 """Did the grid of blocks leave a trace in the labels? A permutation test on shifted grids.
 
 Labels that were joined well know nothing of the grid: around its planes there are as many instances
-as elsewhere, as large as elsewhere, and no more of them begin or end there. Three measures::
+as elsewhere, as large as elsewhere, and no more of them begin or end there. The measures::
 
     density    centroids in a band of half an object around the plane
     size       their log volume against the mean of all
     cuts       boxes that begin or end at the plane, one voxel of tolerance
+    contacts   pairs of voxels of two objects across the plane itself; where voxels were read
 
 Each is taken as a contrast: the band less the mean of the two bands beside it, so that tissue which
 thins out or grows denser along an axis says nothing. Then every plane is moved, each by a distance
 of its own within its own period, many times over: what the sum over all planes says at the true
-places is compared with what it says at the moved ones. No distribution is assumed. Of the three
-measures the one that stands out most counts, in the true places as in the moved ones: no further
-correction is needed for them. Planes move by whole steps of the candidates' lattice, which has a
-period of its own.
-
-For the eye there are density and size against the distance to the nearest border (`nearness`), with
-the band that grids of the same step show which lie elsewhere.
+places is compared with what it says at the moved ones (at all that there are, where these are few).
+No distribution is assumed. Of the measures the one that stands out most counts, in the true places
+as in the moved ones: no further correction is needed for them. Planes move by whole steps of the
+candidates' lattice, which has a period of its own. Labels that were enlarged change at some edges
+only; they are tested on these, the edges of the voxels that they had before.
 
 References
 ----------
@@ -30,7 +29,7 @@ arXiv:1603.05766.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYXFloat
-from anystar_batch.report.profiles import AxisProfile, Profiles
+from anystar_batch.report.profiles import AxisProfile, Profiles, own_edges
 
 DRAWS = 9999
 """Moved grids that the true one is compared with."""
@@ -52,20 +51,14 @@ MIN_INSTANCES = 50
 SEED = 20240229
 """Of the moves: the same table always gets the same answer."""
 
-MEASURES = ("density", "size", "cuts")
-"""What is compared, in this order."""
+MEASURES = ("density", "size", "cuts", "contacts")
+"""What is compared, in this order; the last where voxels were read."""
 
-PARTS = 12
-"""Distances looked at."""
+OTHER = 1
+"""Pairs of two objects, among `measure.contacts.KINDS`."""
 
-FARTHEST = 3.0
-"""Largest distance, in extents of an instance."""
 
-MOVED = 200
-"""Grids elsewhere."""
-
-INSIDE = (2.5, 97.5)
-"""Percentiles of them that the band spans."""
+Sums = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +107,8 @@ class SeamTest:
         Measure to its deviation, in standard deviations of the moved grids.
     density_ratio, size_ratio, cuts_ratio : float
         At the planes over beside them: centroids, geometric mean volume, boxes that begin or end.
+    contacts_ratio : float or None
+        The same of contacts; None where they were not counted.
     why_not : str
         Why nothing can be said, in words; else empty.
     """
@@ -128,6 +123,7 @@ class SeamTest:
     size_ratio: float
     cuts_ratio: float
     why_not: str = ""
+    contacts_ratio: float | None = None
 
     @property
     def is_trace(self) -> bool:
@@ -136,9 +132,12 @@ class SeamTest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the test as plain JSON values, without `NaN`."""
+        values = asdict(self)
+        if self.contacts_ratio is None:
+            del values["contacts_ratio"]
         return {
             k: None if isinstance(v, float) and not math.isfinite(v) else v
-            for k, v in asdict(self).items()
+            for k, v in values.items()
         }
 
 
@@ -147,7 +146,7 @@ class _Plane:
     """One plane: contrasts where it is and where it might have been.
 
     `contrast` is float64 [measures, positions], `home` the one at which it is; `near` and `beside`
-    hold centroids, log volumes and faces in its band and in the bands beside it.
+    hold centroids, log volumes, faces, and contacts if counted, in its band and beside it.
     """
 
     contrast: NDArray[np.float64]
@@ -157,7 +156,11 @@ class _Plane:
 
 
 def seam_tests(
-    profiles: Profiles, grids: Sequence[BorderGrid], extent: ZYXFloat, period: ZYXFloat
+    profiles: Profiles,
+    grids: Sequence[BorderGrid],
+    extent: ZYXFloat,
+    period: ZYXFloat,
+    least: int = MIN_INSTANCES,
 ) -> list[SeamTest]:
     """Test every grid for a trace.
 
@@ -171,6 +174,8 @@ def seam_tests(
         Extent of a typical instance along each axis, level-0 voxels.
     period : (z, y, x)
         Step of the lattice on which candidates lie, level-0 voxels.
+    least : int
+        Fewer instances are not tested.
 
     Returns
     -------
@@ -178,6 +183,9 @@ def seam_tests(
         One a grid that has planes.
     """
     different = _different(grids, profiles.shape)
+    if profiles.instances < least:
+        why = f"only {profiles.instances} instances; {least} are needed"
+        return [_untested(grid, why) for grid in different]
     return [_test(profiles, grid, extent, period, len(different)) for grid in different]
 
 
@@ -194,49 +202,76 @@ def _different(grids: Sequence[BorderGrid], shape: Sequence[int]) -> list[Border
 def _test(
     profiles: Profiles, grid: BorderGrid, extent: ZYXFloat, period: ZYXFloat, num_grids: int
 ) -> SeamTest:
-    instances = profiles.instances
-    if instances < MIN_INSTANCES:
-        return _untested(grid, 0, f"only {instances} instances; {MIN_INSTANCES} are needed")
-    mean = sum(float(axis.log_volume.sum()) for axis in profiles.axes) / (3 * instances)
+    mean = sum(float(axis.log_volume.sum()) for axis in profiles.axes) / (3 * profiles.instances)
     planes = [
-        plane
-        for a, axis in enumerate(profiles.axes)
-        for plane in _planes(axis, grid.planes(a, axis.length), mean, extent[a], period[a],
-                             grid.step[a])
-    ]  # fmt: skip
+        plane for a in range(3) for plane in _axis_planes(profiles, a, grid, mean, extent, period)
+    ]
     if not planes:
-        return _untested(grid, 0, "its planes lie too close to each other or to the border")
+        return _untested(grid, "its planes lie too close to each other or to the border")
     combinations = math.prod(float(plane.contrast.shape[1]) for plane in planes)
     floor = min(1.0, num_grids * max(1.0 / combinations, 1.0 / (DRAWS + 1)))
     centre = sum(plane.contrast.mean(axis=1) for plane in planes)
     spread = np.sqrt(sum(plane.contrast.var(axis=1) for plane in planes))
     spread = np.where(spread > 0, spread, np.inf)
     true = (sum(plane.contrast[:, plane.home] for plane in planes) - centre) / spread
-    moved = np.zeros((len(MEASURES), DRAWS))
-    random = np.random.default_rng(SEED)
-    for plane in planes:
-        moved += plane.contrast[:, random.integers(plane.contrast.shape[1], size=DRAWS)]
+    is_every = combinations <= DRAWS
+    moved = _moved(planes, int(combinations) if is_every else None)
     strongest = np.abs((moved - np.asarray(centre)[:, None]) / spread[:, None]).max(axis=0)
     # What differs by rounding alone is as strong.
     as_strong = int((strongest >= np.abs(true).max() * (1 - 1e-9)).sum())
+    p = as_strong / combinations if is_every else (1 + as_strong) / (1 + DRAWS)
     near = np.sum([plane.near for plane in planes], axis=0)
     beside = np.sum([plane.beside for plane in planes], axis=0)
     return SeamTest(
         name=grid.name,
         planes=len(planes),
-        p=min(1.0, num_grids * (1 + as_strong) / (1 + DRAWS)),
+        p=min(1.0, num_grids * p),
         floor=floor,
         strongest=MEASURES[int(np.abs(true).argmax())],
-        scores={name: round(float(z), 3) for name, z in zip(MEASURES, true, strict=True)},
+        scores={name: round(float(z), 3) for name, z in zip(MEASURES, true, strict=False)},
         density_ratio=_ratio(near[0], beside[0]),
         size_ratio=math.exp(_ratio(near[1], near[0]) - _ratio(beside[1], beside[0])),
         cuts_ratio=_ratio(near[2], beside[2]),
+        contacts_ratio=_ratio(near[3], beside[3]) if len(true) == len(MEASURES) else None,
     )
 
 
-def _untested(grid: BorderGrid, planes: int, why: str) -> SeamTest:
+def _moved(planes: list[_Plane], every: int | None) -> Sums:
+    """Sums over planes that were moved, [measures, grids]: drawn, or all so many that there are."""
+    sizes = [plane.contrast.shape[1] for plane in planes]
+    random = np.random.default_rng(SEED)
+    picks: Sequence[NDArray[np.int64]] = (
+        [random.integers(size, size=DRAWS) for size in sizes]
+        if every is None
+        else np.unravel_index(np.arange(every), sizes)
+    )
+    shape = (len(planes[0].contrast), DRAWS if every is None else every)
+    moved = np.zeros(shape)
+    for plane, pick in zip(planes, picks, strict=True):
+        moved += plane.contrast[:, pick]
+    return moved
+
+
+def _untested(grid: BorderGrid, why: str) -> SeamTest:
     nothing = math.nan
-    return SeamTest(grid.name, planes, None, 1.0, "", {}, nothing, nothing, nothing, why)
+    return SeamTest(grid.name, 0, None, 1.0, "", {}, nothing, nothing, nothing, why)
+
+
+def _axis_planes(
+    profiles: Profiles, a: int, grid: BorderGrid, mean: float, extent: ZYXFloat, period: ZYXFloat
+) -> list[_Plane]:
+    """The planes of one axis, of labels that were enlarged on the edges that they had before."""
+    axis, factor = profiles.axes[a], 1.0
+    edges = grid.planes(a, axis.length)
+    own = own_edges(axis) if len(edges) else None
+    if own is not None:
+        factor = axis.length / (len(own) - 1)
+        after = np.searchsorted(own, edges).clip(1, len(own) - 1)
+        edges = np.unique(after - (edges - own[after - 1] < own[after] - edges))
+        axis = axis.on_edges(own)
+    return _planes(
+        axis, edges, mean, extent[a] / factor, max(1.0, period[a] / factor), grid.step[a] / factor
+    )
 
 
 def _planes(
@@ -252,18 +287,9 @@ def _planes(
     # Instances that the volume's border cuts have their centroids moved.
     margin = 3 * half + max(1, round(extent / 2))
     last = axis.length - margin
-    sums = [
-        np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-        for values in (axis.count, axis.log_volume)
-    ]
-    faces = np.concatenate([[0.0], np.cumsum(axis.faces, dtype=np.float64)])
+    measured = _measures(axis, half)
     most = int((step / 2 - 1e-9) // period)
     moves = np.unique(np.rint(np.arange(-most, most + 1) * period).astype(np.int64))
-
-    def at(positions: NDArray[np.int64]) -> NDArray[np.float64]:
-        count, logs = (s[positions + half] - s[positions - half] for s in sums)
-        return np.stack([count, logs, faces[positions + 2] - faces[positions - 1]])
-
     planes = []
     for edge in edges:
         positions = edge + moves
@@ -271,111 +297,39 @@ def _planes(
         home = int(np.searchsorted(positions, edge))
         if len(positions) < 2 or home == len(positions) or positions[home] != edge:
             continue
-        near, beside = at(positions), (at(positions - 2 * half) + at(positions + 2 * half)) / 2
+        near, beside = measured(positions)
         contrast = near - beside
         contrast[1] -= mean * contrast[0]
         planes.append(_Plane(contrast, home, near[:, home], beside[:, home]))
     return planes
 
 
+def _measures(axis: AxisProfile, half: int) -> Callable[[NDArray[np.int64]], tuple[Sums, Sums]]:
+    """What tells the measures at planes and beside them, each [measures, planes]."""
+
+    def summed(values: NDArray[Any]) -> Sums:
+        return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+
+    bands = [summed(axis.count), summed(axis.log_volume)]
+    faces = summed(axis.faces)
+    contacts = None if axis.pairs is None else summed(axis.pairs[:, OTHER])
+
+    def at(positions: NDArray[np.int64]) -> Sums:
+        count, logs = (s[positions + half] - s[positions - half] for s in bands)
+        return np.stack([count, logs, faces[positions + 2] - faces[positions - 1]])
+
+    def both(positions: NDArray[np.int64]) -> tuple[Sums, Sums]:
+        near, beside = at(positions), (at(positions - 2 * half) + at(positions + 2 * half)) / 2
+        if contacts is None:
+            return near, beside
+        # A cut lies in the plane exactly; beside it all edges of both bands are taken.
+        low, high = positions - 3 * half, positions + half
+        wide = sum(contacts[b + 2 * half + 1] - contacts[b] for b in (low, high))
+        across = contacts[positions + 1] - contacts[positions]
+        return np.vstack([near, across]), np.vstack([beside, wide / (4 * half + 2)])
+
+    return both
+
+
 def _ratio(top: float, bottom: float) -> float:
     return float(top / bottom) if bottom else math.nan
-
-
-@dataclass(frozen=True, slots=True)
-class Nearness:
-    """Instances by their distance to the nearest plane of a grid, along the plane's axis.
-
-    Parameters
-    ----------
-    distance_um : float64 [n]
-        Middles of the parts, micrometres.
-    density, size : float64 [n]
-        Over the mean of all: centroids in the room there is, geometric mean volume.
-    density_band, size_band : float64 [2, n]
-        Between what most grids elsewhere lie.
-    """
-
-    distance_um: NDArray[np.float64]
-    density: NDArray[np.float64]
-    size: NDArray[np.float64]
-    density_band: NDArray[np.float64]
-    size_band: NDArray[np.float64]
-
-
-def nearness(
-    profiles: Profiles, grid: BorderGrid, extent: ZYXFloat, scale_um: ZYXFloat
-) -> Nearness | None:
-    """Return density and size against the distance to a grid; None if it has no planes.
-
-    Parameters
-    ----------
-    profiles : Profiles
-        The instances.
-    grid : BorderGrid
-    extent : (z, y, x)
-        Extent of a typical instance, level-0 voxels.
-    scale_um : (z, y, x)
-        Micrometres per voxel of level 0.
-    """
-    axes = [a for a in range(3) if len(grid.planes(a, profiles.axes[a].length))]
-    if not axes or not profiles.instances:
-        return None
-    reach = min(
-        min(FARTHEST * extent[a], grid.step[a] / 2, profiles.axes[a].length / 2) * scale_um[a]
-        for a in axes
-    )
-    edges = np.linspace(0.0, max(reach, *(scale_um[a] for a in axes)), PARTS + 1)
-    random = np.random.default_rng(SEED)
-    curves = []
-    for k in range(MOVED + 1):
-        sums = np.zeros((3, PARTS))
-        for a in axes:
-            moved = 0.0 if k == 0 else float(random.uniform(0.1, 0.9)) * grid.step[a]
-            sums += _sums(profiles, a, grid, moved, edges / scale_um[a])
-        curves.append(sums)
-    count, logs, room = np.moveaxis(np.array(curves), 1, 0)
-    mean = sum(float(profiles.axes[a].log_volume.sum()) for a in axes)
-    mean /= len(axes) * profiles.instances
-    with np.errstate(invalid="ignore", divide="ignore"):
-        density = np.where(room > 0, count / room, np.nan)
-        size = np.where(count > 0, np.exp(logs / count - mean), np.nan)
-    return Nearness(
-        distance_um=(edges[1:] + edges[:-1]) / 2,
-        density=density[0],
-        size=size[0],
-        density_band=_band(density[1:]),
-        size_band=_band(size[1:]),
-    )
-
-
-def _sums(
-    profiles: Profiles, a: int, grid: BorderGrid, moved: float, edges: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Centroids, log volumes and expected centroids in each part, [3, parts]."""
-    axis, step = profiles.axes[a], grid.step[a]
-    first = grid.first[a] + moved
-    at = np.arange(axis.length) + 0.5
-    # Planes lie inside the volume only: none before the first, none beyond the end.
-    low = first % step if moved else first
-    last = low + step * max(0, int((axis.length - 0.5 - low) // step))
-    nearest = np.clip(low + step * np.rint((at - low) / step), low, last)
-    part = np.digitize(np.abs(at - nearest), edges) - 1
-    inside = part < len(edges) - 1
-    expected = np.full(axis.length, profiles.instances / axis.length)
-    return np.stack(
-        [
-            np.bincount(part[inside], weights=values[inside], minlength=len(edges) - 1)
-            for values in (axis.count, axis.log_volume, expected)
-        ]
-    )
-
-
-def _band(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What most of the moved grids lie between, [2, parts]; NaN where none has any."""
-    band = np.full((2, values.shape[1]), np.nan)
-    for k, column in enumerate(values.T):
-        finite = column[np.isfinite(column)]
-        if len(finite):
-            band[:, k] = np.percentile(finite, INSIDE)
-    return band

@@ -14,8 +14,9 @@ from anystar_batch.report.digest import Columns
 from anystar_batch.report.findings import Findings
 from anystar_batch.report.gallery import CloseUp, Crop, Gallery
 from anystar_batch.report.html import card, grid_table, key, section, text, view
+from anystar_batch.report.nearness import Nearness, nearness
 from anystar_batch.report.pictures import MOST_EDGE, contrast, layers, stretched
-from anystar_batch.report.seams import ALPHA, DRAWS, BorderGrid, Nearness, SeamTest, nearness
+from anystar_batch.report.seams import ALPHA, DRAWS, BorderGrid, SeamTest
 from anystar_batch.report.views import Pictures, Views
 
 THINNEST = 0.14

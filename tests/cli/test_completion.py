@@ -72,7 +72,7 @@ def test_commands_options_and_values(tmp_path, complete, command):
         [program, "view", f"{image}x", "--label", ""],
     )
     assert found == [
-        ["segment", "selftest"],
+        ["segment", "seamtest", "selftest"],
         ["--precision"],
         ["auto", "float32", "bfloat16"],
         ["anystar-mix"],

@@ -1,13 +1,14 @@
 """The seam check: it sees the grid in labels that were never joined, and nothing in others."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from anystar_batch.report import seams
-from anystar_batch.report.profiles import Profiles
+from anystar_batch.report.nearness import nearness
+from anystar_batch.report.profiles import AxisProfile, Profiles, own_edges
 from anystar_batch.report.seams import ALPHA, BorderGrid, seam_tests
 from tests.support import seam_volumes
 
@@ -92,7 +93,7 @@ def test_where_nothing_can_be_said_it_says_why(count, step, why):
 def test_a_volume_in_one_block_has_no_seams():
     assert seam_volumes.checked(made(4), [seam_volumes.grid(1000)]) == []
     profiles = Profiles.empty(SHAPE)
-    assert seams.nearness(profiles, seam_volumes.grid(1000), (8.0,) * 3, (1.0,) * 3) is None
+    assert nearness(profiles, seam_volumes.grid(1000), (8.0,) * 3, (1.0,) * 3) is None
 
 
 def test_planes_lie_inside_the_volume_where_they_are_said_to():
@@ -108,7 +109,7 @@ def test_density_and_size_near_borders_show_what_the_test_says():
     for one in (labels, seam_volumes.cut(labels, STEP)):
         profiles = Profiles.empty(SHAPE)
         profiles.add(seam_volumes.rows(one))
-        shown.append(seams.nearness(profiles, seam_volumes.grid(STEP), (7.0,) * 3, (1.0,) * 3))
+        shown.append(nearness(profiles, seam_volumes.grid(STEP), (7.0,) * 3, (1.0,) * 3))
     whole, pieces = shown
     assert np.all(np.diff(whole.distance_um) > 0)
     # What is cut has its centroids beside the border, and half the volume.
@@ -132,3 +133,29 @@ def test_a_profile_counts_faces_inside_the_volume_only():
     assert x.faces.tolist() == [0, 0, 1, 0, 0, 0, 0]
     assert x.log_volume.sum() == pytest.approx(np.log(8))
     assert seam_tests(profiles, [seam_volumes.grid(2)], (2.0,) * 3, (1.0,) * 3)[0].p is None
+
+
+@pytest.mark.parametrize("factor", [1.3, 1.7, 2, 3])
+def test_the_edges_that_enlarged_labels_had_before_are_found(factor):
+    small = np.random.default_rng(1).integers(1, 90, 60)
+    small[20:23] = 0  # nothing changes here
+    pairs = np.zeros((int(60 * factor) + 1, 3), np.int64)
+    borders = np.searchsorted(
+        (np.arange(len(pairs) - 1) + 0.5) / factor, np.arange(1, 60), side="left"
+    )
+    pairs[borders, 1] = small[1:]
+    axis = replace(AxisProfile.empty(len(pairs) - 1), pairs=pairs)
+    edges = own_edges(axis)
+    expected = np.array([0, *borders, len(pairs) - 1])
+    assert len(edges) == len(expected)
+    assert set(expected[[0, *(np.flatnonzero(small[1:]) + 1), -1]]) <= set(edges)
+    assert abs(edges - expected).max() <= 1  # where nothing changes nobody knows
+    assert np.array_equal(axis.on_edges(edges).pairs[1:-1, 1], small[1:])
+    assert own_edges(replace(axis, pairs=None)) is None
+
+
+def test_labels_that_change_at_most_edges_were_not_enlarged():
+    pairs = np.ones((101, 3), np.int64)
+    pairs[np.random.default_rng(0).choice(101, 14, replace=False)] = 0
+    assert own_edges(replace(AxisProfile.empty(100), pairs=pairs)) is None
+    assert own_edges(replace(AxisProfile.empty(100), pairs=np.zeros((101, 3), np.int64))) is None
