@@ -9,8 +9,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 demo: $(VENV)/installed ## segment a 3D volume and draw what was found
 	$(BIN)/anystar-batch demo demo
 
-test: $(VENV)/installed-dev ## the whole suite, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25
+test: $(VENV)/installed-dev ## the whole suite, three files at a time: a third of it waits
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 25
 
 lint: $(VENV)/installed-dev ## style, types, rooms
 	$(BIN)/ruff check .

@@ -57,15 +57,12 @@ def segment(
     calls this below ``if __name__ == "__main__":``.
     """
     from anystar_batch.events import ignore
-    from anystar_batch.pipeline import part
-    from anystar_batch.pipeline import segment as pipeline
+    from anystar_batch.pipeline.part import segment_asked
     from anystar_batch.pipeline.prepare import engine_for
 
     config = _config(os.fspath(image), options)
     with engine_for(config) as engine:
-        if config.run.part is not None:
-            return part.segment_part(config, on_event or ignore, engine=engine)
-        return pipeline.segment(config, on_event or ignore, engine=engine)
+        return segment_asked(config, on_event or ignore, engine=engine)
 
 
 def _declared() -> None:

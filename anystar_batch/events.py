@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 
@@ -147,3 +147,30 @@ def timed_stage(on_event: Listener, started: StageStarted) -> Iterator[Elapsed]:
 def ignore(event: Event) -> None:
     """Listen to nothing."""
     del event
+
+
+@dataclass(slots=True)
+class Hearing:
+    """A listener that passes events on, and keeps of them what is asked for later.
+
+    Parameters
+    ----------
+    on_event : callable
+        Whom they are passed on to.
+    warnings : list of str
+        Texts of all warnings so far.
+    seconds : dict
+        Wall time of every stage that has ended.
+    """
+
+    on_event: Listener = ignore
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, event: Event) -> None:
+        """Hear an event."""
+        if isinstance(event, Note) and event.is_warning:
+            self.warnings.append(event.text)
+        if isinstance(event, StageDone):
+            self.seconds[event.stage] = self.seconds.get(event.stage, 0.0) + event.seconds
+        self.on_event(event)

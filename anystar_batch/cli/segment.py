@@ -141,16 +141,13 @@ def _segment_all(
 def _segment_one(config: SegmentConfig, engine: Engine, progress: Listener) -> Summary:
     from anystar_batch.cli.progress import log_event
     from anystar_batch.events import Event
-    from anystar_batch.pipeline import part
-    from anystar_batch.pipeline import segment as pipeline
+    from anystar_batch.pipeline.part import segment_asked
 
     def listen(event: Event) -> None:
         log_event(event)
         progress(event)
 
-    if config.run.part is not None:
-        return part.segment_part(config, listen, engine=engine)
-    return pipeline.segment(config, listen, engine=engine)
+    return segment_asked(config, listen, engine=engine)
 
 
 def _each(

@@ -28,7 +28,7 @@ from anystar_batch.archive.storage.files import nearest
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import block_threads, natural_workers, threads_per_worker
 from anystar_batch.errors import OutputExistsError, shorten
-from anystar_batch.events import Event, Note, StageDone
+from anystar_batch.events import Hearing
 from anystar_batch.geometry import ZYX, as_zyx
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
@@ -89,15 +89,7 @@ def preview(
     check_permissions(outputs)
     before = publish.published(config, outputs, requested.digest, requested.parts)
     check_network(requested.factory)
-    probing, warnings = 0.0, list[str]()
-
-    def listen(event: Event) -> None:
-        nonlocal probing
-        if isinstance(event, StageDone):
-            probing += event.seconds
-        if isinstance(event, Note) and event.is_warning:
-            warnings.append(event.text)
-
+    listen = Hearing()
     check_place(config, outputs)
     store = open_store(outputs)
     plan = decide(requested, None, listen, probe_tiles(store, requested.parts))
@@ -122,7 +114,7 @@ def preview(
         status = ADD_STARS if lacks_stars(config, outputs) else NOTHING_TO_DO
     if status != NOTHING_TO_DO and (stored == 0 or stored < tiles - done):
         work = Work(plan, "", "", requested.factory, threads_per_worker(workers))
-        estimated = estimate(work, workers, tiles - done - stored, probing)
+        estimated = estimate(work, workers, tiles - done - stored, sum(listen.seconds.values()))
     return Preview(
         plan=plan,
         status=status,
@@ -140,7 +132,7 @@ def preview(
         free_bytes=min(
             _free(path) for path in (outputs.folder, outputs.label.parent, outputs.work)
         ),
-        warnings=tuple(warnings),
+        warnings=tuple(listen.warnings),
     )
 
 

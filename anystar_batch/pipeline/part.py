@@ -22,10 +22,11 @@ from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.engine.machine import MemoryMeter
 from anystar_batch.errors import ConfigError
-from anystar_batch.events import Event, Listener, Note, ignore
+from anystar_batch.events import Hearing, Listener, Note, ignore
 from anystar_batch.geometry import as_zyx
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
+from anystar_batch.pipeline import segment as pipeline
 from anystar_batch.pipeline.candidate_sets import check_place
 from anystar_batch.pipeline.outputs import (
     Outputs,
@@ -53,6 +54,21 @@ from anystar_batch.stages.predict import predict_run
 from anystar_batch.stages.region_survey import wanted_tiles
 from anystar_batch.stages.task import piece_key
 from anystar_batch.stages.workdir import FOLDERS
+
+
+def segment_asked(
+    config: SegmentConfig, on_event: Listener = ignore, *, engine: Engine | None = None
+) -> Summary:
+    """Do the part of a run that the options ask for, or else the whole of it.
+
+    Parameters
+    ----------
+    config, on_event, engine
+        As of `segment_part` and `segment.segment`, and so is what is returned and raised.
+    """
+    if config.run.part is None:
+        return pipeline.segment(config, on_event, engine=engine)
+    return segment_part(config, on_event, engine=engine)
 
 
 def segment_part(
@@ -104,13 +120,7 @@ def segment_part(
             f"delete {outputs.work} before the first of them"
         )
         raise ConfigError(message)
-    warnings: list[str] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Note) and event.is_warning:
-            warnings.append(event.text)
-        on_event(event)
-
+    listen = Hearing(on_event)
     check_place(config, outputs)
     check_outputs(outputs)
     empty = replace(blank_summary(requested), status=f"part {part[0]}/{part[1]}")
@@ -134,7 +144,7 @@ def segment_part(
         "ended, the same command without --part does what is left and publishes"
     )
     listen(Note(text))
-    return replace(empty, seconds=seconds, peak_memory=meter.peak, warnings=tuple(warnings))
+    return replace(empty, seconds=seconds, peak_memory=meter.peak, warnings=tuple(listen.warnings))
 
 
 def _predict(

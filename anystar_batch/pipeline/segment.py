@@ -35,7 +35,7 @@ from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.engine.machine import MemoryMeter, available_memory
 from anystar_batch.errors import ImageChangedError, LedgerMismatchError, shorten
-from anystar_batch.events import Event, Listener, Note, StageDone, ignore
+from anystar_batch.events import Hearing, Listener, Note, ignore
 from anystar_batch.kernel_cache import news
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
@@ -141,16 +141,7 @@ def segment(
     """
     requested = request(config, model, factory)
     outputs, parts, digest = requested.outputs, requested.parts, requested.digest
-    warnings: list[str] = []
-    probed: dict[str, float] = {}
-
-    def listen(event: Event) -> None:
-        if isinstance(event, StageDone) and event.stage == "probe":
-            probed[event.stage] = event.seconds
-        if isinstance(event, Note) and event.is_warning:
-            warnings.append(event.text)
-        on_event(event)
-
+    listen = Hearing(on_event)
     _tell_ahead(config, outputs, on_event)
     check_table_output(config)
     check_place(config, outputs)
@@ -163,7 +154,7 @@ def segment(
         if before is not None:
             taken = _take_up(requested, before, fence, listen)
             if not are_missing:
-                return replace(taken, warnings=tuple(warnings))
+                return replace(taken, warnings=tuple(listen.warnings))
         check_network(requested.factory)
         check_left(outputs, digest, overwrite=config.run.overwrite, table=config.run.table)
         if config.run.restart or is_spent(outputs, digest):
@@ -182,12 +173,13 @@ def segment(
             instances = _segment(run, outputs, parts)
             make_stars(run, config)
             kept = keep_candidates(run, config, parts, outputs)
+        probing = {k: v for k, v in listen.seconds.items() if k == "probe"}
         summary = replace(
             blank_summary(requested),
             instances=instances,
-            seconds={k: round(v, 3) for k, v in (probed | run.seconds).items()},
+            seconds={k: round(v, 3) for k, v in (probing | run.seconds).items()},
             peak_memory=meter.peak,
-            warnings=tuple(warnings),
+            warnings=tuple(listen.warnings),
             removed=removed_counts(run),
         )
         if are_missing:
@@ -195,7 +187,7 @@ def segment(
         else:
             _publish(run, requested, summary, kept)
             write_report(config, outputs, fence, listen)
-    return replace(summary, report=_page(outputs), warnings=tuple(warnings))
+    return replace(summary, report=_page(outputs), warnings=tuple(listen.warnings))
 
 
 def _publish(run: Run, requested: Request, summary: Summary, kept: dict[str, Any] | None) -> None:
