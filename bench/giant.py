@@ -116,13 +116,11 @@ def run(image: VirtualImage, out: Path, workers: int) -> dict[str, Any]:
         if code == 0:
             break
     seconds = time.monotonic() - began
-    record = json.loads(next((out / "results").glob("*.run.json")).read_text())
     written = sum(p.stat().st_size for p in (out / "results").rglob("*") if p.is_file())
     return {
         "legs": legs,
         "seconds": round(seconds, 1),
         "seconds_per_gigavoxel": round(seconds / (np.prod(image.shape) / 1e9), 1),
-        "stages": record.get("seconds"),
         "read_bytes": image.counts["bytes"],
         "requests": image.counts["requests"],
         "result_bytes": written,
@@ -347,7 +345,8 @@ def draw(path: Path, seen: Sequence[dict[str, float]]) -> None:
     read.set(ylabel="read, GB", ylim=(0, None))
     stages = dict.fromkeys(k for row in seen for k in row if k in SHOWN)
     for stage in stages:
-        done.plot(minutes, [row.get(stage, math.nan) for row in seen], label=stage)
-    done.set(ylabel="pieces done", xlabel="minutes", ylim=(0, None))
+        total = max(row.get(stage, 0.0) for row in seen)
+        done.plot(minutes, [row.get(stage, math.nan) / total for row in seen], label=stage)
+    done.set(ylabel="share of pieces done", xlabel="minutes", ylim=(0, None))
     done.legend()
     figure.savefig(path, dpi=120)
