@@ -16,67 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anystar_batch.address import absolute, absolute_place, image_stem, parent
+from anystar_batch.address import absolute, parent
 from anystar_batch.archive.arrays import array_info
 from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import read_image
-from anystar_batch.archive.label_list import existing_labels
-from anystar_batch.archive.labels import image_of
-from anystar_batch.archive.ngff import JSON, Axis, ImageSource, Level
-from anystar_batch.archive.nodes import Node, read_node, read_object, read_root
-from anystar_batch.archive.storage import files
-from anystar_batch.archive.storage.zip_index import split
+from anystar_batch.archive.label_lookup import image_labels
+from anystar_batch.archive.ngff import Axis, ImageSource, Level
+from anystar_batch.archive.nodes import Node, read_object, read_root
 from anystar_batch.errors import ImageError
-
-
-def image_labels(image: str) -> dict[str, tuple[str, JSON]]:
-    """Return the labels of an image: those in it and, of one in a zip file, those beside that.
-
-    Parameters
-    ----------
-    image : str
-        Path or address of the image, as `address.normal` writes it.
-
-    Returns
-    -------
-    dict
-        Name to path and attributes, which are empty where a label is listed but missing. Those
-        that lie beside come last; one of their name in the zip file is called `labels/NAME`.
-    """
-    labels = {
-        name: (f"{image}/labels/{name}", attributes)
-        for name, attributes in existing_labels(image).items()
-    }
-    for name, label in _beside(image).items():
-        if name in labels:
-            labels[f"labels/{name}"] = labels.pop(name)
-        labels[name] = label
-    return labels
-
-
-def _beside(image: str) -> dict[str, tuple[str, JSON]]:
-    """The labels of an image in a zip file that lie beside that; none where nobody can list."""
-    zipped = split(image)
-    if zipped is None:
-        return {}
-    file, member = zipped
-    folder = parent(file)
-    start = ".".join((image_stem(file), *member.split("/"))) if member else image_stem(file)
-    labels: dict[str, tuple[str, JSON]] = {}
-    try:
-        names = files.names(folder)
-    except OSError:
-        return {}
-    for name in names:
-        if not (name.startswith(f"{start}.") and name.endswith(".ome.zarr")):
-            continue
-        node = read_node(f"{folder}/{name}")
-        made_of = None if node is None else image_of(f"{folder}/{name}", node.attributes)
-        if node is None or made_of is None or absolute_place(made_of) != absolute_place(image):
-            continue
-        label = name[len(start) + 1 :].removesuffix(".ome.zarr")
-        labels[label] = (f"{folder}/{name}", node.attributes)
-    return labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def formats() -> list[str]:
 
 def labels(context: typer.Context) -> list[str]:
     """Return the labels of the image that is named."""
-    from anystar_batch.archive.label_source import image_labels
+    from anystar_batch.archive.label_lookup import image_labels
 
     return _of_image(context, lambda path: list(image_labels(path)))
 

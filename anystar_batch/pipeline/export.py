@@ -19,6 +19,7 @@ from typing import Any
 from anystar_batch.address import absolute, is_remote, relative_path
 from anystar_batch.archive import nodes
 from anystar_batch.archive.discovery import find_images
+from anystar_batch.archive.label_lookup import chosen_labels, labels_of
 from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.metadata import ome_attributes
 from anystar_batch.archive.star_group import StarReader
@@ -41,7 +42,6 @@ from anystar_batch.export.repaint import MARK, write_labels
 from anystar_batch.export.selection import Selection, parse_labels
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.parsing import parse_times
-from anystar_batch.report.viewer.layers import chosen_labels, labels_of
 
 FORMATS: dict[str, str] = {
     "ply": ".ply",

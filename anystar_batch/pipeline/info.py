@@ -16,8 +16,8 @@ from typing import Any
 from anystar_batch.address import normal
 from anystar_batch.archive.discovery import Field, find_images, plate_fields
 from anystar_batch.archive.images import ImageReader, read_image
+from anystar_batch.archive.label_lookup import image_labels
 from anystar_batch.archive.label_place import KEY
-from anystar_batch.archive.label_source import image_labels
 from anystar_batch.archive.labels import multiscale_of
 from anystar_batch.archive.names import numbered
 from anystar_batch.archive.ngff import JSON, ImageSource, metadata_fingerprint

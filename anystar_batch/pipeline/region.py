@@ -9,8 +9,9 @@ from typing import Any
 
 from anystar_batch.address import absolute_place
 from anystar_batch.archive.images import ImageReader
+from anystar_batch.archive.label_lookup import image_labels
 from anystar_batch.archive.label_place import label_place
-from anystar_batch.archive.label_source import image_labels, read_label_source
+from anystar_batch.archive.label_source import read_label_source
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.config import Inside, SegmentConfig

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from anystar_batch.address import absolute, absolute_place, parent
 from anystar_batch.archive.discovery import find_images, plate_fields
 from anystar_batch.archive.images import read_image
+from anystar_batch.archive.label_lookup import chosen_labels, labels_of
 from anystar_batch.archive.label_place import KEY, label_place, standalone
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.nodes import read_node, read_object
@@ -19,7 +20,6 @@ from anystar_batch.errors import ImageError
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.pipeline.inputs import name_images
 from anystar_batch.pipeline.outputs import Outputs
-from anystar_batch.report.viewer.layers import chosen_labels, labels_of
 
 
 @dataclass(frozen=True, slots=True)

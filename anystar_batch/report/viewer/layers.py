@@ -13,16 +13,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anystar_batch.address import absolute, absolute_place, image_stem, parent
+from anystar_batch.address import image_stem
 from anystar_batch.archive import metadata
 from anystar_batch.archive.discovery import find_images, plate_fields
 from anystar_batch.archive.images import read_image
-from anystar_batch.archive.label_source import image_labels, read_label_source
+from anystar_batch.archive.label_lookup import chosen_labels, label_name, labels_of
+from anystar_batch.archive.label_source import read_label_source
 from anystar_batch.archive.labels import image_of, multiscale_of
 from anystar_batch.archive.ngff import JSON, ImageSource
 from anystar_batch.archive.nodes import read_node
-from anystar_batch.archive.storage import files
-from anystar_batch.errors import ConfigError, ImageError, did_you_mean
+from anystar_batch.errors import ImageError
 from anystar_batch.network import intensity
 from anystar_batch.report.viewer.levels import LazyLevel, lazy_levels
 
@@ -165,93 +165,13 @@ def _one_image(path: str) -> tuple[str, dict[str, str], int, list[str]]:
     attributes = {} if node is None else node.attributes
     if node is None or "image-label" not in metadata.all_attributes(attributes, node.zarr_format):
         return image, {}, 0, []
-    own = {_label_name(image, attributes, node.zarr_format): image}
+    own = {label_name(image, attributes, node.zarr_format): image}
     source = image_of(image, attributes)
     if source is None:
         return image, own, 0, ["the label does not say which image it is of; it is shown alone"]
     if read_node(source) is None:
         return image, own, 0, [f"the label's image {source} is not there; it is shown alone"]
     return source, own, multiscale_of(attributes), []
-
-
-def _label_name(path: str, attributes: JSON, zarr_format: int) -> str:
-    """The name that a label has among those of its image."""
-    if parent(path).rpartition("/")[2] == "labels":
-        return path.rpartition("/")[2]
-    listed = metadata.all_attributes(attributes, zarr_format).get("multiscales")
-    first = listed[0] if isinstance(listed, list) and listed else {}
-    name = first.get("name") if isinstance(first, dict) else None
-    return name if isinstance(name, str) and name else path.rpartition("/")[2]
-
-
-def labels_of(image: str, output: str | None) -> dict[str, str]:
-    """Return the paths of the labels of an image by name, of the topmost last.
-
-    Parameters
-    ----------
-    image : str
-        Path or address of the image.
-    output : str or None
-        Directory or address to which `segment --output` wrote labels; None is the image itself or,
-        where that is in a zip file, beside it.
-
-    Raises
-    ------
-    ConfigError
-        If the directory cannot be listed, or holds no label of the image.
-    """
-    if output is None:
-        return {name: path for name, (path, _) in image_labels(image).items()}
-    folder = absolute(output)
-    try:
-        names = sorted(files.names(folder))
-    except OSError as error:
-        message = f"--output: {folder} cannot be listed ({error.strerror or error})"
-        raise ConfigError(message) from error
-    shown = absolute_place(image)
-    labels: dict[str, str] = {}
-    for file in names:
-        if file.startswith(".") or not file.endswith(".ome.zarr"):
-            continue
-        path = f"{folder}/{file}"
-        node = read_node(path)
-        source = None if node is None else image_of(path, node.attributes)
-        if node is not None and source is not None and absolute_place(source) == shown:
-            name = _label_name(path, node.attributes, node.zarr_format)
-            labels[file if name in labels else name] = path
-    if not labels:
-        message = f"--output: {folder} holds no label of {image}; expected NAME.LABEL.ome.zarr"
-        raise ConfigError(message)
-    return labels
-
-
-def chosen_labels(
-    labels: dict[str, str], names: Sequence[str], image: str, output: str | None
-) -> dict[str, str]:
-    """Return the labels that are wanted, all without a wish.
-
-    Parameters
-    ----------
-    labels : dict
-        Of `labels_of`.
-    names : sequence of str
-        What is wanted.
-    image : str
-    output : str or None
-        As above.
-
-    Raises
-    ------
-    ConfigError
-        If there is no label of a name.
-    """
-    for name in names:
-        if name not in labels:
-            where = image if output is None else f"{output} (of {image})"
-            existing = f"; there are {', '.join(labels)}" if labels else "; there is none"
-            message = f"--label: {where} has no label {name}{existing}{did_you_mean(name, labels)}"
-            raise ConfigError(message)
-    return {name: labels[name] for name in names} if names else labels
 
 
 def _channels(source: ImageSource) -> list[ViewLayer]:
