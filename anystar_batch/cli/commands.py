@@ -13,14 +13,13 @@ import typer
 from anystar_batch.cli import completion
 from anystar_batch.cli.parameters import AsJson, Backend, Model, Precision, Quiet
 from anystar_batch.cli.screen import (
+    CONTINUED,
     DONE,
     FAILED,
     USAGE,
-    interruptible,
-    listener,
     print_summary,
     report,
-    start_log,
+    told,
 )
 from anystar_batch.errors import AnyStarBatchError
 
@@ -92,16 +91,9 @@ def evaluate(  # noqa: PLR0913  (one parameter an option)
     """Score the objects of LABELS against those of TRUTH: counts, IoU matches, volumes."""
     from anystar_batch.pipeline import evaluate as e
 
-    start_log(None)
-    progress = listener(quiet=quiet, verbose=False)
-    try:
-        with interruptible(progress.close, "interrupted"):
-            config = e.EvaluateConfig(labels, truth, level, channel, time, block_shape)
-            document = e.evaluate(config, progress).to_json()
-    except AnyStarBatchError as error:
-        raise typer.Exit(report(error)) from None
-    finally:
-        progress.close()
+    with told(quiet=quiet) as progress:
+        config = e.EvaluateConfig(labels, truth, level, channel, time, block_shape)
+        document = e.evaluate(config, progress).to_json()
     typer.echo(json.dumps(document) if as_json else scores_text(document))
 
 
@@ -131,21 +123,14 @@ def review(  # noqa: PLR0913  (one parameter an option)
     """Have a person say what is right: write a page, or with --answers give the error rate."""
     from anystar_batch.pipeline import review as r
 
-    start_log(None)
-    progress = listener(quiet=quiet, verbose=False)
-    try:
-        with interruptible(progress.close, "interrupted"):
-            config = r.ReviewConfig(image, label, output, count, worst, seed, page)
-            if answers is None:
-                written = r.write_page(config, progress)
-                document, text = written.to_json(), r.page_text(written)
-            else:
-                document = r.take_answers(config, answers, progress)
-                text = r.answers_text(document)
-    except AnyStarBatchError as error:
-        raise typer.Exit(report(error)) from None
-    finally:
-        progress.close()
+    with told(quiet=quiet) as progress:
+        config = r.ReviewConfig(image, label, output, count, worst, seed, page)
+        if answers is None:
+            written = r.write_page(config, progress)
+            document, text = written.to_json(), r.page_text(written)
+        else:
+            document = r.take_answers(config, answers, progress)
+            text = r.answers_text(document)
     typer.echo(json.dumps(document) if as_json else text)
 
 
@@ -174,21 +159,14 @@ def tune(  # noqa: PLR0913  (one parameter an option)
     """Show what each --prob-thresh would find, from the candidates that segment has kept."""
     from anystar_batch.pipeline import tune as t
 
-    start_log(None)
-    progress = listener(quiet=quiet, verbose=False)
-    try:
-        with interruptible(progress.close, "interrupted"):
-            config = t.TuneConfig(image, label, output, nms_thresh)
-            if remove:
-                document = t.remove_candidates(config)
-                text = t.removed_text(document)
-            else:
-                document = t.tune(config, progress)
-                text = t.tuned_text(document)
-    except AnyStarBatchError as error:
-        raise typer.Exit(report(error)) from None
-    finally:
-        progress.close()
+    with told(quiet=quiet) as progress:
+        config = t.TuneConfig(image, label, output, nms_thresh)
+        if remove:
+            document = t.remove_candidates(config)
+            text = t.removed_text(document)
+        else:
+            document = t.tune(config, progress)
+            text = t.tuned_text(document)
     typer.echo(json.dumps(document) if as_json else text)
 
 
@@ -233,15 +211,8 @@ def demo(
     """Segment a small volume that ships with a dependency, and draw what was found."""
     from anystar_batch.pipeline.demo import run_demo
 
-    start_log(None)
-    progress = listener(quiet=False, verbose=False)
-    try:
-        with interruptible(progress.close):
-            made = run_demo(folder, progress)
-    except AnyStarBatchError as error:
-        raise typer.Exit(report(error)) from None
-    finally:
-        progress.close()
+    with told(quiet=False, interrupted=CONTINUED) as progress:
+        made = run_demo(folder, progress)
     print_summary(made.summary, as_json=False)
     typer.echo(f"image  {made.overlay}")
 
@@ -260,16 +231,9 @@ def selftest(
     """Segment a phantom with known truth, in one block and in many; exit 1 if anything is off."""
     from anystar_batch.pipeline.selftest import run_selftest
 
-    start_log(None)
-    progress = listener(quiet=quiet, verbose=False)
-    try:
-        with interruptible(progress.close, "interrupted"), ExitStack() as stack:
-            folder = keep or Path(stack.enter_context(TemporaryDirectory(prefix="anystar-batch-")))
-            test = run_selftest(folder, progress, model=model, backend=backend, precision=precision)
-    except AnyStarBatchError as error:
-        raise typer.Exit(report(error)) from None
-    finally:
-        progress.close()
+    with told(quiet=quiet) as progress, ExitStack() as stack:
+        folder = keep or Path(stack.enter_context(TemporaryDirectory(prefix="anystar-batch-")))
+        test = run_selftest(folder, progress, model=model, backend=backend, precision=precision)
     typer.echo(json.dumps(test.to_json()) if as_json else selftest_text(test))
     if not test.is_passed:
         raise typer.Exit(FAILED)

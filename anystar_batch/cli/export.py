@@ -9,8 +9,7 @@ import typer
 
 from anystar_batch.cli import completion
 from anystar_batch.cli.parameters import AsJson, Quiet
-from anystar_batch.cli.screen import interruptible, listener, report, start_log
-from anystar_batch.errors import AnyStarBatchError
+from anystar_batch.cli.screen import told
 
 
 def export(  # noqa: PLR0913  (one parameter an option)
@@ -62,27 +61,20 @@ def export(  # noqa: PLR0913  (one parameter an option)
     """Write the stars that `segment --stars` published as meshes, graphs, outlines or labels."""
     from anystar_batch.pipeline import export as e
 
-    start_log(None)
-    progress = listener(quiet=quiet, verbose=False)
-    try:
-        with interruptible(progress.close, "interrupted"):
-            config = e.ExportConfig(
-                image,
-                out,
-                to,
-                label,
-                output,
-                labels,
-                time,
-                voxel_size,
-                shape,
-                alternatives,
-                overwrite,
-            )
-            done = e.export(config, progress)
-    except AnyStarBatchError as error:
-        raise typer.Exit(report(error)) from None
-    finally:
-        progress.close()
+    with told(quiet=quiet) as progress:
+        config = e.ExportConfig(
+            image,
+            out,
+            to,
+            label,
+            output,
+            labels,
+            time,
+            voxel_size,
+            shape,
+            alternatives,
+            overwrite,
+        )
+        done = e.export(config, progress)
     text = f"{done.path}  {done.format}, {done.stars} stars, {done.bytes / 1e6:.3g} MB"
     typer.echo(json.dumps(done.to_json()) if as_json else text)

@@ -47,11 +47,12 @@ PLACE_FAILED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE
 """What a place that was fit to be written may say later: a failure, not a wrong option."""
 
 
+CONTINUED = "interrupted; what was not published yet is continued by the same command"
+"""What Ctrl-C means of a run."""
+
+
 @contextlib.contextmanager
-def interruptible(
-    close: Callable[[], None],
-    text: str = "interrupted; what was not published yet is continued by the same command",
-) -> Iterator[None]:
+def interruptible(close: Callable[[], None], text: str = CONTINUED) -> Iterator[None]:
     """Say what Ctrl-C means, and exit as the shell expects.
 
     Raises
@@ -65,6 +66,38 @@ def interruptible(
         close()
         typer.echo(text, err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def told(*, quiet: bool, interrupted: str = "interrupted") -> Iterator[Listener]:
+    """Log and show a command at work; say what went wrong, and end as the shell expects.
+
+    Parameters
+    ----------
+    quiet : bool
+        The option.
+    interrupted : str
+        What Ctrl-C means.
+
+    Yields
+    ------
+    Listener
+        Who shows it.
+
+    Raises
+    ------
+    typer.Exit
+        After an error of ours, with its code, and after Ctrl-C.
+    """
+    start_log(None)
+    progress = listener(quiet=quiet, verbose=False)
+    try:
+        with interruptible(progress.close, interrupted):
+            yield progress
+    except AnyStarBatchError as error:
+        raise typer.Exit(report(error)) from None
+    finally:
+        progress.close()
 
 
 def print_summary(summary: Summary, *, as_json: bool) -> None:

@@ -13,12 +13,8 @@ from anystar_batch.cli.screen import (
     DONE,
     UNDECIDED,
     WARNED,
-    interruptible,
-    listener,
-    report,
-    start_log,
+    told,
 )
-from anystar_batch.errors import AnyStarBatchError
 
 ZYX = "Z Y X"
 
@@ -79,19 +75,12 @@ def seamtest(  # noqa: PLR0913  (one parameter an option)
     from anystar_batch.pipeline import seamtest as s
     from anystar_batch.pipeline.tile_grid import TileGrid
 
-    start_log(None)
-    progress = listener(quiet=quiet, verbose=False)
-    try:
-        with interruptible(progress.close, "interrupted"):
-            grid = None if tile is None else TileGrid(tile, first, overlap, period)
-            config = s.SeamtestConfig(labels, grid, against, channel, time, alpha, block_shape)
-            found = s.seamtest(config, progress)
-            if figure is not None:
-                s.draw(found, figure)
-    except AnyStarBatchError as error:
-        raise typer.Exit(report(error)) from None
-    finally:
-        progress.close()
+    with told(quiet=quiet) as progress:
+        grid = None if tile is None else TileGrid(tile, first, overlap, period)
+        config = s.SeamtestConfig(labels, grid, against, channel, time, alpha, block_shape)
+        found = s.seamtest(config, progress)
+        if figure is not None:
+            s.draw(found, figure)
     document = found.to_json()
     typer.echo(json.dumps(document) if as_json else seamtest_text(document))
     raise typer.Exit(_code(document))

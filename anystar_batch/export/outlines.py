@@ -44,12 +44,10 @@ def write_outlines(chosen: Selection, path: Path) -> None:
     ConfigError
         If pyarrow is not installed.
     """
-    import_pyarrow()
-    import pyarrow as pa  # noqa: PLC0415  (an extra)
-
+    pa = import_pyarrow()
     schema = _schema([("z", pa.int32()), ("z_um", pa.float64())], ["Polygon", "MultiPolygon"], pa)
     beyond = across(chosen.rays)
-    with _writer(path, schema) as writer:
+    with pa.parquet.ParquetWriter(str(path), schema, compression="zstd") as writer:
         for stars in chosen.batches():
             rows = list(_plane_rows(stars, chosen, beyond))
             writer.write_table(pa.Table.from_pylist(rows, schema))
@@ -69,11 +67,9 @@ def write_spheres(chosen: Selection, path: Path) -> None:
     ConfigError
         If pyarrow is not installed.
     """
-    import_pyarrow()
-    import pyarrow as pa  # noqa: PLC0415  (an extra)
-
+    pa = import_pyarrow()
     schema = _schema([("radius", pa.float64())], ["Point Z"], pa)
-    with _writer(path, schema) as writer:
+    with pa.parquet.ParquetWriter(str(path), schema, compression="zstd") as writer:
         for stars in chosen.batches():
             xyz = in_um(centroids_voxels(stars, chosen), chosen.frame)[:, ::-1]
             radii = radii_um(stars, chosen.frame, chosen.rays)
@@ -88,8 +84,8 @@ def write_spheres(chosen: Selection, path: Path) -> None:
             writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
-def import_pyarrow() -> None:
-    """Check that pyarrow is there.
+def import_pyarrow() -> Any:  # noqa: ANN401
+    """Return pyarrow, an extra.
 
     Raises
     ------
@@ -97,13 +93,15 @@ def import_pyarrow() -> None:
         If it is not.
     """
     try:
-        import pyarrow.parquet  # noqa: F401, PLC0415  (an extra)
+        import pyarrow  # noqa: PLC0415
+        import pyarrow.parquet  # noqa: F401, PLC0415
     except ImportError as error:
         message = (
             "--to geoparquet: pyarrow is not installed, which writes it; install the package with "
             "the extra parquet"
         )
         raise ConfigError(message) from error
+    return pyarrow
 
 
 def centroids_voxels(stars: StarBatch, chosen: Selection) -> NDArray[np.float64]:
@@ -130,12 +128,6 @@ def _schema(fields: list[tuple[str, Any]], kinds: list[str], pa: Any) -> Any:  #
         "columns": {"geometry": {"encoding": "WKB", "geometry_types": kinds, "crs": None}},
     }
     return pa.schema(columns, metadata={"geo": json.dumps(geo)})
-
-
-def _writer(path: Path, schema: Any) -> Any:  # noqa: ANN401
-    import pyarrow.parquet as pq  # noqa: PLC0415  (an extra)
-
-    return pq.ParquetWriter(str(path), schema, compression="zstd")
 
 
 def _common(stars: StarBatch, n: int) -> dict[str, Any]:

@@ -114,6 +114,14 @@ class Contacts:
         self.counts[axis][edge] += (same, both - same, int((~equal).sum()) - (both - same))
 
 
+@compiled(inline="always")
+def _count_pair(counts: NDArray[np.int64], edge: int, mine: int, other: int) -> None:
+    """Count one pair; two voxels of background are none."""
+    if mine != 0 or other != 0:
+        kind = 0 if mine == other else (1 if mine != 0 and other != 0 else 2)
+        counts[edge, kind] += 1
+
+
 @compiled()
 def count_pairs(
     labels: NDArray[np.uint32],
@@ -128,17 +136,8 @@ def count_pairs(
             for x in range(width):
                 mine = labels[z, y, x]
                 if x > 0:
-                    other = labels[z, y, x - 1]
-                    if mine != 0 or other != 0:
-                        kind = 0 if mine == other else (1 if mine != 0 and other != 0 else 2)
-                        along_x[x, kind] += 1
+                    _count_pair(along_x, x, mine, labels[z, y, x - 1])
                 if y > 0:
-                    other = labels[z, y - 1, x]
-                    if mine != 0 or other != 0:
-                        kind = 0 if mine == other else (1 if mine != 0 and other != 0 else 2)
-                        along_y[y, kind] += 1
+                    _count_pair(along_y, y, mine, labels[z, y - 1, x])
                 if z > 0:
-                    other = labels[z - 1, y, x]
-                    if mine != 0 or other != 0:
-                        kind = 0 if mine == other else (1 if mine != 0 and other != 0 else 2)
-                        along_z[z, kind] += 1
+                    _count_pair(along_z, z, mine, labels[z - 1, y, x])

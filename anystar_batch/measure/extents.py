@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYX
+from anystar_batch.measure.merger import merged
 from anystar_batch.measure.partials import partials
 
 EXTENT = np.dtype(
@@ -27,9 +28,6 @@ EXTENT = np.dtype(
     ]
 )
 """Row of a label: voxels, coordinate sums (z, y, x), box, half-open; voxels of the volume."""
-
-PENDING = 10**6
-"""Rows that wait before they are merged."""
 
 
 def narrowed(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
@@ -83,22 +81,14 @@ def merge(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
     Parameters
     ----------
     parts : iterable of EXTENT [n]
-        In any order. They are taken one by one; `PENDING` rows, or as many as the result has so
-        far, wait before they are merged into it.
+        In any order. They are taken one by one.
 
     Returns
     -------
     EXTENT [n]
         Sorted by label, each once.
     """
-    done, pending, rows = np.zeros(0, EXTENT), [], 0
-    for part in parts:
-        pending.append(part)
-        rows += len(part)
-        if rows > max(PENDING, len(done)):
-            done, rows = _merged([done, *pending]), 0
-            pending.clear()
-    return _merged([done, *pending])
+    return merged(parts, np.zeros(0, EXTENT), _joined)
 
 
 def columns(rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -117,7 +107,7 @@ def columns(rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
     return table
 
 
-def _merged(parts: list[NDArray[Any]]) -> NDArray[Any]:
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
     rows = np.concatenate(parts)
     rows = rows[np.argsort(rows["label"], kind="stable")]
     starts = np.flatnonzero(np.append(True, rows["label"][1:] != rows["label"][:-1])[: len(rows)])

@@ -17,9 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.errors import ImageError
-
-PENDING = 10**6
-"""Rows that wait before tables are merged."""
+from anystar_batch.measure.merger import Merger, merged
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,23 +131,18 @@ def merge(parts: Iterable[Overlaps]) -> Overlaps:
     Parameters
     ----------
     parts : iterable of Overlaps
-        In any order. They are taken one by one; `PENDING` rows, or as many as the result has so
-        far, wait before they are merged into it.
+        In any order. They are taken one by one.
 
     Returns
     -------
     Overlaps
     """
-    done = empty()
-    pending: list[Overlaps] = []
-    rows = 0
-    for part in parts:
-        pending.append(part)
-        rows += len(part)
-        if rows > max(PENDING, len(done)):
-            done, rows = _concatenated([done, *pending]), 0
-            pending.clear()
-    return _concatenated([done, *pending])
+    return merged(parts, empty(), _concatenated)
+
+
+def merger() -> Merger[Overlaps]:
+    """Return what takes tables one by one, and merges them as `merge` does."""
+    return Merger(empty(), _concatenated)
 
 
 def pool(volumes: Iterable[Overlaps]) -> Overlaps:

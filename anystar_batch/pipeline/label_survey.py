@@ -21,6 +21,7 @@ from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, time
 from anystar_batch.geometry import ZYX
 from anystar_batch.measure import extents, overlaps
 from anystar_batch.measure.contacts import Contacts
+from anystar_batch.measure.merger import Merger
 from anystar_batch.pipeline.label_volumes import BLOCK_SHAPE, LabelReader
 from anystar_batch.report.profiles import Profiles
 from anystar_batch.stages.blocks import Block, Blocks, plan_blocks, units_per_block
@@ -95,12 +96,12 @@ def survey(
     objects, shared = [], []
     with timed_stage(listen, StageStarted("survey", len(blocks) * len(times))):
         for at in times:
-            tables: list[overlaps.Overlaps] = []
-            rows = extents.merge(_boxes(readers, blocks, at, (contacts, tables), listen))
+            pairs = overlaps.merger()
+            rows = extents.merge(_boxes(readers, blocks, at, (contacts, pairs), listen))
             contacts.check_complete()
             profiles.add(extents.columns(rows))
             objects.append(rows)
-            shared.append(overlaps.merge(tables))
+            shared.append(pairs.result())
     return Survey(
         objects=np.concatenate(objects),
         times=np.repeat(np.asarray(times, np.int64), [len(rows) for rows in objects]),
@@ -134,21 +135,17 @@ def _boxes(
     readers: Sequence[LabelReader],
     blocks: Blocks,
     at: int,
-    sums: tuple[Contacts, list[overlaps.Overlaps]],
+    sums: tuple[Contacts, Merger[overlaps.Overlaps]],
     listen: Listener,
 ) -> Iterator[NDArray[Any]]:
     """Yield the objects of every box of one time point; contacts and overlaps go into `sums`."""
-    contacts, tables = sums
-    waiting = 0
+    contacts, pairs = sums
     for block in ordered(blocks):
         started = time.monotonic()
         labels = readers[0].read_box(at, block.box)
         narrow, names = extents.narrowed(labels)
         contacts.add(labels, narrow, block.box)
         for other in readers[1:]:
-            tables.append(overlaps.match(labels, other.read_box(at, block.box)))
-            waiting += len(tables[-1])
-            if waiting > max(overlaps.PENDING, len(tables[0])):
-                tables[:], waiting = [overlaps.merge(tables)], 0
+            pairs.add(overlaps.match(labels, other.read_box(at, block.box)))
         yield extents.box_extents(narrow, names, block.box.start)
         listen(BlockDone("survey", f"{at}/{block.name}", time.monotonic() - started))

@@ -232,7 +232,7 @@ def refine_survivors(
     dist, quality = survivors.dist.copy(), np.zeros(len(survivors), np.float32)
     fall = np.ones(len(survivors), np.float32)
     directions = np.asarray(rays.vertices, np.float64)
-    for some, box, stored in _cells(plan, reader, time, points, survivors.dist):
+    for some, box, stored in _cells(plan, look, reader, time, points, survivors.dist):
         voxels, _ = raised(stored, low)
         if field is not None:
             # Beside a much brighter part a profile would show that part alone.
@@ -264,6 +264,7 @@ def _mean_cubes(stars: Candidates) -> NDArray[np.float64]:
 
 def _cells(
     plan: Plan,
+    look: SecondLook,
     reader: ImageReader,
     time: int,
     points: NDArray[np.float64],
@@ -274,8 +275,7 @@ def _cells(
     How points are put together is for memory and reading alone. Cells one behind the other in y
     and x are read as one box where that is not more than one by one and not too much to hold.
     """
-    look = plan.second_look
-    if look is None or not len(points):
+    if not len(points):
         return
     shape, itemsize = plan.source.shape_zyx(look.level), plan.source.dtype.itemsize
     places, number = np.unique(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anystar_batch.geometry import grid_box, grid_shape, iter_grid
-from anystar_batch.measure import extents
+from anystar_batch.measure import extents, merger
 from tests.support import seam_volumes
 from tests.support.dense_labels import cells
 
@@ -21,7 +21,7 @@ def measured(labels, step):
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64, np.uint64])
 def test_rows_are_what_scipy_says_for_any_boxes(kind, monkeypatch):
-    monkeypatch.setattr(extents, "PENDING", 50)
+    monkeypatch.setattr(merger, "PENDING", 50)
     rng = np.random.default_rng(3)
     small = cells(rng, (17, 20, 23), 40, 5.0)
     named = {np.uint8: small, np.int32: small * 1000}.get(kind, small.astype(np.int64) * 2**34)

@@ -8,7 +8,7 @@ from stardist.matching import intersection_over_union, label_overlap, matching_d
 from stardist.matching import matching as stardist_matching
 
 from anystar_batch.errors import ImageError
-from anystar_batch.measure import assignment, overlaps
+from anystar_batch.measure import assignment, merger
 from anystar_batch.measure.assignment import Graph, assign
 from anystar_batch.measure.matching import IOUS, merges, scores, splits
 from anystar_batch.measure.overlaps import match, merge, pool
@@ -131,7 +131,7 @@ def test_a_pair_below_the_threshold_decides_between_two_above():
 @pytest.mark.parametrize("pending", [0, 50, 10**6])
 @pytest.mark.parametrize("seed", range(4))
 def test_any_blocks_in_any_order_give_the_table_of_the_whole(monkeypatch, seed, pending):
-    monkeypatch.setattr(overlaps, "PENDING", pending)
+    monkeypatch.setattr(merger, "PENDING", pending)
     truth, labels = pair(seed)
     whole = match(truth, labels)
     rng = np.random.default_rng(seed)
