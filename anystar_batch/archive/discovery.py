@@ -222,8 +222,7 @@ def images_in(path: str) -> list[str]:
         If there is no image at the path.
     """
     path, node = read_root(path)
-    keys = metadata.all_attributes(node.attributes, node.zarr_format)
-    if "image-label" in keys:
+    if metadata.is_label(node.attributes, node.zarr_format):
         return []
     fields = plate_fields(path)
     return find_images(path) if fields is None else [field.path for field in fields]

@@ -107,6 +107,24 @@ def chosen_labels(
     return {name: labels[name] for name in names} if names else labels
 
 
+def label_warnings(path: str) -> list[str]:
+    """Return what is said of a label that is segmented as if it were an image; nothing of others.
+
+    Parameters
+    ----------
+    path : str
+        Of the image.
+    """
+    node = read_node(path)
+    if node is None or not metadata.is_label(node.attributes, node.zarr_format):
+        return []
+    source = image_of(path, node.attributes)
+    cure = "" if source is None else f"; its image is {source}"
+    return [
+        f"{path} is a label image, whose values are numbers of objects and no intensities{cure}"
+    ]
+
+
 def label_name(path: str, attributes: JSON, zarr_format: int) -> str:
     """Return the name that a label has among those of its image.
 

@@ -47,6 +47,11 @@ def all_attributes(attributes: JSON, zarr_format: int) -> JSON:
     return {**attributes, **inner} if zarr_format == 3 else {**inner, **attributes}
 
 
+def is_label(attributes: JSON, zarr_format: int) -> bool:
+    """Return whether a group says that it is a label image."""
+    return "image-label" in all_attributes(attributes, zarr_format)
+
+
 def multiscales_of(
     path: str, attributes: JSON, zarr_format: int, index: int = 0
 ) -> tuple[Version, JSON]:

@@ -21,7 +21,7 @@ from anystar_batch.archive import nodes
 from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.label_lookup import chosen_labels, labels_of
 from anystar_batch.archive.label_place import KEY
-from anystar_batch.archive.metadata import ome_attributes
+from anystar_batch.archive.metadata import is_label
 from anystar_batch.archive.star_group import StarReader
 from anystar_batch.archive.storage.atomic_write import replace_directory, sync_directory
 from anystar_batch.archive.storage.files import PARTIAL, output_error, partial_path
@@ -240,7 +240,7 @@ def find_label(config: ExportConfig) -> str:
         If the image has no label of the name.
     """
     path, node = nodes.read_root(config.path)
-    if "image-label" in ome_attributes(node.attributes, node.zarr_format):
+    if is_label(node.attributes, node.zarr_format):
         return path
     images = find_images(path)
     if len(images) != 1:

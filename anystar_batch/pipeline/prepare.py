@@ -11,6 +11,7 @@ from typing import Any
 
 from anystar_batch.archive.discovery import find_images
 from anystar_batch.archive.images import ImageReader, read_image
+from anystar_batch.archive.label_lookup import label_warnings
 from anystar_batch.archive.names import numbered
 from anystar_batch.archive.ngff import ImageSource, channel_index, level_index
 from anystar_batch.config import ResultConfig, SegmentConfig
@@ -175,7 +176,8 @@ def decide(
     plan = make_plan(reader, result.model, options, diameter, pairs, reference, region)
     plan = with_grids(plan, entry)
     tell_region(plan, entry, on_event)
-    for text in (*level_warnings(plan, options, verdicts), *entry.get("level_zero", ())):
+    warnings = (*label_warnings(source.path), *level_warnings(plan, options, verdicts))
+    for text in (*warnings, *entry.get("level_zero", ())):
         on_event(Note(text, is_warning=True))
     _tell(plan, entry["probe"], on_event)
     return plan

@@ -175,6 +175,16 @@ def test_every_command_finds_the_label_beside(images, tmp_path, command):
     assert done.exit_code == 0, done.stderr
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_label_that_a_pattern_takes_for_an_image_is_told(images, kind, command):
+    label = images / kind / "out" / "e.anystar.ome.zarr"
+    done = command("segment", label, *SIZE, "--dry-run", "--json")
+    (text,) = (t for t in json.loads(done.stdout)["warnings"] if "is a label image" in t)
+    assert text.endswith(f"its image is {images / kind / 'e.ome.zarr'}")
+    image = command("segment", images / kind / "e.ome.zarr", *SIZE, "--dry-run", "--json")
+    assert "is a label image" not in image.stdout
+
+
 def test_labels_within_and_beside_have_names_of_their_own(images, tmp_path, command):
     shutil.copytree(images / "sharded/e.ome.zarr", tmp_path / "e")
     tiny_volume.segment(tmp_path / "e", tile=64)

@@ -163,7 +163,7 @@ def _one_image(path: str) -> tuple[str, dict[str, str], int, list[str]]:
     image = images[0]
     node = read_node(image)
     attributes = {} if node is None else node.attributes
-    if node is None or "image-label" not in metadata.all_attributes(attributes, node.zarr_format):
+    if node is None or not metadata.is_label(attributes, node.zarr_format):
         return image, {}, 0, []
     own = {label_name(image, attributes, node.zarr_format): image}
     source = image_of(image, attributes)
