@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,9 @@ from anystar_batch.geometry import ZYX, Box, grid_box, grid_range, grid_shape
 
 MOST_ASKED = 20_000
 """Most chunks of a level that a web server is asked for one by one."""
+
+MOST_KNOWN = 200_000
+"""Chunks whose status a `OneLookReader` remembers: some 50 MB."""
 
 
 class ImageReader:
@@ -220,9 +223,13 @@ class ImageReader:
         step = self.source.storage_zyx(level)
         counts = grid_shape(self.source.shape_zyx(level), step)
         keys = [self._key(level, t, c, index) for index in grid_range(box, step, counts)]
+        return [(key, *status) for key, status in self._statuses(keys) if status]
+
+    def _statuses(self, keys: list[str]) -> Iterable[tuple[str, tuple[int, int | str] | None]]:
+        """Ask what tells contents from earlier ones; keys in order, None for what is not stored."""
         with _named(self.source.path):
             stored = files.statuses([f"{self.source.path}/{key}" for key in keys])
-        return [(key, *status) for key, status in zip(keys, stored, strict=True) if status]
+        return zip(keys, stored, strict=True)
 
     def _coordinates(self, level: int, t: int, c: int, index: ZYX) -> tuple[int, ...]:
         """Return the index on the stored lattice, in the image's axes."""
@@ -253,6 +260,32 @@ class ImageReader:
         if not key.startswith("c"):
             return folder, separator, ""
         return (f"{folder}/c", separator, "") if separator == "/" else (folder, separator, "c.")
+
+
+class OneLookReader(ImageReader):
+    """A reader that asks for a chunk's status once, for boxes that share chunks: one look at all.
+
+    What it says of a chunk is what was stored when it first asked; `MOST_KNOWN` are remembered.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self, source: ImageSource) -> None:
+        super().__init__(source)
+        self._known: dict[str, tuple[int, int | str] | None] = {}
+
+    def _statuses(self, keys: list[str]) -> Iterable[tuple[str, tuple[int, int | str] | None]]:
+        known = self._known
+        if len(known) > MOST_KNOWN:
+            for key in list(itertools.islice(known, len(known) // 2)):
+                del known[key]
+        known.update(super()._statuses([key for key in keys if key not in known]))
+        return [(key, known[key]) for key in keys]
 
 
 def _stored_coordinates(

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anystar_batch.archive.images import ImageReader
+from anystar_batch.archive.images import ImageReader, OneLookReader
 from anystar_batch.errors import ImageChangedError
 from anystar_batch.events import StageStarted, ignore, timed_stage
 from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx, grid_box
@@ -35,7 +35,7 @@ def check_content(run: Run) -> None:
     ImageChangedError
         If the image has changed since.
     """
-    reader, plan = ImageReader(run.plan.source), run.plan
+    reader, plan = OneLookReader(run.plan.source), run.plan
     unit, shape = run.spec.write_unit_zyx(0), run.spec.shape_zyx(0)
     predicted, painted = run.ledger.entries("predict"), run.ledger.entries("paint")
     refined, look = run.ledger.entries("refine"), plan.second_look

@@ -356,6 +356,21 @@ def test_an_edited_chunk_changes_its_identity(make_image):
     assert reader.identities(0, 0, 0, box) != before
 
 
+@pytest.mark.parametrize("most", [10**6, 3])
+def test_one_look_asks_once_and_says_the_same(make_image, monkeypatch, most):
+    path = make_image(noise(20, 24, 9))
+    source = images.read_image(path)
+    boxes = [Box((0, 0, 0), (9, 24, 9)), Box((7, 3, 0), (20, 12, 9)), Box((0, 0, 0), (20, 24, 9))]
+    expected = [images.ImageReader(source).identities(0, 0, 0, box) for box in boxes]
+    asked = []
+    real = images.files.statuses
+    monkeypatch.setattr(images.files, "statuses", lambda keys: asked.extend(keys) or real(keys))
+    monkeypatch.setattr(images, "MOST_KNOWN", most)
+    reader = images.OneLookReader(source)
+    assert [reader.identities(0, 0, 0, box) for box in boxes] == expected
+    assert (len(asked) == len(set(asked)) == len(expected[2])) == (most > 3)
+
+
 # --- fingerprint ---------------------------------------------------------------------------------
 
 
