@@ -25,13 +25,19 @@ echo 4711
 COMMAND = """#!/bin/bash
 printf '%s|' "$@" >> "$LOG"
 echo >> "$LOG"
+case $* in *--part*) exit 0; esac
+case $(grep -vc -e --part "$LOG") in 1) exit ${FIRST:-0};; 2) exit ${SECOND:-0}; esac
+"""
+
+SLEEP = """#!/bin/bash
+echo "sleep $*" >> "$LOG.sleep"
 """
 
 
 @pytest.fixture
 def environment(tmp_path):
     """Stand-ins for `sbatch` and the command; what they were given is in the file LOG names."""
-    for name, text in (("sbatch", SBATCH), ("anystar-batch", COMMAND)):
+    for name, text in (("sbatch", SBATCH), ("anystar-batch", COMMAND), ("sleep", SLEEP)):
         file = tmp_path / name
         file.write_text(text)
         file.chmod(0o755)
@@ -48,6 +54,19 @@ def test_slurm_submits_every_part_and_then_the_finish(environment):
     head = f"segment|{image}|--diameter|12um|"
     assert calls == [*(f"{head}--part|{n}/16|" for n in range(1, 17)), head]
     assert "--dependency=afterany:4711" in Path(f"{log}.sbatch").read_text().splitlines()[1]
+
+
+@pytest.mark.parametrize(("first", "second", "calls"), [(75, 0, 2), (75, 3, 2), (1, 0, 1)])
+def test_slurm_finishes_when_the_lock_of_a_dead_part_is_free(environment, first, second, calls):
+    env, log = environment
+    env |= {"FIRST": str(first), "SECOND": str(second)}
+    command = ["bash", TEMPLATES / "slurm.sh", "/shared/big.ome.zarr"]
+    subprocess.run(command, env=env, check=True)
+    assert log.read_text().splitlines()[16:] == ["segment|/shared/big.ome.zarr|"] * calls
+    waited = Path(f"{log}.sleep")
+    assert (waited.read_text().splitlines() if waited.exists() else []) == ["sleep 60"] * (
+        calls - 1
+    )
 
 
 def test_kubernetes_counts_parts_from_one(environment):

@@ -17,7 +17,8 @@ An image in a zip file (`embryo.ozx`) takes no label: it lies beside it, as with
 
 Where the results go to an object store, the work directory lies on a file system all the same: the
 current directory, unless `--work-dir` says otherwise. Files are mapped, appended to and locked
-there, which no object store can do; what waits for the label to be published waits in the store.
+there, which no object store can do; what waits for the label to be published waits in the store,
+and so does what the parts of a run have done (`part_exchange`).
 """
 
 from __future__ import annotations
@@ -118,6 +119,13 @@ class Outputs:
         return f"{self.folder}/.{self.base}.pending" if is_remote(self.folder) else self.work
 
     @property
+    def parts(self) -> str:
+        """Where parts of the run meet: the work directory, or beside results in an object store."""
+        return (
+            f"{self.folder}/.{self.base}.parts" if is_remote(self.folder) else f"{self.work}/parts"
+        )
+
+    @property
     def record(self) -> str:
         """The run record: a JSON file beside the table."""
         return f"{self.folder}/{self.base}.run.json"
@@ -199,7 +207,8 @@ def _work_folder(work_dir: str | None, folder: str, base: str) -> str:
     if work_dir is not None and is_remote(work_dir):
         message = (
             f"--work-dir: {work_dir}: expected a directory of a file system that all workers see; "
-            "candidates are mapped from there, and notes appended, which object stores cannot do"
+            "candidates are mapped from there, and notes appended, which object stores cannot do "
+            "(parts of a run whose results go to an object store meet there without this option)"
         )
         raise ConfigError(message)
     if work_dir is not None:

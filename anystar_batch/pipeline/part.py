@@ -2,9 +2,10 @@
 
 Any number of processes (a Slurm array, an indexed job of Kubernetes, AWS or Google Batch, GNU
 parallel) run the network over one image, each over a share of its tiles, and meet in the work
-directory alone. Nothing is published: the same command without `--part` takes what they have done,
-does what is left, and publishes. A part may die, run twice, or never run. A tile's candidates are a
-pure function of image and options, so the result is that of a single run, byte for byte.
+directory alone, or in the object store that results go to (`part_exchange`). Nothing is published:
+the same command without `--part` takes what they have done, does what is left, and publishes. A
+part may die, run twice, or never run. A tile's candidates are a pure function of image and options,
+so the result is that of a single run, byte for byte.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from anystar_batch.archive.storage.fence import Fence
+from anystar_batch.archive.storage.files import make_folder
 from anystar_batch.archive.storage.lock import hold
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import Engine, InlineEngine
@@ -34,12 +36,11 @@ from anystar_batch.pipeline.outputs import (
     named_errors,
     taken_over,
 )
+from anystar_batch.pipeline.part_exchange import own_work, part_ledger
 from anystar_batch.pipeline.part_ledgers import (
     KEPT,
     check_unfinished,
-    folder_of,
     known_entries,
-    ledger_name,
     lock_path,
 )
 from anystar_batch.pipeline.prepare import Request, check_network, request
@@ -48,7 +49,6 @@ from anystar_batch.pipeline.run_record import NOTHING_TO_DO, Summary
 from anystar_batch.pipeline.segment import blank_summary, check_paths, run_of
 from anystar_batch.pipeline.star_outputs import lacks_stars
 from anystar_batch.stages import image_identity
-from anystar_batch.stages.ledger import Ledger
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.predict import predict_run
 from anystar_batch.stages.region_survey import wanted_tiles
@@ -126,7 +126,7 @@ def segment_part(
     empty = replace(blank_summary(requested), status=f"part {part[0]}/{part[1]}")
     with named_errors(outputs), MemoryMeter() as meter:
         try:
-            folder_of(outputs).mkdir(parents=True, exist_ok=True)
+            make_folder(outputs.parts)
             tell = lambda who: listen(taken_over(who))  # noqa: E731
             with hold(lock_path(outputs, part), tell=tell) as fence:
                 check_unfinished(outputs)
@@ -135,8 +135,10 @@ def segment_part(
                     count = int(before["instances"])
                     return replace(empty, status=NOTHING_TO_DO, instances=count)
                 check_network(requested.factory)
-                make_folders(outputs)
-                seconds, done, count = _predict(requested, part, fence, engine, listen)
+                with own_work(outputs, part) as mine:
+                    make_folders(mine)
+                    asked = replace(requested, outputs=mine)
+                    seconds, done, count = _predict(asked, part, fence, engine, listen)
         finally:
             _tidy(outputs)
     text = (
@@ -157,8 +159,8 @@ def _predict(
     """Run the network on the part's tiles; return seconds by stage, tiles done, tiles of it."""
     outputs, engine = requested.outputs, engine or InlineEngine()
     known = _known(requested)
-    folder, name = folder_of(outputs), ledger_name(part)
-    with Ledger(folder, requested.digest, requested.parts, fence.check, name=name) as ledger:
+    digest, parts = requested.digest, requested.parts
+    with part_ledger(outputs, outputs.work, part, digest, parts, fence.check) as ledger:
         if ledger.entry("plan", "") is None and known["plan"]:
             ledger.done("plan", known["plan"])
         check_paths(engine, requested)
@@ -198,6 +200,6 @@ def _share(plan: Plan, part: tuple[int, int]) -> set[str]:
 def _tidy(outputs: Outputs) -> None:
     """Remove directories that nothing was put into: the run may have been finished meanwhile."""
     work = Path(outputs.work)
-    for folder in (folder_of(outputs), *(work / name for name in FOLDERS), work):
+    for folder in (Path(outputs.parts), *(work / name for name in FOLDERS), work):
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -1,9 +1,12 @@
-"""What the parts of a run leave in its work directory: who is at work, which tiles are done.
+"""What the parts of a run leave where they meet: who is at work, which tiles are done.
 
 ::
 
     embryo.anystar.work/parts/3-of-8.jsonl     ledger of one part: its tiles
     embryo.anystar.work/parts/3-of-8.lock      while it is at work
+
+Where results go to an object store, the same lies there, and the candidates with it
+(`part_exchange`).
 
 Every part has a ledger of its own, since a ledger has one writer. The run that finishes takes their
 entries into its own. A part never works while that run does: each makes its own lock first and then
@@ -19,27 +22,28 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from anystar_batch.archive.storage.files import exists
+from anystar_batch.address import is_remote
+from anystar_batch.archive.storage import remote
+from anystar_batch.archive.storage.files import exists, names, read_bytes
 from anystar_batch.archive.storage.lock import hold
+from anystar_batch.archive.storage.remote import at_once
 from anystar_batch.errors import LockedError
 from anystar_batch.pipeline.outputs import Outputs
 from anystar_batch.stages.ledger import NAME, Ledger
-
-FOLDER = "parts"
-"""Of the work directory."""
 
 KEPT = ("plan", "predict", "raw")
 """Stages that parts do."""
 
 _LEDGER = re.compile(r"(\d+)-of-(\d+)\.jsonl")
 
+LOCK = ".lock"
+"""How the names of their locks end."""
+
+HEAD = 2**16
+"""Bytes of a ledger in which its first line lies."""
+
 TRIES = 10
 """How often a lock is looked at that others hold for a moment, to look at it."""
-
-
-def folder_of(outputs: Outputs) -> Path:
-    """Return the directory of the parts' ledgers and locks."""
-    return Path(outputs.work) / FOLDER
 
 
 def ledger_name(part: tuple[int, int]) -> str:
@@ -49,21 +53,33 @@ def ledger_name(part: tuple[int, int]) -> str:
 
 def lock_path(outputs: Outputs, part: tuple[int, int]) -> str:
     """Return the lock that a part holds while it is at work."""
-    return str(folder_of(outputs) / f"{part[0]}-of-{part[1]}.lock")
+    return f"{outputs.parts}/{part[0]}-of-{part[1]}{LOCK}"
 
 
 def left_parts(outputs: Outputs) -> list[tuple[int, int]]:
-    """Return the parts that have left a ledger."""
-    with suppress(OSError):
-        found = [_LEDGER.fullmatch(path.name) for path in folder_of(outputs).iterdir()]
-        return sorted((int(m[1]), int(m[2])) for m in found if m is not None)
+    """Return the parts that have left a ledger; none where nobody may look."""
+    found = map(_LEDGER.fullmatch, _names(outputs))
+    return sorted((int(m[1]), int(m[2])) for m in found if m is not None)
+
+
+def _names(outputs: Outputs) -> list[str]:
+    with suppress(PermissionError, NotADirectoryError):
+        return names(outputs.parts)
     return []
 
 
 def part_fingerprints(outputs: Outputs) -> set[str | None]:
     """Return the fingerprints of what parts have left."""
-    folder = folder_of(outputs)
-    return {Ledger.fingerprint_in(folder, ledger_name(part)) for part in left_parts(outputs)}
+    paths = [f"{outputs.parts}/{ledger_name(part)}" for part in left_parts(outputs)]
+    return {Ledger.fingerprint_of(head) for head in at_once(_head, paths)}
+
+
+def _head(path: str) -> bytes:
+    """The beginning of a ledger, of an object that may be large by a request for that alone."""
+    if not is_remote(path):
+        return read_bytes(path) or b""
+    status = remote.status(path)
+    return b"" if status is None else remote.read_range(path, 0, min(status[0], HEAD), status[0])
 
 
 def check_idle(outputs: Outputs) -> None:
@@ -74,9 +90,10 @@ def check_idle(outputs: Outputs) -> None:
     LockedError
         If one is.
     """
-    with suppress(FileNotFoundError):
-        for path in sorted(folder_of(outputs).glob("*.lock")):
-            _check_free(str(path), f"part {path.stem.replace('-of-', '/')} is at work; ")
+    for name in _names(outputs):
+        if name.endswith(LOCK):
+            part = name.removesuffix(LOCK).replace("-of-", "/")
+            _check_free(f"{outputs.parts}/{name}", f"part {part} is at work; ")
 
 
 def check_unfinished(outputs: Outputs) -> None:
@@ -125,7 +142,7 @@ def entries_left(
         If one is of another run, or damaged.
     """
     for part in left_parts(outputs):
-        yield from _entries(folder_of(outputs) / ledger_name(part), digest, parts)
+        yield from _entries(f"{outputs.parts}/{ledger_name(part)}", digest, parts)
 
 
 def known_entries(
@@ -137,29 +154,12 @@ def known_entries(
     """
     main = Path(outputs.work) / NAME
     if main.exists():
-        yield from _entries(main, digest, parts)
+        yield from _entries(str(main), digest, parts)
     yield from entries_left(outputs, digest, parts)
 
 
 def _entries(
-    file: Path, digest: str, parts: Mapping[str, object]
+    file: str, digest: str, parts: Mapping[str, object]
 ) -> Iterator[tuple[str, Mapping[str, dict[str, Any]]]]:
     lines = Ledger.read(file, digest, dict(parts))
     yield from ((stage, lines[stage]) for stage in KEPT if stage in lines)
-
-
-def absorb(ledger: Ledger, outputs: Outputs, parts: Mapping[str, object]) -> int:
-    """Take what parts have done into the ledger of the run that finishes; return how many parts.
-
-    Raises
-    ------
-    LedgerMismatchError
-        If a part belongs to another run.
-    """
-    # All are read, and refused if need be, before any is taken.
-    for stage, entries in list(entries_left(outputs, ledger.fingerprint, parts)):
-        known = ledger.entries(stage)
-        new = {key: entries[key] for key in entries if key not in known}
-        if new:
-            ledger.done(stage, new)
-    return len(left_parts(outputs))

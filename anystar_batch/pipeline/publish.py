@@ -102,11 +102,13 @@ def throw_away(outputs: Outputs, digest: str, fence: Fence) -> None:
 
 
 def _remove_work(outputs: Outputs) -> None:
-    """Delete the work directory, and the hidden label that its ledger speaks of.
+    """Delete the work directory, what parts left, and the hidden label that its ledger speaks of.
 
     It loses its name in one step: deleted piece by piece it would, cut short, be one that nobody
     knows the owner of, or one whose ledger speaks of files that are gone.
     """
+    if is_remote(outputs.parts):
+        remove_tree(outputs.parts)
     _sweep_work(outputs)
     work, trash = Path(outputs.work), _trash(outputs)
     if not work.is_dir():
@@ -274,6 +276,11 @@ def is_spent(outputs: Outputs, digest: str) -> bool:
     return ours.get("fingerprint") == digest == Ledger.fingerprint_in(
         Path(outputs.work)
     ) and not exists(outputs.label.hidden_path(digest))
+
+
+def has_left(outputs: Outputs, digest: str) -> bool:
+    """Return whether a run that has published this very result, or parts of it, left anything."""
+    return is_spent(outputs, digest) or digest in part_fingerprints(outputs)
 
 
 def finish(config: SegmentConfig, outputs: Outputs, fence: Fence) -> None:

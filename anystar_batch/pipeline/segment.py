@@ -56,7 +56,8 @@ from anystar_batch.pipeline.outputs import (
     lock_outputs,
     named_errors,
 )
-from anystar_batch.pipeline.part_ledgers import absorb, left_parts
+from anystar_batch.pipeline.part_exchange import absorb
+from anystar_batch.pipeline.part_ledgers import left_parts
 from anystar_batch.pipeline.prepare import Request, check_network, decide, request
 from anystar_batch.pipeline.publish import (
     PENDING_CONFIG,
@@ -64,6 +65,7 @@ from anystar_batch.pipeline.publish import (
     PENDING_RECORD,
     finish,
     hand_over,
+    has_left,
     is_cut_short,
     is_missing,
     is_spent,
@@ -266,7 +268,7 @@ def _finish_published(
     if config.run.table and not has_table(config.image, config.label):
         fence.check()
         put_table(config, outputs)
-    if not config.run.keep_work and is_spent(outputs, digest):
+    if not config.run.keep_work and has_left(outputs, digest):
         throw_away(outputs, digest, fence)
     if not exists(outputs.stats):
         text = (

@@ -26,7 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from anystar_batch.address import parent
 from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
+from anystar_batch.archive.storage.files import read_bytes
 from anystar_batch.errors import LedgerMismatchError
 
 FORMAT = 2
@@ -41,7 +43,7 @@ class Entries(Mapping[str, dict[str, Any]]):
 
     Parameters
     ----------
-    path : Path
+    path : path
         The ledger, for messages.
     lines : dict
         JSON of every entry, by key.
@@ -52,7 +54,7 @@ class Entries(Mapping[str, dict[str, Any]]):
         When an entry is asked for that is damaged.
     """
 
-    def __init__(self, path: Path, lines: dict[str, bytes]) -> None:
+    def __init__(self, path: str | Path, lines: dict[str, bytes]) -> None:
         self._path = path
         self._lines = lines
 
@@ -132,9 +134,17 @@ class Ledger:
     def fingerprint_in(folder: Path, name: str = NAME) -> str | None:
         """Return the fingerprint of the work that a directory holds, None if there is none."""
         try:
-            with (folder / name).open(encoding="utf-8") as stream:
-                return str(json.loads(stream.readline())["fingerprint"])
-        except (OSError, ValueError, KeyError, TypeError):
+            with (folder / name).open("rb") as stream:
+                return Ledger.fingerprint_of(stream.readline())
+        except OSError:
+            return None
+
+    @staticmethod
+    def fingerprint_of(head: bytes) -> str | None:
+        """Return the fingerprint in the first line of a ledger, None if there is none."""
+        try:
+            return str(json.loads(head.partition(b"\n")[0])["fingerprint"])
+        except (ValueError, KeyError, TypeError):
             return None
 
     @staticmethod
@@ -175,15 +185,22 @@ class Ledger:
         os.fsync(self._stream.fileno())
 
     @staticmethod
-    def read(path: Path, fingerprint: str, parts: dict[str, object]) -> dict[str, Entries]:
+    def read(path: str, fingerprint: str, parts: dict[str, object]) -> dict[str, Entries]:
         """Return the entries of a ledger that another process may be writing, by stage.
+
+        Parameters
+        ----------
+        path : str
+            File or address; without one there are none.
+        fingerprint, parts
+            As of the class.
 
         Raises
         ------
         LedgerMismatchError
             If it is of another fingerprint, or damaged.
         """
-        lines, _ = _read(path, path.read_bytes(), fingerprint, parts)
+        lines, _ = _read(path, read_bytes(path) or b"", fingerprint, parts)
         return {stage: Entries(path, found) for stage, found in lines.items()}
 
     def _load(self, fingerprint: str, parts: dict[str, object]) -> None:
@@ -197,7 +214,7 @@ class Ledger:
 
 
 def _read(
-    path: Path, raw: bytes, fingerprint: str, parts: dict[str, object]
+    path: str | Path, raw: bytes, fingerprint: str, parts: dict[str, object]
 ) -> tuple[dict[str, dict[str, bytes]], int]:
     """The entries of a file by stage and key, and where its last whole line ends."""
     lines: dict[str, dict[str, bytes]] = {}
@@ -207,7 +224,7 @@ def _read(
     at = raw.find(b"\n") + 1
     header = _parse(path, 1, raw[:at])
     if header.get("format") != FORMAT or header.get("fingerprint") != fingerprint:
-        raise LedgerMismatchError(_difference(path.parent, header, parts))
+        raise LedgerMismatchError(_difference(parent(str(path)), header, parts))
     number = 1
     while at < end:
         number += 1
@@ -224,7 +241,7 @@ def _read(
     return lines, end
 
 
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _parse(path: str | Path, number: int, line: bytes) -> dict[str, Any]:
     """One line of the file: the header, or an entry with stage and key."""
     try:
         document = json.loads(line)
@@ -242,7 +259,7 @@ def _damaged(where: str) -> str:
     )
 
 
-def _difference(folder: Path, header: dict[str, Any], parts: dict[str, object]) -> str:
+def _difference(folder: str, header: dict[str, Any], parts: dict[str, object]) -> str:
     """One message that names what differs between an earlier run's parts and ours."""
     if header.get("format") != FORMAT:
         reason = f"its ledger has format {header.get('format')!r}, expected {FORMAT}"

@@ -72,6 +72,8 @@ def real(image, _network, listen):
 
 def one_part(image, network, listen):
     config = law_config(image, (40, 48, 56), part=parse_part(network.removeprefix("part:")))
+    home, _, name = image.rpartition("/")
+    config = replace(config, home=home, stem=name.removesuffix(".ome.zarr"))
     segment_part(config, listen, factory=law_factory(), model=law_model())
 
 
