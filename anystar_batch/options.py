@@ -547,7 +547,7 @@ SEGMENT = (
         str,
         None,
         RUN,
-        "Do one part of N of the network's work, for job arrays; a run without it finishes.",
+        "Do one part of N of the work, for job arrays; a run without it finishes.",
         metavar="I/N",
         field="run.part",
         read=_part,

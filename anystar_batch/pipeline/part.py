@@ -1,11 +1,12 @@
-"""One part of a run: a share of the tiles, done by a process that needs no scheduler.
+"""One part of a run: a share of its work, done by a process that needs no scheduler.
 
 Any number of processes (a Slurm array, an indexed job of Kubernetes, AWS or Google Batch, GNU
 parallel) run the network over one image, each over a share of its tiles, and meet in the work
-directory alone, or in the object store that results go to (`part_exchange`). Nothing is published:
-the same command without `--part` takes what they have done, does what is left, and publishes. A
-part may die, run twice, or never run. A tile's candidates are a pure function of image and options,
-so the result is that of a single run, byte for byte.
+directory alone, or in the object store that results go to (`part_exchange`). Parts that find all
+tiles done do their share of the rest (`part_units`). Nothing is published: the same command without
+`--part` takes what they have done, does what is left, and publishes. A part may die, run twice, or
+never run. A tile's candidates are a pure function of image and options, so the result is that of a
+single run, byte for byte.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from anystar_batch.address import is_remote
 from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import make_folder
-from anystar_batch.archive.storage.lock import hold
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.engine.machine import MemoryMeter
@@ -38,11 +39,11 @@ from anystar_batch.pipeline.outputs import (
 )
 from anystar_batch.pipeline.part_exchange import own_work, part_ledger
 from anystar_batch.pipeline.part_ledgers import (
-    KEPT,
     check_unfinished,
+    hold_part,
     known_entries,
-    lock_path,
 )
+from anystar_batch.pipeline.part_units import Together, do_units
 from anystar_batch.pipeline.prepare import Request, check_network, request
 from anystar_batch.pipeline.publish import make_folders, published
 from anystar_batch.pipeline.run_record import NOTHING_TO_DO, Summary
@@ -79,7 +80,7 @@ def segment_part(
     factory: PredictorFactory | None = None,
     model: Model | None = None,
 ) -> Summary:
-    """Do one part of a run over one image: the network on its share of the tiles.
+    """Do one part of a run over one image: the network on its share of the tiles, or what is next.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ def segment_part(
         try:
             make_folder(outputs.parts)
             tell = lambda who: listen(taken_over(who))  # noqa: E731
-            with hold(lock_path(outputs, part), tell=tell) as fence:
+            with hold_part(outputs, part, tell) as fence:
                 check_unfinished(outputs)
                 before = published(config, outputs, digest, requested.parts)
                 if before is not None and not lacks_stars(config, outputs):
@@ -138,25 +139,21 @@ def segment_part(
                 with own_work(outputs, part) as mine:
                     make_folders(mine)
                     asked = replace(requested, outputs=mine)
-                    seconds, done, count = _predict(asked, part, fence, engine, listen)
+                    seconds, text = _work(asked, part, fence, engine, listen)
         finally:
             _tidy(outputs)
-    text = (
-        f"part {part[0]}/{part[1]}: {done} of its {count} tiles are done; when all parts have "
-        "ended, the same command without --part does what is left and publishes"
-    )
-    listen(Note(text))
+    listen(Note(f"part {part[0]}/{part[1]}: {text}"))
     return replace(empty, seconds=seconds, peak_memory=meter.peak, warnings=tuple(listen.warnings))
 
 
-def _predict(
+def _work(
     requested: Request,
     part: tuple[int, int],
     fence: Fence,
     engine: Engine | None,
     listen: Listener,
-) -> tuple[dict[str, float], int, int]:
-    """Run the network on the part's tiles; return seconds by stage, tiles done, tiles of it."""
+) -> tuple[dict[str, float], str]:
+    """Do the part's tiles, or its share of the rest; return seconds by stage, and what is done."""
     outputs, engine = requested.outputs, engine or InlineEngine()
     known = _known(requested)
     digest, parts = requested.digest, requested.parts
@@ -166,21 +163,38 @@ def _predict(
         check_paths(engine, requested)
         prefix = f"{part[0]}-of-{part[1]}."
         run = run_of(requested, ledger, engine, fence, listen, prefix)
-        mine = _share(run.plan, part)
-        image_identity.check_content(run)
         own = ledger.entries("predict")
         elsewhere = known["predict"].keys() - own.keys()
-        predict_run(run, mine - elsewhere)
-        image_identity.check_content(run)
-        done = mine & (elsewhere | own.keys())
-    return {k: round(v, 3) for k, v in run.seconds.items()}, len(done), len(mine)
+        everything = _share(run.plan, (1, 1))
+        is_next = everything <= (elsewhere | own.keys()) and not is_remote(outputs.parts)
+        if is_next:
+            together = Together(outputs, part, run, parts)
+            text = _PAINTED if do_units(run, together, outputs, part) else _WAITED
+        else:
+            mine = _share(run.plan, part)
+            image_identity.check_content(run)
+            predict_run(run, mine - elsewhere)
+            image_identity.check_content(run)
+            done = mine & (elsewhere | own.keys())
+            text = f"{len(done)} of its {len(mine)} tiles are done; {_NEXT}"
+    return {k: round(v, 3) for k, v in run.seconds.items()}, text
+
+
+_FINISH = "the same command without --part does what is left and publishes"
+
+_NEXT = f"when all parts have ended, {_FINISH}"
+
+_PAINTED = f"all parts have painted their share of the label; {_FINISH}"
+
+_WAITED = f"its share is done, and other parts that are not at work have something left; {_FINISH}"
 
 
 def _known(requested: Request) -> dict[str, dict[str, dict[str, Any]]]:
-    """What is done already, by others and by this part: entries by stage and key."""
-    known: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in KEPT}
+    """Plan and tiles that are done already, by others and by this part: entries by key."""
+    known: dict[str, dict[str, dict[str, Any]]] = {"plan": {}, "predict": {}}
     for stage, entries in known_entries(requested.outputs, requested.digest, requested.parts):
-        known[stage] |= entries
+        if stage in known:
+            known[stage] |= entries
     return known
 
 

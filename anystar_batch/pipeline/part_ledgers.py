@@ -17,22 +17,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from anystar_batch.address import is_remote
 from anystar_batch.archive.storage import remote
+from anystar_batch.archive.storage.fence import Fence
 from anystar_batch.archive.storage.files import exists, names, read_bytes
 from anystar_batch.archive.storage.lock import hold
 from anystar_batch.archive.storage.remote import at_once
 from anystar_batch.errors import LockedError
 from anystar_batch.pipeline.outputs import Outputs
 from anystar_batch.stages.ledger import NAME, Ledger
-
-KEPT = ("plan", "predict", "raw")
-"""Stages that parts do."""
 
 _LEDGER = re.compile(r"(\d+)-of-(\d+)\.jsonl")
 
@@ -108,6 +105,39 @@ def check_unfinished(outputs: Outputs) -> None:
         _check_free(path, "the run that finishes is at work; ")
 
 
+def are_at_work(outputs: Outputs, parts: Iterable[tuple[int, int]]) -> bool:
+    """Return whether any of some parts is at work."""
+    for part in parts:
+        try:
+            _check_free(lock_path(outputs, part), "")
+        except LockedError:
+            return True
+    return False
+
+
+@contextmanager
+def hold_part(
+    outputs: Outputs, part: tuple[int, int], tell: Callable[[str], None]
+) -> Iterator[Fence]:
+    """Hold the lock of a part while it is at work; `tell` hears of a dead holder.
+
+    Raises
+    ------
+    LockedError
+        If this very part is at work.
+    """
+    with ExitStack() as stack:
+        for left in reversed(range(TRIES)):
+            try:
+                fence = stack.enter_context(hold(lock_path(outputs, part), tell=tell))
+                break
+            except LockedError:
+                if not left:
+                    raise
+                time.sleep(0.2)  # others hold it for a moment, to look at it
+        yield fence
+
+
 def _check_free(path: str, who: str) -> None:
     """Raise if a lock is held; that of a dead holder is removed."""
     for left in reversed(range(TRIES)):
@@ -145,21 +175,26 @@ def entries_left(
         yield from _entries(f"{outputs.parts}/{ledger_name(part)}", digest, parts)
 
 
+def ledger_paths(outputs: Outputs) -> list[str]:
+    """Return the ledgers of this run: its own, if there is one here, and those of all parts."""
+    main = f"{outputs.work}/{NAME}"
+    of_parts = [f"{outputs.parts}/{ledger_name(part)}" for part in left_parts(outputs)]
+    return [*([main] if exists(main) else []), *of_parts]
+
+
 def known_entries(
     outputs: Outputs, digest: str, parts: Mapping[str, object]
 ) -> Iterator[tuple[str, Mapping[str, dict[str, Any]]]]:
-    """Yield stage and entries of the ledger of the run itself, if there is one, and of all parts.
+    """Yield stage and entries of all `ledger_paths`.
 
     Parameters and errors are those of `entries_left`.
     """
-    main = Path(outputs.work) / NAME
-    if main.exists():
-        yield from _entries(str(main), digest, parts)
-    yield from entries_left(outputs, digest, parts)
+    for path in ledger_paths(outputs):
+        yield from _entries(path, digest, parts)
 
 
 def _entries(
     file: str, digest: str, parts: Mapping[str, object]
 ) -> Iterator[tuple[str, Mapping[str, dict[str, Any]]]]:
     lines = Ledger.read(file, digest, dict(parts))
-    yield from ((stage, lines[stage]) for stage in KEPT if stage in lines)
+    yield from lines.items()

@@ -179,6 +179,27 @@ class Ledger:
         self._stream.flush()
         os.fsync(self._stream.fileno())
 
+    def learn(self, path: str, parts: dict[str, object]) -> None:
+        """Take what another ledger of this run says besides, in memory alone.
+
+        Parameters
+        ----------
+        path : str
+            File of a ledger that another process may be writing.
+        parts : dict
+            As of the class.
+
+        Raises
+        ------
+        LedgerMismatchError
+            If it is of another fingerprint, or damaged.
+        """
+        lines, _ = _read(path, read_bytes(path) or b"", self.fingerprint, parts)
+        for stage, found in lines.items():
+            known = self._lines.setdefault(stage, {})
+            for key, body in found.items():
+                known.setdefault(key, body)
+
     def _append(self, document: dict[str, object]) -> None:
         self._stream.write(json.dumps(document) + "\n")
         self._stream.flush()

@@ -128,7 +128,7 @@ def paint_block(task: PaintTask) -> Done:
         sums = _measure(plan, reader, time, box, out)
         parts.extend((unit, part) for part in sums)
         count += sum(len(part.shape) for part in sums)
-    name = file_name(time, task.units, "npy")
+    name = work.prefix + file_name(time, task.units, "npy")
     work.fence.check()
     noted = save_sums(Path(work.folder), name, task.units, parts)
     entries = {piece_key(time, u): {"content": contents[u], **noted[u]} for u in task.units}

@@ -113,7 +113,7 @@ def refine_block(task: RefineTask) -> Done:
         parts.append((piece_key(time, tile), refined, status))
     work.fence.check()
     folder = Path(work.folder) / REFINED
-    slices = save_candidates(folder, file_name(time, task.tiles, "npy"), parts)
+    slices = save_candidates(folder, work.prefix + file_name(time, task.tiles, "npy"), parts)
     entries: dict[str, dict[str, object]] = {}
     for tile, (key, refined, _) in zip(task.tiles, parts, strict=True):
         entries[key] = {

@@ -49,6 +49,18 @@ class BlockTask(Protocol):
         ...
 
 
+class Share(Protocol):
+    """Which blocks of a stage are done here, where others do the rest, and how all meet again."""
+
+    def has(self, number: int, count: int) -> bool:
+        """Return whether a block is done here: the n-th of so many, times slowest."""
+        ...
+
+    def gather(self, stage: str, pieces: int) -> None:
+        """Wait until all pieces of a stage are in the ledger; raises if nobody does them."""
+        ...
+
+
 Task = TypeVar("Task", bound=BlockTask)
 
 
@@ -75,6 +87,8 @@ class Run:
         Wall time of every stage, filled as they end.
     store : Store
         Raw candidates that earlier runs have kept.
+    share : Share or None
+        What of every stage is done here; None is all of it.
     """
 
     work: Work
@@ -84,6 +98,7 @@ class Run:
     block_shape: ZYX
     seconds: dict[str, float] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
+    share: Share | None = None
 
     @property
     def plan(self) -> Plan:
@@ -183,12 +198,15 @@ class Todo(Generic[Task]):
         Blocks that an earlier run has done.
     voxels : int
         What is left, voxels of level 0, or of the level that is made.
+    pieces : int
+        Tiles or write units of all blocks, those of others too.
     """
 
     tasks: Iterator[Task]
     count: int
     already: int
     voxels: int
+    pieces: int
 
 
 def tile_todo(
@@ -228,12 +246,15 @@ def make_todo(
     wanted : callable, optional
         Of time and block: the block with those of its units that are wanted.
     """
-    left, voxels, unwanted = [], 0.0, 0
-    for time in run.plan.times:
+    left, voxels, unwanted, pieces = [], 0.0, 0, 0
+    total = len(blocks) * len(run.plan.times)
+    for at, time in enumerate(run.plan.times):
         numbers = []
         for n, whole in enumerate(blocks):
             block = wanted(time, whole)
-            if not block.units:
+            pieces += len(block.units)
+            is_others = run.share is not None and not run.share.has(at * len(blocks) + n, total)
+            if not block.units or is_others:
                 unwanted += 1
                 continue
             if undone := is_left(time, block):
@@ -246,8 +267,7 @@ def make_todo(
         for n in numbers
     )
     count = sum(len(numbers) for numbers in left)
-    blocks_of_all = len(blocks) * len(run.plan.times) - unwanted
-    return Todo(made, count, blocks_of_all - count, round(voxels))
+    return Todo(made, count, total - unwanted - count, round(voxels), pieces)
 
 
 def _voxels(block: Block, units: int) -> float:
@@ -273,6 +293,8 @@ def run_tasks(
         If the engine was to stop before the last task began.
     LostLockError
         If this run may write no more.
+    Exception
+        As `Share.gather` raises it.
     """
     # Tiles count in working voxels, people in those of level 0.
     zoom = math.prod(run.plan.lattice.scale) if stage in OF_TILES else 1.0
@@ -309,6 +331,8 @@ def run_tasks(
             f"{todo.count} blocks left; the same command continues"
         )
         raise OutOfTimeError(message)
+    if run.share is not None:
+        run.share.gather(stage, todo.pieces)
     return results
 
 

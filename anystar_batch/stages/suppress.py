@@ -176,9 +176,8 @@ def suppress_block(task: SuppressTask) -> Done:
         mine = inside(candidates.points, plan.tiles.core_box(tile))
         parts.append((piece_key(task.time, tile), candidates.take(mine), status[mine]))
     task.work.fence.check()
-    slices = save_candidates(
-        folder / SURVIVORS[task.number - 1], file_name(task.time, task.block.units, "npy"), parts
-    )
+    name = task.work.prefix + file_name(task.time, task.block.units, "npy")
+    slices = save_candidates(folder / SURVIVORS[task.number - 1], name, parts)
     entries: dict[str, dict[str, object]] = {}
     for key, _, tile_status in parts:
         piece = slices[key]

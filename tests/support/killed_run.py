@@ -1,6 +1,8 @@
 """Segment a phantom in a process that kills itself at a chosen moment; run by the law tests.
 
-usage: killed_run.py IMAGE STAGE AFTER {truth,refined,moved,kept,local,inside,real,part:I/N}
+usage: killed_run.py IMAGE STAGE AFTER RUN
+
+RUN is one of truth, refined, moved, kept, local, inside, real, part:I/N, units:I/N.
 
 AFTER is the block of the stage whose end is the last thing that happens; 0 is the stage's start.
 """
@@ -15,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from anystar_batch.events import BlockDone, StageStarted
 from anystar_batch.parsing import parse_part
-from anystar_batch.pipeline import segment
+from anystar_batch.pipeline import part_units, segment
 from anystar_batch.pipeline.part import segment_part
 from tests.support.dim_phantom import Peaks, dim_config
 from tests.support.inside_phantom import inside_config, inside_factory, inside_model
@@ -71,7 +73,14 @@ def real(image, _network, listen):
 
 
 def one_part(image, network, listen):
-    config = law_config(image, (40, 48, 56), part=parse_part(network.removeprefix("part:")))
+    kind, _, text = network.partition(":")
+    if kind == "units":
+        part_units.GRACE, part_units.LOOK, part_units.PAUSE = 20.0, 0.5, 0.1
+        config = refined_config(image, (40, 48, 56), part=parse_part(text))
+        model = refined_model(Path(image).parent / "refiner")
+        segment_part(config, listen, factory=law_factory(), model=model)
+        return
+    config = law_config(image, (40, 48, 56), part=parse_part(text))
     home, _, name = image.rpartition("/")
     config = replace(config, home=home, stem=name.removesuffix(".ome.zarr"))
     segment_part(config, listen, factory=law_factory(), model=law_model())
@@ -95,6 +104,7 @@ RUNS = {
     "local": local,
     "real": real,
     "part": one_part,
+    "units": one_part,
     "inside": inside,
 }
 
