@@ -5,12 +5,15 @@ import json
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.errors import ModelError
-from bench.gpu import command, driver, network, page, training
+from anystar_batch.geometry import Box
+from bench.gpu import command, driver, network, page, scenes, training
 from bench.gpu.device import Utilisation, repeated
 from bench.gpu.sizes import FULL, QUICK, Scene
 from tests.support.tiny_volume import Spheres
@@ -117,10 +120,10 @@ def test_the_command_is_measured_beside_the_bare_network(tmp_path):
     assert (dense["ratio"], dense["device_share"]) == (round(0.5 / 1.5, 4), round(0.5 / 1.5, 4))
     assert dense["bare_mvoxels"] == round(32**3 / 0.5 / 1e6, 3)
     assert len(dense["walls"]) == 2
-    assert dense["second_look_share"] == 0.0
     assert dense["gpu_percent"] is None
-    assert {"network", "suppress", "paint"} <= set(dense["parts"])
-    assert "second look" in twice["parts"]
+    assert {"suppress", "paint"} <= set(dense["parts"])
+    assert "refine" not in dense["stages"]
+    assert "refine" in twice["stages"]
     assert twice["second_look_share"] > 0
 
 
@@ -140,6 +143,18 @@ def test_bytes_that_depend_on_blocks_are_told(tmp_path):
     assert row["same_bytes"] is False
 
 
+def test_a_digest_is_that_of_names_and_bytes(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/0").write_bytes(b"12")
+    first = command.digest(tmp_path)
+    assert command.digest(tmp_path) == first
+    (tmp_path / "a/0").write_bytes(b"13")
+    assert command.digest(tmp_path) != first
+    (tmp_path / "a/0").write_bytes(b"12")
+    (tmp_path / "a/0").rename(tmp_path / "a/1")
+    assert command.digest(tmp_path) != first
+
+
 def test_a_command_that_fails_is_told_and_the_next_image_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "measured", lambda *_: 1 / 0)
     found = list(command.rows(bench(tmp_path, Network(broken=range(99)))))
@@ -154,6 +169,30 @@ def test_images_for_which_there_is_no_time_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "bytes_rows", lambda *_: [])
     found = list(command.rows(bench(tmp_path, Network(), left=lambda: -1.0)))
     assert of(found, "left_out") == ["dense 32^3 r3.5", "dense 40^3 r7"]
+
+
+def test_an_image_is_made_once_and_others_wait_for_it(tmp_path, monkeypatch):
+    made = []
+
+    def write(phantom, path, workers):
+        made.append(path)
+        time.sleep(0.3)
+        path.mkdir()
+
+    monkeypatch.setattr(scenes, "write", write)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: scenes.make(Scene("dense", 32), tmp_path), range(3)))
+    assert len(made) == 1
+    assert {path for path, _, _ in found} == set(made)
+
+
+def test_a_mosaic_of_samples_is_an_image_with_objects_of_a_size(tmp_path):
+    path, diameter, _ = scenes.make(Scene("synthetic", 40), tmp_path)
+    reader = ImageReader(read_image(str(path)))
+    box = Box((0, 0, 0), (40, 40, 40))
+    assert reader.source.shape_zyx(0) == (40, 40, 40)
+    assert (reader.read_box(0, 0, 0, box) == scenes.mirrored(scenes.samples().image, 40)).all()
+    assert 2 < diameter.value < 20
 
 
 class Model:
@@ -182,7 +221,7 @@ def test_steps_are_timed_until_a_batch_does_not_fit():
 
     found = list(training.rows(TINY, "bfloat16", Desk(), ever, build, Ticks()))
     one, two, four = of(found, "row")
-    assert given == [(1, "bfloat16", 4), (2, "bfloat16", 4), (4, "bfloat16", 4)]
+    assert given == [(1, "bfloat16", 4)]  # one network for all batches
     assert (one["samples_per_second"], two["samples_per_second"]) == (2.0, 4.0)
     assert four["out_of_memory"] is True
     assert of(found, "why") == ["a smaller batch did not fit"]
@@ -196,6 +235,7 @@ def test_a_step_that_fails_is_told():
     found = list(training.rows(TINY, "float32", Desk(), ever, lambda _: Broken(), Ticks()))
     assert {row["error"] for row in of(found, "row")} == {"ValueError: no step"}
     assert len(of(found, "row")) == 4
+    assert of(found, "left_out") == []
 
 
 def test_a_batch_holds_the_made_samples_in_turn():
@@ -286,6 +326,22 @@ def test_all_that_is_measured_is_written(drive, tmp_path):
     assert "No GPU was used" in text
     assert "## shell-jax-" in text
     assert "| a | 1 | - |" in text
+
+
+def test_images_are_made_ahead_where_there_are_cores_and_their_failure_is_none_of_a_part(
+    drive, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(driver, "usable_cores", lambda: 16)
+    wait = "while not (OUT / 'made').exists(): time.sleep(0.05)\ntell(row={'case': 'a'})\n"
+    code, _ = drive(images="(OUT / 'made').touch()\nsys.exit(3)", network=wait + "tell(done=True)")
+    assert code == 0
+    began = time.monotonic()
+    assert drive(images="time.sleep(60)")[0] == 0  # interrupted at the end
+    assert time.monotonic() - began < 30
+    (tmp_path / "made").unlink()
+    monkeypatch.setattr(driver, "usable_cores", lambda: 2)
+    drive(images="(OUT / 'made').touch()")
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_row_is_on_disk_as_soon_as_it_is_measured(drive):

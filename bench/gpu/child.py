@@ -30,7 +30,7 @@ from bench.gpu.sizes import FULL, QUICK
 
 Message = dict[str, Any]
 
-PARTS = ("network", "command", "again", "shell", "training")
+PARTS = ("images", "network", "command", "again", "shell", "training")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,6 +59,11 @@ def messages(options: argparse.Namespace, left: Callable[[], float]) -> Iterator
     """
     sizes = QUICK if options.quick else FULL
     backend, precision = options.backend, options.precision
+    if options.part == "images":
+        from bench.gpu import scenes
+
+        scenes.make_all(sizes, options.out)
+        return
     if options.part == "shell":
         from bench.gpu import shell
 

@@ -120,11 +120,9 @@ class Device:
         return peak
 
     def forget(self) -> None:
-        """Give up what the last network has left there."""
+        """Give up what a network that is used no more has left there."""
         importlib.import_module("keras").backend.clear_session()
         gc.collect()
-        if self.backend == "jax":
-            importlib.import_module("jax").clear_caches()
 
 
 def asked(question: str) -> list[str]:

@@ -64,6 +64,9 @@ QUICK_SHARES = (
 )
 """The same with every kind once: loading a backend is most of it."""
 
+MANY_CORES = 8
+"""From so many on, making images does not hold up whoever feeds a GPU."""
+
 ENDING = 0.01
 """Share of the time that is left for writing and for ending a process."""
 
@@ -112,14 +115,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    for part in parts(backends, is_quick=options.quick):
-        seconds = part.until * minutes * 60.0 - (time.monotonic() - began)
-        for found in run(part, seconds, options):
-            document["parts"] = [p for p in document["parts"] if p["title"] != part.title]
-            document["parts"].append(found)
-            document["seconds"] = round(time.monotonic() - began, 1)
-            judge(document)
-            save(options.out, document)
+    with images_ahead(options):
+        for part in parts(backends, is_quick=options.quick):
+            seconds = part.until * minutes * 60.0 - (time.monotonic() - began)
+            for found in run(part, seconds, options):
+                document["parts"] = [p for p in document["parts"] if p["title"] != part.title]
+                document["parts"].append(found)
+                document["seconds"] = round(time.monotonic() - began, 1)
+                judge(document)
+                save(options.out, document)
     document["ended"] = True
     save(options.out, document)
     print(f"\n{options.out / 'gpu.md'}: {document['seconds']:.0f} s", flush=True)
@@ -153,6 +157,33 @@ def words(part: Part, seconds: float, pipe: int, options: argparse.Namespace) ->
     told += [f"--seconds={seconds:.1f}", f"--model={options.model}"]
     told += ["--quick"] if options.quick else []
     return [sys.executable, "-m", "bench.gpu.child", part.name, str(options.out), *told]
+
+
+@contextlib.contextmanager
+def images_ahead(options: argparse.Namespace) -> Iterator[None]:
+    """Make the images in a process beside the first part, where there are cores enough.
+
+    Whoever wants one waits for it, and makes it should this process fail.
+    """
+    if usable_cores() < MANY_CORES:
+        yield
+        return
+    part = Part("images", "none", "none", 1.0)
+    with (options.out / "gpu-images.log").open("w") as log, Path(os.devnull).open("wb") as nowhere:
+        command = words(part, 0.0, nowhere.fileno(), options)
+        child = subprocess.Popen(
+            ["nice", *command], pass_fds=(nowhere.fileno(),), stdout=log, stderr=log
+        )
+        try:
+            yield
+        finally:
+            # Interrupted, it ends the processes that it has started.
+            child.send_signal(signal.SIGINT)
+            try:
+                child.wait(3.0)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
 
 
 def run(part: Part, seconds: float, options: argparse.Namespace) -> Iterator[Document]:

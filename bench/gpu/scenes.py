@@ -5,8 +5,11 @@ Nothing is needed but what the package itself needs: a machine that is lent may 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from anystar_batch.archive.ngff import ArrayInfo
 from anystar_batch.engine.machine import usable_cores
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.parsing import Quantity, parse_diameter
-from bench.gpu.sizes import Scene
+from bench.gpu.sizes import Scene, Sizes
 from bench.mosaic import SETS, mirrored
 from trainer.synthesis.config import SampleConfig
 from trainer.synthesis.phantom import Phantom
@@ -40,23 +43,44 @@ def real_scene(scene: Scene) -> Scene:
 def make(scene: Scene, folder: Path) -> tuple[Path, Quantity, float]:
     """Return an image, made if it is not there, its objects' diameter, and the seconds it took.
 
+    An image that another process makes is waited for.
+
     Parameters
     ----------
     scene : Scene
     folder : Path
     """
     path, began = folder / f"{scene.kind}-{scene.size}-r{scene.radius:g}.ome.zarr", time.monotonic()
+    with alone(path):
+        diameter = _made(scene, path)
+    return path, diameter, round(time.monotonic() - began, 2)
+
+
+def make_all(sizes: Sizes, folder: Path) -> None:
+    """Make every image, in the order in which they are wanted."""
+    for scene in (Scene("dense", sizes.bytes_edge), *sizes.scenes, sizes.shell):
+        make(real_scene(scene), folder)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process makes an image; a process that dies makes none."""
+    with path.with_name(f".{path.name}.making").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _made(scene: Scene, path: Path) -> Quantity:
+    """Make an image if it is not there; return its objects' diameter."""
     if scene.kind in ("dense", "sparse"):
         if not path.exists():
             phantom = Phantom((scene.size,) * 3, scene.radius, scene.kind)
             write(phantom, path, workers=max(1, min(usable_cores(), scene.size**3 // 128**3)))
-        diameter = parse_diameter(f"{2 * scene.radius:g}px")
-    else:
-        truth = samples() if scene.kind == "synthetic" else SETS[scene.kind]()[0]
-        if not path.exists():
-            write_image(path, mirrored(truth.image, scene.size), truth.voxel)
-        diameter = Quantity(truth.diameter(), "um")
-    return path, diameter, round(time.monotonic() - began, 2)
+        return parse_diameter(f"{2 * scene.radius:g}px")
+    truth = samples() if scene.kind == "synthetic" else SETS[scene.kind]()[0]
+    if not path.exists():
+        write_image(path, mirrored(truth.image, scene.size), truth.voxel)
+    return Quantity(truth.diameter(), "um")
 
 
 def samples() -> Truth:

@@ -2,7 +2,8 @@
 
 Eight samples are made and repeated to fill a batch, so that no worker holds the step up; whether
 workers keep up with it is asked by `python -m bench.training`. Images and targets lie in the
-machine's memory and travel with every step, as in a run.
+machine's memory and travel with every step, as in a run. A network is built once and sees batches
+of all sizes; the first step of each size compiles.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def rows(
     ------
     dict
     """
-    longest, made = 0.0, {}
+    longest, made, models = 0.0, {}, {}
     full: set[tuple[int, int]] = set()
     for case in sizes.cases(precision):
         if (case.base, case.edge) in full:
@@ -67,16 +68,21 @@ def rows(
             some = dataclasses.replace(config, batch=min(MADE, sizes.batches[-1]))
             made[case.edge] = SyntheticSource(some).batch(0)
         try:
-            row = speed(
-                (build or built)(config), filled(made[case.edge], case.batch), sizes.seconds, clock
-            )
+            building = clock()
+            if case.base not in models:
+                models[case.base] = (build or built)(config)
+            building = clock() - building
+            batch = filled(made[case.edge], case.batch)
+            row = speed(models[case.base], batch, sizes.seconds, clock)
+            row["build_seconds"] = round(building, 3)
         except Exception as error:  # noqa: BLE001  (told, and the next case begins)
             row = failure(error)
+            models.pop(case.base, None)  # half a step may have spoilt it
             if row.get("out_of_memory"):
                 full.add((case.base, case.edge))
+            device.forget()
         row["peak_device_bytes"] = device.risen()
         yield {"row": {"case": case.name, **dataclasses.asdict(case), **row}}
-        device.forget()
         longest = max(longest, clock() - began)
 
 
