@@ -214,7 +214,7 @@ def run(part: Part, seconds: float, options: argparse.Namespace) -> Iterator[Doc
     if seconds < 1.0:
         yield found | {"left_out": [{"left_out": "everything", "why": "no time"}]}
         return
-    began, case, is_done = time.monotonic(), "its start", False
+    began, case, is_done, before = time.monotonic(), "its start", False, os.times()
     read, write = os.pipe()
     log = options.out / f"gpu-{part.title}.log"
     with log.open("w") as printed:
@@ -248,7 +248,9 @@ def run(part: Part, seconds: float, options: argparse.Namespace) -> Iterator[Doc
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             child.wait()
-    found["seconds"] = round(time.monotonic() - began, 1)
+    found["seconds"], spent = round(time.monotonic() - began, 1), os.times()
+    user, system = spent.children_user, spent.children_system
+    found["cpu_seconds"] = round(user + system - before.children_user - before.children_system, 1)
     if not is_done and code == -signal.SIGKILL and found["seconds"] >= seconds - 1.0:
         found["ended_in"] = case
         if not found["rows"]:

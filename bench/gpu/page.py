@@ -79,6 +79,7 @@ def _part(part: Mapping[str, Any]) -> list[str]:
         "",
         f"{part.get('device', 'a process of its own')}, {part.get('seconds', 0):.0f} of "
         f"{part['budget_seconds']:.0f} s"
+        + (f", CPU {part['cpu_seconds']:.0f} s" if "cpu_seconds" in part else "")
         + ("" if start is None else f", start {start:.1f} s")
         + (f". {NOTES[part['name']]}" if part["name"] in NOTES else "."),
     ]
