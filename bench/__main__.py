@@ -10,6 +10,7 @@
     tables     is a table of ten million rows written in bounded memory?
     chaos      disturbed runs: does anything get lost?
     giant      20 gigavoxels with the real network, killed twice
+    gpu        what a GPU does, in ten minutes: network, command, training
 
 The other benches are modules: `bench.stars`, `bench.context`, `bench.quality`,
 `bench.dimness`, `bench.exports`, `bench.training`; `bench.options` writes `docs/options.md`,
@@ -18,24 +19,25 @@ The other benches are modules: `bench.stars`, `bench.context`, `bench.quality`,
 
 from __future__ import annotations
 
+import importlib
 import sys
 
-from bench import blocks, chaos, check, giant, pareto, peers, run, scaling, stardist_big, tables
-
 PARTS = {
-    "blocks": blocks.main,
-    "chaos": chaos.main,
-    "check": check.main,
-    "giant": giant.main,
-    "pareto": pareto.main,
-    "peers": peers.main,
-    "run": run.main,
-    "scaling": scaling.main,
-    "stardist": stardist_big.main,
-    "tables": tables.main,
+    "blocks": "blocks",
+    "chaos": "chaos",
+    "check": "check",
+    "giant": "giant",
+    "gpu": "gpu.driver",
+    "pareto": "pareto",
+    "peers": "peers",
+    "run": "run",
+    "scaling": "scaling",
+    "stardist": "stardist_big",
+    "tables": "tables",
 }
+"""Module of every part: each loads what it needs and no more, as a lent machine has little."""
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in PARTS:
         sys.exit(f"usage: python -m bench {'|'.join(PARTS)} OUT [options]\n\n{__doc__}")
-    PARTS[sys.argv[1]](sys.argv[2:])
+    importlib.import_module(f"bench.{PARTS[sys.argv[1]]}").main(sys.argv[2:])

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anystar_batch.network.resample import reflected
-from bench.quality import write_truth
 from trainer.volumes import Truth, bbbc050, gonuclear, tgmm
 
 SETS: dict[str, Callable[[], list[Truth]]] = {
@@ -38,9 +38,14 @@ def mosaic(name: str, size: int, path: Path) -> float:
     """
     truth = SETS[name]()[0]
     if not path.exists():
-        volume = truth.image
-        for axis in range(3):
-            index = reflected(np.arange(size), volume.shape[axis])
-            volume = np.take(volume, index, axis)
-        write_truth(path, replace(truth, image=volume))
+        from bench.quality import write_truth  # loads ome-zarr
+
+        write_truth(path, replace(truth, image=mirrored(truth.image, size)))
     return truth.diameter()
+
+
+def mirrored(volume: NDArray[np.number], size: int) -> NDArray[np.number]:
+    """Return a cube of so many voxels along each axis, filled by mirroring a volume."""
+    for axis in range(3):
+        volume = np.take(volume, reflected(np.arange(size), volume.shape[axis]), axis)
+    return volume

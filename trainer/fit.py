@@ -169,11 +169,7 @@ def fit(  # noqa: C901, PLR0915  (the whole of a run, in its order)
             else:
                 progress.waited += waited
 
-            model.optimizer.learning_rate = learning_rate(config, progress)
-            losses = model.train_on_batch(batch.image, [batch.prob, batch.dist])
-            # Keras gives the running mean since the last reset: of this step alone.
-            window.losses.append((float(losses[1]), float(losses[2])))
-            model.reset_metrics()
+            window.losses.append(step(model, batch, learning_rate(config, progress)))
             progress.step += 1
             progress.minutes = (time.monotonic() - started) / 60.0
 
@@ -228,6 +224,28 @@ def stream_of(
     source = GeometrySource(config) if batches is None else batches
     with feed(config, first, source) as fresh, ahead(painted(fresh, config, step)) as stream:
         yield stream
+
+
+def step(model: keras.Model, batch: Batch, rate: float) -> tuple[float, float]:
+    """Do one step.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Compiled.
+    batch : Batch
+    rate : float
+        Learning rate.
+
+    Returns
+    -------
+    prob, dist : float
+        The losses of probability and distances, of this step alone.
+    """
+    model.optimizer.learning_rate = rate
+    losses = model.train_on_batch(batch.image, [batch.prob, batch.dist])
+    model.reset_metrics()  # or else Keras gives the running mean since the last reset
+    return float(losses[1]), float(losses[2])
 
 
 def use_two_pools() -> None:
