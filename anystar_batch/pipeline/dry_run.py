@@ -34,7 +34,8 @@ from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.pipeline import publish
 from anystar_batch.pipeline.candidate_sets import check_place, open_store, probe_tiles
-from anystar_batch.pipeline.outputs import Outputs, check_permissions
+from anystar_batch.pipeline.output_checks import check_permissions
+from anystar_batch.pipeline.outputs import Outputs
 from anystar_batch.pipeline.prepare import check_network, decide, request, resources
 from anystar_batch.pipeline.run_record import NOTHING_TO_DO
 from anystar_batch.pipeline.star_outputs import ADD_STARS, lacks_stars

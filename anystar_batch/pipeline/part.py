@@ -31,9 +31,9 @@ from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
 from anystar_batch.pipeline import segment as pipeline
 from anystar_batch.pipeline.candidate_sets import check_place
+from anystar_batch.pipeline.output_checks import check_outputs
 from anystar_batch.pipeline.outputs import (
     Outputs,
-    check_outputs,
     named_errors,
     taken_over,
 )

@@ -80,7 +80,21 @@ class Together:
         return (index - 1) * count // parts <= number < index * count // parts
 
     def gather(self, stage: str, pieces: int) -> None:
-        """Wait until all pieces of a stage are done; LeftToOthersError if nobody does them."""
+        """Wait until all pieces of a stage are done.
+
+        Parameters
+        ----------
+        stage : str
+        pieces : int
+            Tiles or write units of all blocks.
+
+        Raises
+        ------
+        LeftToOthersError
+            If nobody at work does what is missing.
+        OutOfTimeError
+            If the time is up before.
+        """
         ledger, (index, count) = self._run.ledger, self._part
         done, shares = ledger.entries(stage), ledger.entries(SHARE)
         ledger.done(SHARE, {_share_key(stage, index): {}})

@@ -48,11 +48,9 @@ from anystar_batch.pipeline.candidate_sets import (
     tell_not_kept,
     tell_stored,
 )
+from anystar_batch.pipeline.output_checks import check_left, check_outputs, check_table_output
 from anystar_batch.pipeline.outputs import (
     Outputs,
-    check_left,
-    check_outputs,
-    check_table_output,
     lock_outputs,
     named_errors,
 )
