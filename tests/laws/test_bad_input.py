@@ -14,7 +14,7 @@ import zarr
 
 from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.network.predictor import KerasFactory
-from anystar_batch.pipeline import dry_run, outputs, prepare
+from anystar_batch.pipeline import dry_run, output_checks, prepare
 from tests.support import tiny_volume
 from tests.support.checkout import ROOT
 from tests.support.fakes import TruthPredictor, write_image
@@ -287,9 +287,9 @@ def test_a_read_only_file_system(tmp_path, command, monkeypatch):
     def read_only(path):
         raise OutputError(30, f"{path}: cannot be written (Read-only file system)")
 
-    monkeypatch.setattr(outputs, "check_writable", read_only)
+    monkeypatch.setattr(output_checks, "check_writable", read_only)
     refused(command("segment", image, *SIZE), 2, "Read-only file system")
-    monkeypatch.setattr(outputs.os, "access", lambda *_: False)
+    monkeypatch.setattr(output_checks.os, "access", lambda *_: False)
     refused(command("segment", image, *SIZE, "--dry-run"), 2, "no permission")
 
 

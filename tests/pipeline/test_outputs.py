@@ -231,7 +231,7 @@ def test_a_file_is_moved_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(outputs.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="no space left"):
         move_atomic(source, target)
     assert target.read_text() == "old"
