@@ -17,7 +17,7 @@ from anystar_batch.archive.storage.atomic_write import move_atomic
 from anystar_batch.config import RunConfig, SegmentConfig
 from anystar_batch.errors import ConfigError, OutputError
 from anystar_batch.events import Note, StageStarted
-from anystar_batch.pipeline import inputs, outputs
+from anystar_batch.pipeline import inputs
 from anystar_batch.pipeline.inputs import name_images
 from anystar_batch.pipeline.outputs import lock_outputs, output_paths
 from anystar_batch.pipeline.publish import seen_by_workers
