@@ -25,6 +25,8 @@ from tests.network.test_slabs import CONFIGS
 from tests.network.test_unet import perturbed
 from tests.support.checkout import ROOT
 from tests.support.fakes import make_model
+from trainer.synthesis.phantom import Phantom
+from trainer.synthesis.phantom_zarr import write
 
 pytestmark = [
     pytest.mark.network,
@@ -106,7 +108,8 @@ def test_every_bit_is_that_of_keras(each, slab_bytes, monkeypatch):
     ours._slab_bytes = slab_bytes
     theirs = SlabNetwork(each.parts, config, slab_bytes)
     rng = np.random.default_rng(8)
-    for factors in ((1, 1, 1), (1, 3, 2), (3, 2, 4)):
+    # Of one voxel at the bottom, oneDNN's bfloat16 says now this, now that, under Keras as well.
+    for factors in ((2, 2, 2), (2, 3, 2), (3, 2, 4)):
         shape = tuple(n * f for n, f in zip(config.divisor(), factors, strict=True))
         image = rng.normal(0.4, 0.5, shape).astype(np.float32)
         image[:1] = 0
@@ -134,7 +137,12 @@ def released(precision):
 
     predictor = KerasPredictor(load_model("anystar-mix"), 2, precision)
     rng, arrays = np.random.default_rng(2), []
-    for shape, place in (((8, 8, 8), 0), ((64, 48, 80), 5), ((112, 96, 128), -3), ((96, 8, 8), 0)):
+    for shape, place in (
+        ((16, 16, 16), 0),
+        ((64, 48, 80), 5),
+        ((112, 96, 128), -3),
+        ((96, 16, 24), 0),
+    ):
         image = rng.random(shape, np.float32) ** 2
         axes = np.ogrid[tuple(slice(n) for n in shape)]
         image += sum(np.sin(axis / 6.0) for axis in axes) > 1.5
@@ -399,3 +407,36 @@ def test_a_head_is_plain_json_and_the_file_holds_no_code(kept):
     facts, arrays = kept_parts._unpacked(data)
     assert json.loads(json.dumps(facts)) == facts
     assert {array.dtype.str for array in arrays.values()} == {"|u1", "<f4"}
+
+
+COMMAND = """
+import sys
+from anystar_batch.cli import main
+sys.argv[0] = "anystar-batch"
+try:
+    main()
+finally:
+    print([m for m in ("tensorflow", "keras", "h5py") if m in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["info"],
+        ["segment", "--diameter", "7px", "--dry-run"],
+        ["segment", "--diameter", "7px", "--no-report", "--quiet"],
+    ],
+    ids=["info", "dry run", "segment"],
+)
+def test_a_command_loads_nothing_of_tensorflows_python(kernels, words, tmp_path):
+    image = tmp_path / "a.ome.zarr"
+    write(Phantom((32,) * 3, 3.5, "sparse", 1), image)
+    if words[0] == "segment":
+        words = [*words, "--precision", "float32"]
+    _, said = process(
+        COMMAND, words[0], image, *words[1:], NUMBA_CACHE_DIR=str(kernels[0]), COLUMNS="100"
+    )
+    assert said.endswith("[]\n")
+    if "--dry-run" not in words and words[0] == "segment":
+        assert (image / "labels" / "anystar").is_dir()
