@@ -146,7 +146,13 @@ class Tensor:
 
     @classmethod
     def empty(cls, library: Any, shape: tuple[int, ...], kind: int) -> Tensor:  # noqa: ANN401
-        """Return memory for an array, aligned as TensorFlow likes it."""
+        """Return memory for an array, aligned as TensorFlow likes it.
+
+        Raises
+        ------
+        MemoryError
+            If there is none.
+        """
         length = math.prod(shape) * TYPES[kind].itemsize
         handle = library.TF_AllocateTensor(
             kind, (ctypes.c_int64 * len(shape))(*shape), len(shape), length
