@@ -85,6 +85,23 @@ def sources_of(room: str) -> str:
     return digest.hexdigest()
 
 
+@functools.cache
+def kept_in() -> Path | None:
+    """Return the directory in which kernels of the package itself are kept; None where none are.
+
+    What else is made once and takes long to make may lie there: whoever can write it decides what
+    this package runs.
+    """
+    kernel: Any = compiled()(_nothing)
+    path = getattr(getattr(kernel, "_cache", None), "cache_path", None)
+    return None if path is None else Path(path)
+
+
+def _nothing() -> int:
+    """A kernel, for numba to say where it would keep it."""
+    return 0
+
+
 def news() -> str | None:
     """Return, once, that kernels are not kept where they should be and why; else None."""
     return _news.pop() if _news else None

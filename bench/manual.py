@@ -57,7 +57,11 @@ FILES = (
 VARIABLES = (
     ("CUDA_VISIBLE_DEVICES", "GPUs that may be used."),
     ("TMPDIR", "Where temporary files go."),
-    ("NUMBA_CACHE_DIR", "Where compiled kernels are kept between runs."),
+    ("NUMBA_CACHE_DIR", "Where compiled kernels and the network's graphs are kept between runs."),
+    (
+        "ANYSTAR_BATCH_KEPT_GRAPHS",
+        "0 builds the network anew each time, under Keras: same results.",
+    ),
     ("AWS_*, GOOGLE_APPLICATION_CREDENTIALS", "Credentials of object stores, never an address's."),
 )
 """Variables of the environment that change what a run does."""

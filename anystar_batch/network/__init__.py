@@ -4,7 +4,9 @@ In the order in which data flows: `downsampling` (does a level show what a finer
 `scale` (which level, which working voxel), `tiles` (the lattice), `intensity` (limits, mapped to 0
 and 1), `limits_grid` and `limits_field` (limits that follow the image), `resample`, `window` (what
 the network sees); `model` (a model's folder, without TensorFlow), `imports` (of a backend),
-`weights`, `unet`, `devices`; `slabs` (the network in parts), `predictor` (a window to candidates).
+`weights`, `unet`, `devices`; `parts` (of the network, under Keras), `slabs` (one part after the
+other), `graph_session` (TensorFlow's library without its Python), `kept_parts` (the same parts
+there, from a file), `predictor` (a window to candidates).
 The second look: `profiles` (intensities along the rays), `refiner` and `refiner_kernel` (the
 network that reads them), `outline` (where along their mean a surface is asked for).
 """

@@ -7,6 +7,7 @@ emulated, slower than float32.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -18,6 +19,9 @@ CPUINFO = Path("/proc/cpuinfo")
 
 CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 """Instructions that multiply bfloat16..."""
+
+NVIDIA_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvmap")
+"""What shows that NVIDIA's driver is loaded: of Linux, of Windows' Linux, of Tegra."""
 
 INTEL, INTEL_FLAGS = "GenuineIntel", frozenset({"amx_bf16"})
 """...and on whose processors only these are faster than float32 (docs/performance.md)."""
@@ -86,6 +90,22 @@ def gpu_names(backend: str) -> tuple[str, ...]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     named = [name.strip() for name in (given or "").split(",") if name.strip()]
     return tuple((indices and named) or indices)
+
+
+def may_have_accelerator() -> bool:
+    """Return whether TensorFlow might find anything to compute on beside the processor.
+
+    Rather too often than too seldom: a driver's device files count, and so does a plug-in of
+    TensorFlow's, whether or not they are of use.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES") not in {"", "-1"} and any(
+        Path(place).exists() for place in NVIDIA_FILES
+    ):
+        return True
+    found = importlib.util.find_spec("tensorflow")
+    folders = (found and found.submodule_search_locations) or ()
+    plugins = [Path(folder).parent / "tensorflow-plugins" for folder in folders]
+    return Path("/dev/kfd").exists() or any(place.exists() for place in plugins)
 
 
 def gpu_capabilities() -> list[float]:

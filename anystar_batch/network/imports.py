@@ -69,23 +69,32 @@ def quiet_imports(backend: str = "tensorflow") -> Iterator[None]:
     home = os.environ.get("KERAS_HOME")
     os.environ["KERAS_HOME"] = f"{os.devnull}/keras"  # nothing is read from there, nor written
     out, err = io.StringIO(), io.StringIO()
-    saved = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (the C++ libraries write to fd 2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            with (
-                contextlib.redirect_stdout(out),
-                contextlib.redirect_stderr(err),
-                lean_imports(backend),
-            ):
-                yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            if home is None:
-                os.environ.pop("KERAS_HOME", None)
-            else:
-                os.environ["KERAS_HOME"] = home
+    try:
+        with (
+            silent_stderr(),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            lean_imports(backend),
+        ):
+            yield
+    finally:
+        if home is None:
+            os.environ.pop("KERAS_HOME", None)
+        else:
+            os.environ["KERAS_HOME"] = home
     for line in (out.getvalue() + err.getvalue()).splitlines():
         if line.strip():
             logger.debug("%s", line)
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Send what C++ libraries write to the error stream nowhere."""
+    saved = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (by its descriptor)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

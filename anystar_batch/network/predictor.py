@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from anystar_batch.errors import ModelError
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.network.imports import quiet_imports
+from anystar_batch.network.kept_parts import keep, kept_network
 from anystar_batch.network.model import WEIGHTS, Model
+from anystar_batch.network.parts import KerasParts
 from anystar_batch.network.slabs import SlabNetwork
-from anystar_batch.network.unet import build
+from anystar_batch.network.unet import PRECISIONS, build
 from anystar_batch.network.weights import load_weights
 
 MIN_DIST = 1e-3
@@ -85,18 +87,9 @@ class KerasPredictor:
         precision: str = "float32",
         backend: str = "tensorflow",
     ) -> None:
-        try:
-            with quiet_imports(backend):
-                _limit_threads(threads)
-                network = build(model.unet, precision)
-                load_weights(network, Path(model.folder) / WEIGHTS)
-                self._network = SlabNetwork(network, model.unet)
-        except ModuleNotFoundError as error:
-            message = (
-                f"network: {error.name} is not installed; install the package with the extra "
-                f"{extra_of(backend)}"
-            )
-            raise ModelError(message) from error
+        is_kept = backend == "tensorflow" and precision in PRECISIONS
+        network = kept_network(model, precision, threads) if is_kept else None
+        self._network = network or _built_network(model, threads, precision, backend)
         self._grid = model.grid
 
     def find(self, image: NDArray[np.float32], window: Box, core: Box, prob_thresh: float) -> Found:
@@ -138,6 +131,25 @@ def extra_of(backend: str) -> str:
         f"{' or '.join(f'`{extra}`' for extra in extras)}, e.g. pip install {package}, or with "
         f"pipx: pipx inject anystar-batch {package}"
     )
+
+
+def _built_network(model: Model, threads: int, precision: str, backend: str) -> SlabNetwork:
+    """The network under Keras, kept for later processes."""
+    try:
+        with quiet_imports(backend):
+            _limit_threads(threads)
+            network = build(model.unet, precision)
+            load_weights(network, Path(model.folder) / WEIGHTS)
+            parts = KerasParts(network, model.unet)
+            if backend == "tensorflow":
+                keep(parts, model, precision, threads)
+    except ModuleNotFoundError as error:
+        message = (
+            f"network: {error.name} is not installed; install the package with the extra "
+            f"{extra_of(backend)}"
+        )
+        raise ModelError(message) from error
+    return SlabNetwork(parts, model.unet)
 
 
 def _limit_threads(threads: int) -> None:

@@ -12,23 +12,20 @@ Slabs change what is computed together, not what is computed: the halo holds eve
 layer can see, and beyond the window's border the layers pad with zeros as ever. Probabilities of
 the core and the chosen rows are all that leaves the device.
 
-Plain Keras 3: under TensorFlow and JAX.
+What computes the parts is given (`parts`): Keras, or TensorFlow's own library.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.errors import ModelError
 from anystar_batch.geometry import Box, as_zyx
+from anystar_batch.network.parts import Parts, Tensor
 from anystar_batch.network.unet import UNetConfig
-
-if TYPE_CHECKING:
-    import keras
 
 SLAB_BYTES = 512 * 1024**2
 """Most that a slab's largest layer takes, float32: a device is then full, its memory is not."""
@@ -36,43 +33,24 @@ SLAB_BYTES = 512 * 1024**2
 Chosen = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 """index [n, 3] of outputs, z slowest; prob [n]; dist [n, n_rays]."""
 
-Tensor = Any
-"""An array on the device, of whatever backend."""
-
 
 class SlabNetwork:
     """A network that answers with the outputs worth having.
 
     Parameters
     ----------
-    model : keras.Model
-        From `unet.build`, its weights loaded.
+    parts : Parts
+        What computes; a network with its weights.
     config : UNetConfig
         What it was built from.
     slab_bytes : int
         See `SLAB_BYTES`.
     """
 
-    def __init__(
-        self, model: keras.Model, config: UNetConfig, slab_bytes: int = SLAB_BYTES
-    ) -> None:
-        import keras  # noqa: PLC0415  (10 s)
-
+    def __init__(self, parts: Parts, config: UNetConfig, slab_bytes: int = SLAB_BYTES) -> None:
+        self._parts = parts
         self._config = config
         self._slab_bytes = slab_bytes
-        prob, dist = model.get_layer("prob"), model.get_layer("dist")
-        has_features = config.net_conv_after_unet > 0
-        trunk = (model.get_layer("features") if has_features else prob).input
-        image, at_grid = model.inputs[0], model.inputs[0]
-        if config.grid != (1, 1, 1):
-            at_grid = model.get_layer("stem").output
-        self._stem = None if at_grid is image else _compiled(keras.Model(image, at_grid))
-        self._body = None if trunk is at_grid else _compiled(keras.Model(at_grid, trunk))
-        self._features = _compiled(keras.Model(trunk, prob.input)) if has_features else None
-        self._prob = _compiled(keras.Model(prob.input, prob.output))
-        kernel, bias = dist.get_weights()
-        self._kernel = keras.ops.convert_to_tensor(kernel.reshape(kernel.shape[-2:]), "float32")
-        self._bias = keras.ops.convert_to_tensor(bias, "float32")
 
     def find(self, image: NDArray[np.float32], core: Box, prob_thresh: float) -> Chosen:
         """Return the outputs in the core whose probability exceeds a threshold.
@@ -107,11 +85,8 @@ class SlabNetwork:
 
     def _trunk(self, image: NDArray[np.float32]) -> Tensor:
         """What the U-Net says of the whole window: (1, z, y, x, channels)."""
-        import keras  # noqa: PLC0415
-
-        ops = keras.ops
-        tensor = image[None, ..., None]
-        stem = self._stem
+        parts, tensor = self._parts, image[None, ..., None]
+        stem = parts.stem
         if stem is not None:
             grid = self._config.grid[0]
             halo = -(-stem_reach(self._config) // grid) * grid
@@ -120,20 +95,18 @@ class SlabNetwork:
 
             def run(start: int, stop: int) -> None:
                 low, high = max(0, start - halo), min(len(image), stop + halo)
-                part = stem(ops.convert_to_tensor(tensor[:, low:high]))
+                part = stem(parts.tensor(tensor[:, low:high]))
                 pieces.append(part[:, (start - low) // grid : (stop - low) // grid])
 
             in_slabs(len(image), self._slab_bytes // plane, grid, run)
-            tensor = pieces[0] if len(pieces) == 1 else ops.concatenate(pieces, axis=1)
+            tensor = pieces[0] if len(pieces) == 1 else parts.joined(pieces)
         else:
-            tensor = ops.convert_to_tensor(tensor)
-        return tensor if self._body is None else self._body(tensor)
+            tensor = parts.tensor(tensor)
+        return tensor if parts.body is None else parts.body(tensor)
 
     def _choose(self, trunk: Tensor, core: Box, prob_thresh: float) -> Chosen:
         """Probabilities of the core, and the distances of the chosen, slab by slab."""
-        import keras  # noqa: PLC0415
-
-        ops = keras.ops
+        parts = self._parts
         reach = self._config.unet_kernel_size if self._config.net_conv_after_unet else (1, 1, 1)
         halo = tuple(k // 2 for k in reach)
         seen = Box(
@@ -153,16 +126,15 @@ class SlabNetwork:
             start, stop = start + inside.start[0], stop + inside.start[0]
             low, high = max(0, start - halo[0]), min(seen.shape[0], stop + halo[0])
             features = trunk[:, low:high]
-            if self._features is not None:
-                features = self._features(features)
-            prob = self._prob(features)
+            if parts.features is not None:
+                features = parts.features(features)
+            prob = parts.prob(features)
             ours = Box((start - low, *inside.start[1:]), (stop - low, *inside.stop[1:]))
             values = np.asarray(prob)[0, ..., 0][ours.slices]
             index = np.argwhere(values > prob_thresh)
             at = index + np.asarray(ours.start)
             flat = np.ravel_multi_index(tuple(at.T), tuple(features.shape[1:4]))
-            rows = ops.reshape(features, (-1, int(features.shape[-1])))
-            dist = self._dist(rows, flat)
+            dist = self._dist(features, flat)
             first = start - inside.start[0]
             index += np.asarray((core.start[0] + first, *core.start[1:]), np.int64)
             chosen.append((index, values[values > prob_thresh].astype(np.float32), dist))
@@ -171,20 +143,15 @@ class SlabNetwork:
         index, prob, dist = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
         return index, prob, dist
 
-    def _dist(self, rows: Tensor, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The distances of some rows of features: the last layer sees each output alone."""
-        import keras  # noqa: PLC0415
-
-        ops = keras.ops
+    def _dist(self, features: Tensor, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The distances of some outputs: the last layer sees each of them alone."""
         if len(chosen) == 0:
             return np.empty((0, self._config.n_rays), np.float32)
         # Few sizes, so that a backend that compiles for each compiles seldom.
         room = 1 << int(len(chosen) - 1).bit_length()
         padded = np.zeros(room, np.int32)
         padded[: len(chosen)] = chosen
-        taken = ops.cast(ops.take(rows, padded, axis=0), "float32")
-        dist = ops.matmul(taken, self._kernel) + self._bias
-        return np.asarray(dist)[: len(chosen)].astype(np.float32)
+        return self._parts.dist(features, padded)[: len(chosen)]
 
 
 def in_slabs(length: int, most: int, step: int, run: Callable[[int, int], None]) -> None:
@@ -235,26 +202,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = f"{type(error).__name__} {error}".lower()
     signs = ("resource_exhausted", "resourceexhausted", "out of memory", "oom when allocating")
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)
-
-
-def _compiled(model: keras.Model) -> Callable[[Tensor], Tensor]:
-    """A function of tensors on the device: one trace (TensorFlow), one program a shape (JAX)."""
-    import keras  # noqa: PLC0415
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf  # noqa: PLC0415
-
-        # One trace for windows of all shapes. XLA compiles convolutions badly for CPUs.
-        (given,) = model.inputs
-        function: Callable[[Tensor], Tensor] = tf.function(
-            lambda tensor: model(tensor, training=False),
-            input_signature=[tf.TensorSpec(given.shape, given.dtype)],
-            jit_compile=False,
-        )
-        return function
-    import jax  # noqa: PLC0415
-
-    call = jax.jit(lambda a, b, tensor: model.stateless_call(a, b, tensor, training=False)[0])
-    trainable = [v.value for v in model.trainable_variables]
-    fixed = [v.value for v in model.non_trainable_variables]
-    return lambda tensor: call(trainable, fixed, tensor)

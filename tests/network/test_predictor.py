@@ -38,7 +38,9 @@ def make(monkeypatch):
     """Return a function that makes a predictor around a network that needs no Keras."""
     monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "tensorflow"))
     monkeypatch.setattr(predictor, "load_weights", lambda *_: None)
+    monkeypatch.setattr(predictor, "KerasParts", lambda network, _: network)
     monkeypatch.setattr(predictor, "SlabNetwork", lambda network, _: network)
+    monkeypatch.setattr(predictor, "keep", lambda *_: None)
 
     def make(network, grid=(2, 2, 2), backend="jax"):
         monkeypatch.setattr(predictor, "build", lambda *_: network)
@@ -116,6 +118,7 @@ def test_a_factory_hands_on_precision_and_backend(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     monkeypatch.setattr(predictor, "build", lambda _, precision: asked.append(precision))
     monkeypatch.setattr(predictor, "load_weights", lambda *_: None)
+    monkeypatch.setattr(predictor, "KerasParts", lambda *_: None)
     monkeypatch.setattr(predictor, "SlabNetwork", lambda *_: None)
     factory = KerasFactory("bfloat16", "jax")
     assert isinstance(factory(make_model(), 1), KerasPredictor)

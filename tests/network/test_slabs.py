@@ -8,6 +8,7 @@ import pytest
 from anystar_batch.errors import ModelError
 from anystar_batch.geometry import Box
 from anystar_batch.network import unet
+from anystar_batch.network.parts import KerasParts
 from anystar_batch.network.slabs import SlabNetwork, in_slabs, is_out_of_memory, stem_reach
 from tests.network.test_unet import ODD, SMALL, image_of, perturbed
 
@@ -50,12 +51,13 @@ def expected(model, image, core, threshold):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_windows_of_all_shapes_need_one_trace(networks, name):
     config, shape = CONFIGS[name]
-    network = SlabNetwork(networks[name], config)
+    network = SlabNetwork(KerasParts(networks[name], config), config)
     for factor in (1, 2, 3):
         image = image_of(tuple(n * factor for n in shape))[0, ..., 0]
         out = tuple(n // g for n, g in zip(image.shape, config.grid, strict=True))
         network.find(image, Box.of_shape(out), 0.5)
-    parts = (network._stem, network._body, network._features, network._prob)
+    parts = network._parts
+    parts = (parts.stem, parts.body, parts.features, parts.prob)
     traces = [part.experimental_get_tracing_count() for part in parts if part is not None]
     assert traces == [1] * len(traces)
 
@@ -66,7 +68,7 @@ def test_slabs_say_what_the_whole_network_says(networks, name, slab_bytes):
     config, shape = CONFIGS[name]
     image = image_of(shape)
     out = tuple(n // g for n, g in zip(shape, config.grid, strict=True))
-    network = SlabNetwork(networks[name], config, slab_bytes)
+    network = SlabNetwork(KerasParts(networks[name], config), config, slab_bytes)
     everywhere = np.asarray(networks[name](image, training=False)[0])[0, ..., 0]
     for core in (Box.of_shape(out), Box((1, 1, 2), tuple(n - 1 for n in out))):
         threshold = between(everywhere[core.slices].ravel())
@@ -81,7 +83,7 @@ def test_slabs_say_what_the_whole_network_says(networks, name, slab_bytes):
 
 def test_nothing_above_the_threshold_is_nothing(networks):
     config, shape = CONFIGS["grid 2"]
-    network = SlabNetwork(networks["grid 2"], config)
+    network = SlabNetwork(KerasParts(networks["grid 2"], config), config)
     found = network.find(image_of(shape)[0, ..., 0], Box((0, 0, 0), (12, 8, 16)), 1.0)
     assert [a.shape for a in found] == [(0, 3), (0,), (0, 12)]
 
@@ -90,7 +92,8 @@ def test_bits_do_not_depend_on_the_slabs(networks):
     config, shape = CONFIGS["grid 2"]
     image, core = image_of(shape)[0, ..., 0], Box((2, 2, 2), (10, 7, 14))
     whole, thin = (
-        SlabNetwork(networks["grid 2"], config, room).find(image, core, 0.3) for room in (10**9, 1)
+        SlabNetwork(KerasParts(networks["grid 2"], config), config, room).find(image, core, 0.3)
+        for room in (10**9, 1)
     )
     for a, b in zip(whole, thin, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -102,7 +105,7 @@ def test_bits_do_not_depend_on_the_threshold(networks, name):
     config, shape = CONFIGS[name]
     image = image_of(shape)[0, ..., 0]
     core = Box.of_shape(tuple(n // g for n, g in zip(shape, config.grid, strict=True)))
-    network = SlabNetwork(networks[name], config)
+    network = SlabNetwork(KerasParts(networks[name], config), config)
     index, prob, dist = network.find(image, core, 0.0)
     for count in (0, 1, 2, 3, 5, 16, 17, 33, 100):
         threshold = float(np.sort(prob)[::-1][count])
@@ -159,13 +162,13 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 
 def test_a_window_that_does_not_fit_is_answered_with_a_smaller_tile(networks, monkeypatch):
     config, shape = CONFIGS["grid 2"]
-    network = SlabNetwork(networks["grid 2"], config)
+    network = SlabNetwork(KerasParts(networks["grid 2"], config), config)
 
     def full(_tensor):
         message = "OOM when allocating tensor"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(network, "_body", full)
+    monkeypatch.setattr(network._parts, "body", full)
     message = r"no memory for a window of \(24, 16, 32\) voxels; give a smaller --tile"
     with pytest.raises(ModelError, match=message):
         network.find(image_of(shape)[0, ..., 0], Box((0, 0, 0), (2, 2, 2)), 0.5)
