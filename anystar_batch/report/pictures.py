@@ -182,7 +182,7 @@ def _grey_uri(grey: NDArray[np.uint8], size: tuple[int, int], window: Window) ->
 def _lossy_uri(picture: Image.Image) -> str:
     stream = BytesIO()
     if features.check("webp"):
-        picture.convert("RGB").save(stream, format="WEBP", quality=QUALITY, method=4)
+        picture.convert("RGB").save(stream, format="WEBP", quality=QUALITY, method=2)
         return _uri("image/webp", stream.getvalue())
     picture.save(stream, format="JPEG", quality=QUALITY)
     return _uri("image/jpeg", stream.getvalue())
@@ -207,6 +207,13 @@ def _uri(kind: str, data: bytes) -> str:
 
 def _hue(names: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """Colour number of every label, 0 for the background; the same label has always the same."""
+    most = int(names.max(initial=0))
+    if most < names.size:  # each label once, not each pixel
+        return _hue_of(np.arange(most + 1))[names]
+    return _hue_of(names)
+
+
+def _hue_of(names: NDArray[np.integer]) -> NDArray[np.uint8]:
     turn = np.mod(names.astype(np.float64) * GOLDEN, 1.0)
     return np.where(names > 0, 1 + (turn * HUES).astype(np.uint8), 0).astype(np.uint8)
 
@@ -214,19 +221,21 @@ def _hue(names: NDArray[np.uint32]) -> NDArray[np.uint8]:
 def _edges(names: NDArray[np.uint32]) -> NDArray[np.bool_]:
     """Pixels of a label beside another one or the background."""
     edge = np.zeros(names.shape, bool)
-    edge[:-1] |= names[:-1] != names[1:]
-    edge[1:] |= names[:-1] != names[1:]
-    edge[:, :-1] |= names[:, :-1] != names[:, 1:]
-    edge[:, 1:] |= names[:, :-1] != names[:, 1:]
+    down, right = names[:-1] != names[1:], names[:, :-1] != names[:, 1:]
+    edge[:-1] |= down
+    edge[1:] |= down
+    edge[:, :-1] |= right
+    edge[:, 1:] |= right
     return edge & (names > 0)
 
 
 def _shrunk(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A mask without its outermost pixels; beyond the picture it goes on."""
-    padded = np.pad(mask, 1, mode="edge")
-    inner: NDArray[np.bool_] = (
-        mask & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2]
-    )
+    inner = mask.copy()
+    inner[:-1] &= mask[1:]
+    inner[1:] &= mask[:-1]
+    inner[:, :-1] &= mask[:, 1:]
+    inner[:, 1:] &= mask[:, :-1]
     return inner
 
 
