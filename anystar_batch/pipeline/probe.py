@@ -1,11 +1,11 @@
-"""Propose the objects' diameter when the user gives none: try five working scales on a few tiles.
+"""Propose the objects' diameter when the user gives none: try five working scales on two regions.
 
 The network finds objects over a range of sizes around the one it was made for, and a second look
 refines each at the image's own resolution. So each trial scale votes (how much surface its trusted
 finds of a size the network knows have) and measures (their median diameter in micrometres); the
 winner's diameter is proposed. Votes by volume favour the one
 large thing that a coarse scale finds, votes by number the crumbs of a fine one.
-Trial scales and tiles follow from the image alone: the probe gives the same answer every time.
+Trial scales and regions follow from the image alone: the probe gives the same answer every time.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ from anystar_batch.stars.suppress import suppress
 
 TRIALS = (0.75, 1.06, 1.5, 2.12, 3.0)
 """Trial working voxels, in level-0 voxels of the plane."""
+
+EDGE = 128
+"""Edge of a region looked at, level-0 voxels of the plane: the same at every trial scale, so that
+it costs what a region holds, and no scale is shown more of the void than another."""
+
+CONTEXT = 16
+"""Most context around it, working voxels: less than a run's, as sizes are told by many objects."""
 
 KNOWN = (0.857, 2.857)
 """Finds that count, in diameters of the network's typical object: what noise makes is smaller."""
@@ -211,7 +218,9 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
     has_refiner = wanted_refiner(model, config) is not None
     # By the model's own thresholds: how big objects are does not depend on how many are wanted.
     refine = "on" if has_refiner else "off"
-    asked = replace(config, scales=(1,), refine=refine, prob_thresh=None, nms_thresh=None)
+    asked = replace(
+        config, scales=(1,), refine=refine, prob_thresh=None, nms_thresh=None, tile=None
+    )
     scales, _ = level_scales(reader.source, config)
     base = min(scales[0][1], scales[0][2])
     typical = model.diameter
@@ -222,7 +231,8 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
         with suppress_error(ConfigError):
             voxel_um = factor * base
             diameter = voxel_um * typical
-            plan = make_plan(reader, model, asked, diameter, limits, region=region)
+            seen_by = replace(model, tile=_edge(model, factor), context=_context(model))
+            plan = make_plan(reader, seen_by, asked, diameter, limits, region=region)
             plans.append((voxel_um, plan))
     trials: list[Trial] = []
     finds: list[Finds] = []
@@ -240,6 +250,18 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
         return Probe(base * typical, tuple(trials), is_certain=False)
     other = _other_population(best, finds) if has_refiner else None
     return Probe(best.diameter_um, tuple(trials), is_certain=True, other=other)
+
+
+def _edge(model: Model, factor: float) -> int:
+    """Edge of a region in working voxels of a trial, as the network can take it."""
+    step = max(model.divisor)
+    return max(1, round(EDGE / factor / step)) * step
+
+
+def _context(model: Model) -> int:
+    """Context around it, working voxels."""
+    step = max(model.divisor)
+    return min(model.context, -(-CONTEXT // step) * step)
 
 
 def _other_population(best: Trial, finds: Sequence[Finds]) -> Population | None:

@@ -34,6 +34,9 @@ from anystar_batch.stars.polyhedra import LatticeMap
 ALGORITHM = 6
 """Number of the method; raised whenever the same input and options may give another result."""
 
+PROBE = "the same two regions at every scale"
+"""How the probe looks; another text whenever it may propose another diameter."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -253,14 +256,9 @@ def fingerprint_parts(
 
 
 def _probe_json(model: Model, config: ResultConfig) -> dict[str, object]:
-    """That the probe goes by the model's thresholds, where it runs and others are given."""
-    given = (
-        (config.prob_thresh, model.prob_thresh),
-        (config.nms_thresh, model.nms_thresh),
-    )
-    is_other = any(value is not None and value != own for value, own in given)
+    """How the probe looks, where it runs."""
     is_probed = config.diameter is None and model.diameter is not None
-    return {"probe": "model's thresholds"} if is_probed and is_other else {}
+    return {"probe": PROBE} if is_probed else {}
 
 
 def _position_json(source: ImageSource, config: ResultConfig) -> dict[str, object]:

@@ -10,6 +10,7 @@ from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.config import ResultConfig, SegmentConfig
 from anystar_batch.errors import ConfigError
 from anystar_batch.pipeline import prepare, texture
+from anystar_batch.pipeline import probe as probing
 from anystar_batch.pipeline.probe import (
     CONFIDENT,
     TRIALS,
@@ -64,6 +65,44 @@ def test_the_models_own_thresholds_count_whatever_the_run_asks_for(tmp_path):
     network = Listening()
     probe(path, network, config=ResultConfig(prob_thresh=0.8, nms_thresh=0.6))
     assert set(network.heard) == {MODEL.prob_thresh}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Notes where it is asked for points, and at which voxel: cores in voxels of level 0."""
+
+    heard: list = field(default_factory=list, compare=False)
+
+    def __call__(self, _model, _threads):
+        return self
+
+    def find(self, image, window, core, _prob_thresh):
+        self.heard.append((core, image.shape))
+        return Blind().find(None, None, None, None)
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+def test_every_scale_looks_at_the_same_two_regions(tmp_path, monkeypatch, tile):
+    monkeypatch.setattr(probing, "EDGE", 32)
+    data = np.full((128, 128, 128), 10, np.uint16)
+    rng = np.random.default_rng(0)
+    starts = (64, 96, 0), (0, 32, 96)
+    for start, spread in zip(starts, (90, 70), strict=True):
+        at = tuple(slice(a + 4, a + 28) for a in start)
+        data[at] += rng.integers(0, spread, (24, 24, 24)).astype(np.uint16)
+    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
+    network = Places()
+    found = probe(path, network, config=ResultConfig(tile=tile))
+    assert len(network.heard) == 2 * len(found.trials)
+    for k, trial in enumerate(found.trials):
+        for (core, _), start in zip(network.heard[2 * k : 2 * k + 2], starts, strict=True):
+            for a, b, want in zip(core.start, core.stop, start, strict=True):
+                # The network's divisor is all by which they differ.
+                assert a * trial.voxel_um == pytest.approx(want, abs=16)
+                assert (b - a) * trial.voxel_um == pytest.approx(32, abs=16)
+    # A large volume costs what its regions hold.
+    most = max(np.prod(shape) for _, shape in network.heard)
+    assert most <= (32 / TRIALS[0] + 2 * probing.CONTEXT + 16) ** 3
 
 
 def write_balls(path, radius, voxel=(1.0, 1.0, 1.0), shape=(48, 96, 96), count=12):

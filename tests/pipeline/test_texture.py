@@ -36,6 +36,20 @@ def test_texture_is_high_where_the_image_changes(tmp_path):
     assert values[10:20, 30:50, 8:24].mean() > 20 * values[25:].mean()
 
 
+def test_of_a_large_level_means_are_looked_at(tmp_path, monkeypatch):
+    data = np.full((41, 50, 60), 10, np.uint8)
+    data[20:32, 8:20, 36:48] += np.random.default_rng(0).integers(0, 99, (12, 12, 12), np.uint8)
+    path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
+    reader = ImageReader(read_image(path))
+    fine, _, _ = texture(reader, 0, 0)
+    monkeypatch.setattr(texture_module, "MOST_VOXELS", data.size // 8)
+    values, box, _ = texture(reader, 0, 0)
+    assert values.shape == box.shape == data.shape
+    assert (values[20:32:2] == values[21:32:2]).all()
+    assert not (fine[20:32:2] == fine[21:32:2]).all()
+    assert values[20:32, 8:20, 36:48].mean() > 20 * values[:, 30:].mean()
+
+
 def test_of_a_large_level_the_middle_is_looked_at(tmp_path, monkeypatch):
     data = np.random.default_rng(0).integers(0, 99, (20, 40, 80)).astype(np.uint8)
     path = write_image(tmp_path / "a.ome.zarr", [data], chunks=(32, 32, 32))
