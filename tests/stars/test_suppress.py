@@ -73,14 +73,20 @@ def test_rows_longer_than_a_word_and_stars_beyond_the_table_follow_the_plain_rul
 
 @pytest.mark.parametrize("count", [63, 64, 65, 128, 129, 5000])
 def test_no_rival_is_lost_where_rooms_are_full_or_grow(count):
-    # The best alone suppresses a crowd whose boxes all meet: who misses him, survives. They fill
-    # the kernel's first rooms to the last place.
+    # The best alone suppresses a crowd: who misses him, survives. The crowd's boxes all meet and
+    # fill the kernel's first room to the last place, the best comes last, and behind him a lone one
+    # in the same cell of the grid, whom no box of theirs meets.
     rng = np.random.default_rng(count)
-    points = np.stack(np.unravel_index(rng.permutation(20**3)[:count], (20, 20, 20)), axis=1)
-    dist = np.full((count, len(FEW)), 30, np.float32)
-    candidates = Candidates(points.astype(np.int32), rng.random(count, np.float32), dist)
-    survives = suppress(candidates, FEW, 0.3)
-    assert np.flatnonzero(survives).tolist() == [int(candidates.order()[0])]
+    at = [
+        np.append(rng.integers(44, 48, count), 73),
+        np.full(count + 1, 44),
+        np.full(count + 1, 44),
+    ]
+    points = np.stack(at[::-1], axis=1).astype(np.int32)
+    prob = np.append(rng.uniform(0.1, 0.5, count - 1), [0.9, 0.8]).astype(np.float32)
+    dist = np.full((count + 1, len(FEW)), 12, np.float32)
+    survives = suppress(Candidates(points, prob, dist), FEW, 0.3)
+    assert np.flatnonzero(survives).tolist() == [count - 1, count]
 
 
 @pytest.mark.parametrize("nms_thresh", [0.3, 0.5])
