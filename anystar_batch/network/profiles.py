@@ -160,10 +160,66 @@ def profiles(  # noqa: PLR0913  (a kernel takes arrays, not objects)
         Written.
     """
     for i in range(len(dist)):
-        _sample(image, origin, shape, whole[i], fraction[i], dist[i], spokes, values[i])
+        if _is_inside(shape, whole[i], dist[i], spokes):
+            _sample_inside(image, origin, whole[i], fraction[i], dist[i], spokes, values[i])
+        else:
+            _sample(image, origin, shape, whole[i], fraction[i], dist[i], spokes, values[i])
         _standardise(values[i])
         _surround(values[i], near)
         _measure(dist[i], spokes, near, values[i], scalars[i])
+
+
+@compiled(error_model="numpy", _nrt=False)
+def _is_inside(
+    shape: NDArray[np.int64],
+    whole: NDArray[np.int64],
+    dist: NDArray[np.float32],
+    spokes: NDArray[np.float64],
+) -> bool:
+    """Whether no sample of an object comes near the volume's border."""
+    for axis in range(3):
+        farthest = 0.0
+        for ray in range(len(dist)):
+            farthest = max(farthest, abs(spokes[ray, axis]) * np.float64(dist[ray]))
+        reach = np.int64(farthest * REACH) + 3
+        if whole[axis] - reach < 0 or whole[axis] + reach >= shape[axis]:
+            return False
+    return True
+
+
+@compiled(error_model="numpy", _nrt=False)
+def _sample_inside(  # noqa: PLR0913
+    image: NDArray[np.float32],
+    origin: NDArray[np.int64],
+    whole: NDArray[np.int64],
+    fraction: NDArray[np.float64],
+    dist: NDArray[np.float32],
+    spokes: NDArray[np.float64],
+    values: NDArray[np.float32],
+) -> None:
+    """The same as `_sample`, where no sample comes near the volume's border."""
+    cz, cy, cx = whole[0] - origin[0], whole[1] - origin[1], whole[2] - origin[2]
+    one = np.uint64(1)
+    for ray in range(len(dist)):
+        part = np.float64(dist[ray]) / PER_DIST
+        dz, dy, dx = spokes[ray, 0] * part, spokes[ray, 1] * part, spokes[ray, 2] * part
+        for k in range(SAMPLES):
+            fz = fraction[0] + dz * (k + 1)
+            fy = fraction[1] + dy * (k + 1)
+            fx = fraction[2] + dx * (k + 1)
+            lz, ly, lx = np.floor(fz), np.floor(fy), np.floor(fx)
+            wz, wy, wx = np.float32(fz - lz), np.float32(fy - ly), np.float32(fx - lx)
+            z, y, x = np.uint64(cz + int(lz)), np.uint64(cy + int(ly)), np.uint64(cx + int(lx))
+            a, b = image[z, y, x], image[z, y + one, x]
+            c, d = image[z + one, y, x], image[z + one, y + one, x]
+            a += wx * (image[z, y, x + one] - a)
+            b += wx * (image[z, y + one, x + one] - b)
+            c += wx * (image[z + one, y, x + one] - c)
+            d += wx * (image[z + one, y + one, x + one] - d)
+            a += wy * (b - a)
+            c += wy * (d - c)
+            values[k, 0, ray] = a + wz * (c - a)
+            values[k, 3, ray] = np.float32(0.0)
 
 
 @compiled(error_model="numpy")

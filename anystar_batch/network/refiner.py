@@ -1,6 +1,6 @@
 """The second look: distances refined from the image around a survivor, and how good they will be.
 
-A small network, as plain arrays, run by numba: one object at a time, every sum in one fixed order
+A small network, as plain arrays, run by numba: two objects at a time, every sum in one fixed order
 of float32 additions, no TensorFlow. So an object's answer depends on the object, the voxels around
 it and the arrays, and never on who else is asked about.
 
@@ -33,7 +33,14 @@ from anystar_batch.network.profiles import (
     profiles,
     window,
 )
-from anystar_batch.network.refiner_kernel import NAMES, SECOND, WIDTHS, Arrays, answer
+from anystar_batch.network.refiner_kernel import (
+    NAMES,
+    SECOND,
+    TOGETHER_ROWS,
+    WIDTHS,
+    Arrays,
+    answer,
+)
 
 FORMAT = 1
 """Of the arrays and what they mean."""
@@ -239,7 +246,11 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], quality_cut: float = 0.0) ->
         message = f"refiner: no array {missing[0]!r}; expected {', '.join(NAMES)}"
         raise ModelError(message)
     ready = tuple(np.require(arrays[name], np.float32, ["C", "W"]) for name in NAMES)
-    expected = shapes_of(tuple(len(arrays[name]) for name in NAMES if name.endswith("_bias"))[:6])
+    biases = tuple(len(arrays[name]) for name in NAMES if name.endswith("_bias"))[:6]
+    if any(width % TOGETHER_ROWS for width in biases[:5]):
+        message = f"refiner: layers of {biases[:5]} channels; expected multiples of {TOGETHER_ROWS}"
+        raise ModelError(message)
+    expected = shapes_of(biases)
     for name, array in zip(NAMES, ready, strict=True):
         if array.shape != expected[name]:
             message = (

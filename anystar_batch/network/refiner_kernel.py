@@ -1,15 +1,15 @@
-"""The second look's network as loops: one object at a time, every sum in one fixed order.
+"""The second look's network as loops: two objects at a time, every sum in one fixed order.
 
-The rays of an object lie side by side on the fast axis: what the compiler does eight at a time are
-eight rays, never eight terms of one sum. No `fastmath`, no fused multiply-adds.
+The rays of the objects lie side by side on the fast axis: what the compiler does eight at a time
+are eight rays, never eight terms of one sum. No `fastmath`, no fused multiply-adds.
 
 ::
 
     seen  [(33 + 4) x 4]  -conv1->  one [(17 + 2) x 12]  -conv2->  two [(9 + 2) x (16 + 16)]
           -conv3->  three [9 x 16 + scalars]  -own, whole->  first [48]  -second->  second [32]
 
-Every row holds all rays. Places beyond a ray's ends hold 0, so a convolution is one matrix on a run
-of rows.
+Every row holds all rays of both. Places beyond a ray's ends hold 0, so a convolution is one matrix
+on a run of rows.
 """
 
 from __future__ import annotations
@@ -40,40 +40,57 @@ NAMES = (
 FIRST, SECOND = (SAMPLES + 1) // 2, (SAMPLES + 3) // 4
 """Places along a ray after the first and the second convolution."""
 
+BESIDE = 2
+"""Objects whose rays lie side by side: speed, never a sum, depends on it."""
+
+TOGETHER_ROWS = 4
+"""Outputs, and terms of a sum, that loops take at a time: every layer has a multiple of them."""
+
 Arrays = tuple[NDArray[np.float32], ...]
 
 
-@compiled(error_model="numpy")
+@compiled(error_model="numpy", _nrt=False)
 def _layer(
     rows: NDArray[np.float32],
     first: int,
     kernel: NDArray[np.float32],
-    bias: NDArray[np.float32],
     out: NDArray[np.float32],
+    begin: int,
 ) -> None:
-    """out[o] = bias[o] + sum of kernel[o, m] * rows[first + m], for every ray; terms in order.
+    """out[begin + o] += sum of kernel[o, m] * rows[first + m], for every ray; terms in order.
 
-    Two outputs and four terms at a time: half the traffic, and the same sums.
+    Four outputs and four terms at a time: less traffic, and the same sums.
     """
     n_out, n_in = kernel.shape
-    n_rays = rows.shape[1]
-    for o in range(0, n_out, 2):
-        p, q = out[o], out[o + 1]
-        for ray in range(n_rays):
-            p[ray] = bias[o]
-            q[ray] = bias[o + 1]
+    for o in range(0, n_out, 4):
+        at = begin + o
         for m in range(0, n_in, 4):
-            r0, r1, r2, r3 = (
-                rows[first + m], rows[first + m + 1], rows[first + m + 2], rows[first + m + 3]
-            )  # fmt: skip
+            k = first + m
             a0, a1, a2, a3 = kernel[o, m], kernel[o, m + 1], kernel[o, m + 2], kernel[o, m + 3]
             b0, b1, b2, b3 = (
                 kernel[o + 1, m], kernel[o + 1, m + 1], kernel[o + 1, m + 2], kernel[o + 1, m + 3]
             )  # fmt: skip
-            for ray in range(n_rays):
-                x0, x1, x2, x3 = r0[ray], r1[ray], r2[ray], r3[ray]
-                p[ray] = (((p[ray] + a0 * x0) + a1 * x1) + a2 * x2) + a3 * x3
-                q[ray] = (((q[ray] + b0 * x0) + b1 * x1) + b2 * x2) + b3 * x3
+            c0, c1, c2, c3 = (
+                kernel[o + 2, m], kernel[o + 2, m + 1], kernel[o + 2, m + 2], kernel[o + 2, m + 3]
+            )  # fmt: skip
+            d0, d1, d2, d3 = (
+                kernel[o + 3, m], kernel[o + 3, m + 1], kernel[o + 3, m + 2], kernel[o + 3, m + 3]
+            )  # fmt: skip
+            for ray in range(rows.shape[1]):
+                x0, x1, x2, x3 = rows[k, ray], rows[k + 1, ray], rows[k + 2, ray], rows[k + 3, ray]
+                p, q, r, s = out[at, ray], out[at + 1, ray], out[at + 2, ray], out[at + 3, ray]
+                out[at, ray] = (((p + a0 * x0) + a1 * x1) + a2 * x2) + a3 * x3
+                out[at + 1, ray] = (((q + b0 * x0) + b1 * x1) + b2 * x2) + b3 * x3
+                out[at + 2, ray] = (((r + c0 * x0) + c1 * x1) + c2 * x2) + c3 * x3
+                out[at + 3, ray] = (((s + d0 * x0) + d1 * x1) + d2 * x2) + d3 * x3
+
+
+@compiled(error_model="numpy", _nrt=False)
+def _fill(out: NDArray[np.float32], begin: int, bias: NDArray[np.float32]) -> None:
+    """Begin the sums of a layer with its bias."""
+    for o in range(len(bias)):
+        for ray in range(out.shape[1]):
+            out[begin + o, ray] = bias[o]
 
 
 @compiled(error_model="numpy")
@@ -86,13 +103,16 @@ def _rectify(out: NDArray[np.float32]) -> None:
 
 @compiled(error_model="numpy")
 def _means(rows: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Mean of every row over the rays, in order."""
+    """Mean of every row over the rays, in order; four rows at a time, whose sums do not wait."""
     share = np.float32(1.0 / rows.shape[1])
-    for m in range(rows.shape[0]):
-        total = np.float32(0.0)
+    for m in range(0, rows.shape[0], 4):
+        a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
         for ray in range(rows.shape[1]):
-            total += rows[m, ray]
-        out[m] = total * share
+            a += rows[m, ray]
+            b += rows[m + 1, ray]
+            c += rows[m + 2, ray]
+            d += rows[m + 3, ray]
+        out[m], out[m + 1], out[m + 2], out[m + 3] = a * share, b * share, c * share, d * share
 
 
 @compiled(error_model="numpy")
@@ -118,24 +138,29 @@ def _convolve(
 ) -> None:
     """Fill `three` from `seen`: along each ray, its neighbours asked after the second layer."""
     k1, c1, k2, c2, k3, c3 = arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], arrays[5]
-    w1, w2, w3, n_rays = len(c1), len(c2), len(c3), seen.shape[1]
+    w1, w2, w3 = len(c1), len(c2), len(c3)
+    n_rays, n_columns = len(near), seen.shape[1]
     sixth = np.float32(1.0 / NEAREST)
     for window in range(FIRST):
-        _layer(seen, 2 * window * CHANNELS, k1, c1, one[(window + 1) * w1 : (window + 2) * w1])
+        _fill(one, (window + 1) * w1, c1)
+        _layer(seen, 2 * window * CHANNELS, k1, one, (window + 1) * w1)
     _rectify(one)
     for window in range(SECOND):
         begin = (window + 1) * 2 * w2
         own, around = two[begin : begin + w2], two[begin + w2 : begin + 2 * w2]
-        _layer(one, 2 * window * w1, k2, c2, own)
+        _fill(own, 0, c2)
+        _layer(one, 2 * window * w1, k2, own, 0)
         _rectify(own)
         for c in range(w2):
-            row = own[c]
-            for ray in range(n_rays):
-                total = row[near[ray, 0]] + row[near[ray, 1]] + row[near[ray, 2]]
-                total += row[near[ray, 3]] + row[near[ray, 4]] + row[near[ray, 5]]
-                around[c, ray] = total * sixth
+            for first in range(0, n_columns, n_rays):
+                row, sums = own[c, first : first + n_rays], around[c, first : first + n_rays]
+                for ray in range(n_rays):
+                    total = row[near[ray, 0]] + row[near[ray, 1]] + row[near[ray, 2]]
+                    total += row[near[ray, 3]] + row[near[ray, 4]] + row[near[ray, 5]]
+                    sums[ray] = total * sixth
     for window in range(SECOND):
-        _layer(two, window * 2 * w2, k3, c3, three[window * w3 : (window + 1) * w3])
+        _fill(three, window * w3, c3)
+        _layer(two, window * 2 * w2, k3, three, window * w3)
     _rectify(three[: SECOND * w3])
 
 
@@ -157,6 +182,21 @@ def _judge(
     return np.float32(1.0 / (1.0 + math.exp(-logit)))
 
 
+@compiled(error_model="numpy", _nrt=False)
+def _combine(
+    rows: NDArray[np.float32],
+    factors: NDArray[np.float32],
+    bias: np.float32,
+    out: NDArray[np.float32],
+) -> None:
+    """Out = bias + sum of factors[m] * rows[m], terms in order."""
+    for column in range(len(out)):
+        out[column] = bias
+    for m in range(len(rows)):
+        for column in range(len(out)):
+            out[column] += factors[m] * rows[m, column]
+
+
 @compiled(error_model="numpy")
 def answer(  # noqa: PLR0913
     values: NDArray[np.float32],
@@ -167,7 +207,7 @@ def answer(  # noqa: PLR0913
     refined: NDArray[np.float32],
     quality: NDArray[np.float32],
 ) -> None:
-    """Run the network, object after object.
+    """Run the network, some objects after the others.
 
     Parameters
     ----------
@@ -186,32 +226,42 @@ def answer(  # noqa: PLR0913
     k_own, c_own, k_whole = arrays[6], arrays[7], arrays[8]
     k_second, c_second, k_factor, c_factor = arrays[9], arrays[10], arrays[11], arrays[12]
     n_rays = dist.shape[1]
+    n_columns = BESIDE * n_rays
     # Places beyond a ray's ends hold 0, and stay so.
-    seen = np.zeros(((SAMPLES + 4) * CHANNELS, n_rays), np.float32)
-    one = np.zeros(((FIRST + 2) * w1, n_rays), np.float32)
-    two = np.zeros(((SECOND + 2) * 2 * w2, n_rays), np.float32)
-    three = np.zeros((SECOND * w3 + SCALARS, n_rays), np.float32)
-    first = np.zeros((len(c_own), n_rays), np.float32)
-    second = np.zeros((len(c_second), n_rays), np.float32)
+    seen = np.zeros(((SAMPLES + 4) * CHANNELS, n_columns), np.float32)
+    one = np.zeros(((FIRST + 2) * w1, n_columns), np.float32)
+    two = np.zeros(((SECOND + 2) * 2 * w2, n_columns), np.float32)
+    three = np.zeros((SECOND * w3 + SCALARS, n_columns), np.float32)
+    first = np.zeros((len(c_own), n_columns), np.float32)
+    second = np.zeros((len(c_second), n_columns), np.float32)
     mean = np.zeros(SECOND * w3, np.float32)
-    for i in range(len(dist)):
-        if not values[i, :, 0].any():
-            refined[i], quality[i] = dist[i], np.float32(0.0)
-            continue
-        for k in range(SAMPLES):
-            seen[(k + 2) * CHANNELS : (k + 3) * CHANNELS] = values[i, k]
+    logs = np.zeros(n_columns, np.float32)
+    for begin in range(0, len(dist), BESIDE):
+        some = min(BESIDE, len(dist) - begin)
+        for i in range(some):
+            mine = slice(i * n_rays, (i + 1) * n_rays)
+            for k in range(SAMPLES):
+                seen[(k + 2) * CHANNELS : (k + 3) * CHANNELS, mine] = values[begin + i, k]
+            three[SECOND * w3 :, mine] = scalars[begin + i]
         _convolve(near, arrays, seen, one, two, three)
-        three[SECOND * w3 :] = scalars[i]
-        _means(three[: SECOND * w3], mean)
-        _layer(three, 0, k_own, _vector(mean, k_whole, c_own), first)
+        for i in range(some):
+            mine = slice(i * n_rays, (i + 1) * n_rays)
+            _means(three[: SECOND * w3, mine], mean)
+            _fill(first[:, mine], 0, _vector(mean, k_whole, c_own))
+        _layer(three, 0, k_own, first, 0)
         _rectify(first)
-        _layer(first, 0, k_second, c_second, second)
+        _fill(second, 0, c_second)
+        _layer(first, 0, k_second, second, 0)
         _rectify(second)
-        for ray in range(n_rays):
-            log = c_factor[0]
-            for m in range(len(c_second)):
-                log += k_factor[0, m] * second[m, ray]
-            log = min(max(log, np.float32(-MOST_LOG)), np.float32(MOST_LOG))
-            # In float64 and then rounded: exponentials of float32 differ between machines.
-            refined[i, ray] = dist[i, ray] * np.float32(math.exp(np.float64(log)))
-        quality[i] = _judge(first, second, arrays)
+        _combine(second, k_factor[0], c_factor[0], logs)
+        for i in range(some):
+            at, mine = begin + i, slice(i * n_rays, (i + 1) * n_rays)
+            if not values[at, :, 0].any():
+                refined[at], quality[at] = dist[at], np.float32(0.0)
+                continue
+            for ray in range(n_rays):
+                log = logs[i * n_rays + ray]
+                log = min(max(log, np.float32(-MOST_LOG)), np.float32(MOST_LOG))
+                # In float64 and then rounded: exponentials of float32 differ between machines.
+                refined[at, ray] = dist[at, ray] * np.float32(math.exp(np.float64(log)))
+            quality[at] = _judge(first[:, mine], second[:, mine], arrays)

@@ -49,6 +49,9 @@ SAMPLE = 1000
 CELL = 192
 """Edge of the cells whose survivors are looked at together, level voxels: bounds the memory."""
 
+NEAR = 32
+"""Edge of the cells in whose order the survivors of a cell come, level voxels."""
+
 READ_BYTES = 2**28
 """Most bytes of the image that are read at once: many cells share the chunks at their borders."""
 
@@ -281,7 +284,9 @@ def _cells(
     places, number = np.unique(
         np.floor(points / CELL).astype(np.int64), axis=0, return_inverse=True
     )
-    order = np.argsort(number.ravel(), kind="stable")
+    # Near ones one after the other: their voxels are in the processor's cache still.
+    small = np.floor(points / NEAR).astype(np.int64)
+    order = np.lexsort((small[:, 2], small[:, 1], small[:, 0], number.ravel()))
     cells = np.split(order, np.flatnonzero(np.diff(number.ravel()[order])) + 1)
     boxes = [window_of(points[c], dist[c], look.scale, shape) for c in cells]
 

@@ -312,6 +312,25 @@ def _judge(
         inside[np.uint64(into + i)] = value <= np.float32(1.0)
 
 
+@inlined
+def entry(z: int, y: int, x: int, table: Gauge) -> int:
+    """Where an integer offset within the table's radius stands in it."""
+    side = 2 * table.radius + 1
+    return ((z + table.radius) * side + y + table.radius) * side + x + table.radius
+
+
+@inlined
+def is_inside(table: Gauge, at: int, inverse_dist: NDArray[np.float32]) -> bool:
+    """Whether gauge <= 1 for one entry of a table: the sum of `_judge`."""
+    k = np.uint64(at)
+    value = (
+        table.weight_a[k] * inverse_dist[table.ray_a[k]]
+        + table.weight_b[k] * inverse_dist[table.ray_b[k]]
+    )
+    value += table.weight_c[k] * inverse_dist[table.ray_c[k]]
+    return bool(value <= np.float32(1.0))
+
+
 @leaf
 def judge_between(z: float, y: float, n: int, row: Row, into: int) -> None:
     """Write whether the real offsets (z, y, row.x[:n]) are inside, from answer `into` on."""
@@ -337,14 +356,7 @@ def judge_integer(  # noqa: PLR0913
     if n <= 0:
         return
     if max(abs(z), abs(y), -x, x + n - 1) <= radius:
-        side = 2 * radius + 1
-        _judge(
-            table,
-            ((z + radius) * side + y + radius) * side + x + radius,
-            n,
-            row,
-            into,
-        )
+        _judge(table, entry(z, y, x, table), n, row, into)
         return
     for i in range(n):
         row.x[i] = np.float64(x + i)

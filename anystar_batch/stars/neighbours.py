@@ -131,15 +131,19 @@ def _collect(
     neighbours: NDArray[np.int64],
     count: int,
 ) -> int:
-    """Append who of a run meets a box, while there is room; return how many there are."""
+    """Append who of a run meets a box, while there is room; return how many there are.
+
+    The last place is written to by those who do not meet: there is room for one less.
+    """
     boxes = grid.boxes
-    for k in range(run[0], run[1]):
-        meets = boxes[k, 0] < box[3] and box[0] < boxes[k, 3]
-        meets = meets and boxes[k, 1] < box[4] and box[1] < boxes[k, 4]
-        if meets and boxes[k, 2] < box[5] and box[2] < boxes[k, 5]:
-            if count < len(neighbours):
-                neighbours[count] = grid.members[k]
-            count += 1
+    last = len(neighbours) - 1
+    for k in range(np.uint64(run[0]), np.uint64(run[1])):
+        # No branch: who meets cannot be foretold.
+        meets = (boxes[k, 0] < box[3]) & (box[0] < boxes[k, 3])
+        meets &= (boxes[k, 1] < box[4]) & (box[1] < boxes[k, 4])
+        meets &= (boxes[k, 2] < box[5]) & (box[2] < boxes[k, 5])
+        neighbours[np.uint64(min(count, last))] = grid.members[k]
+        count += int(meets)
     return count
 
 
@@ -151,14 +155,17 @@ def _cells(low: int, high: int, level: int, origin: int, count: int) -> tuple[in
 
 
 @leaf
-def _fill(
+def fill(
     grid: Grid,
     low: NDArray[np.int64],
     high: NDArray[np.int64],
     j: int,
     neighbours: NDArray[np.int64],
 ) -> int:
-    """List the boxes that meet box j, as far as there is room; return how many there are."""
+    """List the boxes that meet box j; return how many there are.
+
+    All are listed if they are fewer than the places of `neighbours`.
+    """
     count = 0
     box = low[j, 0], low[j, 1], low[j, 2], high[j, 0], high[j, 1], high[j, 2]
     origin, counts = grid.origin, grid.counts
@@ -194,8 +201,8 @@ def query(
 
     `low`, `high` int64 [n, 3] are the boxes of which the grid was made.
     """
-    count = _fill(grid, low, high, j, neighbours)
-    if count > len(neighbours):
+    count = fill(grid, low, high, j, neighbours)
+    if count >= len(neighbours):
         neighbours = np.empty(2 * count, np.int64)
-        count = _fill(grid, low, high, j, neighbours)
+        count = fill(grid, low, high, j, neighbours)
     return neighbours, count

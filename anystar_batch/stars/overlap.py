@@ -4,10 +4,10 @@ Two stars overlap if more than `nms_thresh * min(volume_i, volume_j)` voxel cent
 an integer against a float64, strictly greater, as StarDist's last and exact test.
 
 The earlier one, i, is kept as bits, one row of its box after the other; the later one, j, is never
-rendered. The bits of i in j's sure balls (`zones`) are counted first, 64 at a time; often that
-passes the limit. Else the gauge of j is asked about the bits between its sure and its outer balls,
-from the middle plane outwards, until the count passes the limit. An upper bound to end hopeless
-pairs pairs early was tried: it cost more than it saved (25 to 45 % more time on three dense sets).
+rendered. From the middle plane outwards, the gauge of j is asked about the bits of i in their
+common box, one set bit after the other, until the count passes the limit: for most pairs some tens
+of voxels. Balls that decide voxels without the gauge (`zones`) were tried, and an upper bound to
+end hopeless pairs early: on every set both cost more than they saved.
 
 References
 ----------
@@ -23,11 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.stars.gauge import Gauge, Row, gauge, invert, judge_integer, make_row, mark
-from anystar_batch.stars.jit import inlined, kernel, leaf, popcount, ready
+from anystar_batch.stars.gauge import (
+    Gauge,
+    Row,
+    entry,
+    gauge,
+    invert,
+    is_inside,
+    judge_integer,
+    make_row,
+)
+from anystar_batch.stars.jit import inlined, popcount, ready
 from anystar_batch.stars.polyhedra import IDENTITY, bounding_boxes, volumes
 from anystar_batch.stars.rays import Rays
-from anystar_batch.stars.zones import span, sure_span, zones
 
 POOL_WORDS = 1 << 25
 """Words of rendered stars held at once (256 MB); beyond that they are rendered again on demand."""
@@ -46,8 +54,6 @@ class Stars(NamedTuple):
         Working voxels.
     volume : float64 [n]
         Continuous volume, cubic working voxels.
-    zones : float64 [n, 8, 2]
-        Balls surely inside and surely holding it, from `zones.zones`.
     """
 
     points: NDArray[np.int64]
@@ -55,7 +61,6 @@ class Stars(NamedTuple):
     high: NDArray[np.int64]
     dist: NDArray[np.float32]
     volume: NDArray[np.float64]
-    zones: NDArray[np.float64]
 
 
 def make_stars(candidates: Candidates, rays: Rays) -> tuple[Stars, Gauge]:
@@ -79,7 +84,6 @@ def make_stars(candidates: Candidates, rays: Rays) -> tuple[Stars, Gauge]:
         np.ascontiguousarray(boxes[:, 1]),
         dist,
         volumes(dist, rays),
-        zones(dist, table.directions),
     )
     return stars, table
 
@@ -108,33 +112,50 @@ def _interval(word: int, first: int, last: int) -> np.uint64:
     return (ones >> np.uint64(63 - high)) & (ones << np.uint64(low))
 
 
-@leaf
+@inlined
 def render(
     i: int,
     stars: Stars,
     table: Gauge,
     row: Row,
     words: NDArray[np.uint64],
+    start: int,
 ) -> None:
-    """Set the bits of star i; `words` has `words_per_star` of them."""
+    """Set the bits of star i, `row.inverse_dist`: `words_per_star` words from `start` on."""
     cz, cy, cx = stars.points[i, 0], stars.points[i, 1], stars.points[i, 2]
-    n_words, height = words_per_row(i, stars), stars.high[i, 1] - stars.low[i, 1]
-    for k in range(len(words)):
-        words[k] = np.uint64(0)
-    for z in range(stars.low[i, 0], stars.high[i, 0]):
-        for y in range(stars.low[i, 1], stars.high[i, 1]):
-            low, high = stars.low[i, 2] - cx, stars.high[i, 2] - cx
-            first, left, right, last = span(i, z - cz, y - cy, stars.zones, low, high)
-            if last <= first:
-                continue
-            judge_integer(z - cz, y - cy, first, left - first, table, row, 0)
-            mark(row, left - first, right - first)
-            judge_integer(z - cz, y - cy, right, last - right, table, row, right - first)
-            at = ((z - stars.low[i, 0]) * height + (y - stars.low[i, 1])) * n_words
-            for x in range(first, last):
-                bit = x - low
-                value = np.uint64(row.inside[x - first])
-                words[np.uint64(at + (bit >> 6))] |= value << np.uint64(bit & 63)
+    low, width = stars.low[i, 2] - cx, stars.high[i, 2] - stars.low[i, 2]
+    at = start
+    for z in range(stars.low[i, 0] - cz, stars.high[i, 0] - cz):
+        for y in range(stars.low[i, 1] - cy, stars.high[i, 1] - cy):
+            is_held = max(abs(z), abs(y), -low, low + width - 1) <= table.radius
+            if not is_held:
+                judge_integer(z, y, low, width, table, row, 0)
+            for first in range(0, width, 64):
+                n = min(64, width - first)
+                if is_held:
+                    word = _held_word(entry(z, y, low + first, table), n, table, row.inverse_dist)
+                else:
+                    word = _word(row.inside, first, n)
+                words[np.uint64(at)] = word
+                at += 1
+
+
+@inlined
+def _held_word(at: int, n: int, table: Gauge, inverse_dist: NDArray[np.float32]) -> np.uint64:
+    """Return as bits which of n entries of the table are inside."""
+    word = np.uint64(0)
+    for bit in range(n):
+        word |= np.uint64(is_inside(table, at + bit, inverse_dist)) << np.uint64(bit)
+    return word
+
+
+@inlined
+def _word(inside: NDArray[np.bool_], first: int, n: int) -> np.uint64:
+    """Return n answers as bits."""
+    word = np.uint64(0)
+    for bit in range(n):
+        word |= np.uint64(inside[np.uint64(first + bit)]) << np.uint64(bit)
+    return word
 
 
 class Shared(NamedTuple):
@@ -162,8 +183,8 @@ class Shared(NamedTuple):
     at: int
 
 
-@leaf
-def _shared(i: int, j: int, stars: Stars) -> Shared:
+@inlined
+def _shared(i: int, j: int, stars: Stars, start: int) -> Shared:
     """Return the common box of i, held as bits, and j."""
     low, high, points = stars.low, stars.high, stars.points
     z0, z1 = max(low[i, 0], low[j, 0]), min(high[i, 0], high[j, 0])
@@ -171,7 +192,7 @@ def _shared(i: int, j: int, stars: Stars) -> Shared:
     x0, x1 = max(low[i, 2], low[j, 2]), min(high[i, 2], high[j, 2])
     words = words_per_row(i, stars)
     stride = words * (high[i, 1] - low[i, 1])
-    at = (z0 - low[i, 0]) * stride + (y0 - low[i, 1]) * words
+    at = start + (z0 - low[i, 0]) * stride + (y0 - low[i, 1]) * words
     z, y, x = points[j, 0], points[j, 1], points[j, 2]
     return Shared(z0 - z, z1 - z, y0 - y, y1 - y, x0 - x, x1 - x, low[i, 2] - x, words, stride, at)
 
@@ -184,84 +205,53 @@ def _middle_out(k: int, n: int) -> int:
 
 
 @inlined
-def _count_row(bits: NDArray[np.uint64], at: int, first: int, last: int) -> int:
-    """Count the bits [first, last] of the row of words from `at` on."""
-    count = 0
-    if last >= first:
-        for w in range(first >> 6, (last >> 6) + 1):
-            count += int(popcount(bits[np.uint64(at + w)] & _interval(w, first, last)))
-    return count
-
-
-@leaf
-def _count_sure(
-    j: int, box: Shared, zones: NDArray[np.float64], bits: NDArray[np.uint64], limit: float
+def _count_held(
+    word: np.uint64, begin: int, table: Gauge, inverse_dist: NDArray[np.float32]
 ) -> int:
-    """Count the bits in j's sure balls, until they pass the limit."""
+    """Count the set bits of a word that are inside; bit 0 is entry `begin` of the table."""
     count = 0
-    largest = 0.0
-    for octant in range(8):
-        largest = max(largest, zones[j, octant, 0])
-    reach = int(np.sqrt(largest))
-    y0, y1 = max(box.y0, -reach), min(box.y1, reach + 1)
-    z0, z1 = max(box.z0, -reach), min(box.z1, reach + 1)
-    for k in range(z1 - z0):
-        z = z0 + _middle_out(k, z1 - z0)
-        at = box.at + (z - box.z0) * box.stride - box.y0 * box.words
-        for y in range(y0, y1):
-            left, right = sure_span(j, z, y, zones, box.x0, box.x1)
-            count += _count_row(bits, at + y * box.words, left - box.left, right - 1 - box.left)
-        if count > limit:
-            break
+    while word != 0:
+        rest = word & (word - np.uint64(1))
+        bit = int(popcount((word ^ rest) - np.uint64(1)))
+        count += int(is_inside(table, begin + bit, inverse_dist))
+        word = rest
     return count
 
 
 @inlined
-def _ask(  # noqa: PLR0913
-    box: Shared,
-    z: int,
-    y: int,
-    first: int,
-    last: int,
-    bits: NDArray[np.uint64],
-    table: Gauge,
-    row: Row,
-) -> int:
-    """Count the bits at x in [first, last) that j's gauge says are inside."""
-    at = box.at + (z - box.z0) * box.stride + (y - box.y0) * box.words
-    if _count_row(bits, at, first - box.left, last - 1 - box.left) == 0:
-        return 0
-    judge_integer(z, y, first, last - first, table, row, 0)
-    inside = 0
-    for x in range(first, last):
-        bit = x - box.left
-        is_set = (bits[np.uint64(at + (bit >> 6))] >> np.uint64(bit & 63)) & np.uint64(1)
-        inside += int(is_set & np.uint64(row.inside[x - first]))
-    return inside
-
-
-@leaf
 def is_overlapping(  # noqa: PLR0913
     i: int,
     j: int,
     stars: Stars,
     bits: NDArray[np.uint64],
+    start: int,
     table: Gauge,
     row: Row,
     limit: float,
 ) -> bool:
     """Whether more than `limit` voxels lie in both; i as bits, j as `row.inverse_dist`."""
-    box = _shared(i, j, stars)
-    count = _count_sure(j, box, stars.zones, bits, limit)
-    if count > limit:
-        return True
+    box = _shared(i, j, stars, start)
+    low, high, n = box.x0 - box.left, box.x1 - 1 - box.left, box.x1 - box.x0
+    farthest = max(-box.z0, box.z1 - 1, -box.y0, box.y1 - 1, -box.x0, box.x1 - 1)
+    is_held = farthest <= table.radius
+    count = 0
     for k in range(box.z1 - box.z0):
         z = box.z0 + _middle_out(k, box.z1 - box.z0)
         for y in range(box.y0, box.y1):
-            first, left, right, last = span(j, z, y, stars.zones, box.x0, box.x1)
-            if last > first:
-                count += _ask(box, z, y, first, left, bits, table, row)
-                count += _ask(box, z, y, right, last, bits, table, row)
+            at = box.at + (z - box.z0) * box.stride + (y - box.y0) * box.words
+            begin = entry(z, y, box.left, table)
+            if not is_held:
+                judge_integer(z, y, box.x0, n, table, row, 0)
+            for w in range(low >> 6, (high >> 6) + 1):
+                word = bits[np.uint64(at + w)] & _interval(w, low, high)
+                if is_held:
+                    count += _count_held(word, begin + (w << 6), table, row.inverse_dist)
+                else:
+                    # Bits of the row from its own first one on: an answer each.
+                    first = max(low, w << 6)
+                    answers = _word(row.inside, first - low, min(high + 1, (w + 1) << 6) - first)
+                    word &= answers << np.uint64(first - (w << 6))
+                    count += int(popcount(word))
         if count > limit:
             return True
     return False
@@ -278,8 +268,9 @@ class Scene(NamedTuple):
         Of the candidate that asks, and of the one being rendered.
     offset, rendered : int64 [n]
         First word of a rendered star in the pool, and the epoch in which it was put there.
-    pool_state : int64 [2]
-        Words used, and the present epoch; an older epoch means thrown out since.
+    pool_state : int64 [3]
+        Words used; the present epoch, an older one means thrown out since; words that a larger pool
+        should have, 0 if it need not grow.
     """
 
     stars: Stars
@@ -291,7 +282,7 @@ class Scene(NamedTuple):
     pool_state: NDArray[np.int64]
 
 
-def _make_scene(stars: Stars, table: Gauge) -> Scene:
+def make_scene(stars: Stars, table: Gauge) -> Scene:
     """Allocate the rooms."""
     n, n_rays = stars.dist.shape
     longest = int(np.max(stars.high - stars.low, initial=1))
@@ -302,35 +293,32 @@ def _make_scene(stars: Stars, table: Gauge) -> Scene:
         make_row(longest, n_rays, table.directions),
         np.zeros(n, np.int64),
         np.full(n, -1, np.int64),
-        np.zeros(2, np.int64),
+        np.zeros(3, np.int64),
     )
 
 
-@kernel
-def _bits(
-    i: int, scene: Scene, pool: NDArray[np.uint64], pool_words: int
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return the pool, perhaps a larger one, and the bits of star i in it, rendered if need be."""
+@inlined
+def _bits(i: int, scene: Scene, pool: NDArray[np.uint64], pool_words: int) -> int:
+    """Return where the bits of star i begin in the pool, rendered if need be; -1 without room."""
     state = scene.pool_state
     size = words_per_star(i, scene.stars)
-    at = scene.offset[i]
-    if scene.rendered[i] != state[1]:
-        if state[0] + size > pool_words:
-            state[0], state[1] = 0, state[1] + 1
-        at = state[0]
-        if at + size > len(pool):
-            grown = np.empty(max(2 * len(pool), at + size), np.uint64)
-            grown[:at] = pool[:at]
-            pool = grown
-        scene.offset[i], scene.rendered[i] = at, state[1]
-        state[0] = at + size
-        invert(i, scene.stars.dist, scene.other)
-        render(i, scene.stars, scene.table, scene.other, pool[at : at + size])
-    return pool, pool[at : at + size]
+    if scene.rendered[i] == state[1]:
+        return int(scene.offset[i])
+    if state[0] + size > pool_words:
+        state[0], state[1] = 0, state[1] + 1
+    at = state[0]
+    if at + size > len(pool):
+        state[2] = at + size
+        return -1
+    scene.offset[i], scene.rendered[i] = at, state[1]
+    state[0] = at + size
+    invert(i, scene.stars.dist, scene.other)
+    render(i, scene.stars, scene.table, scene.other, pool, at)
+    return int(at)
 
 
-@leaf
-def _limit(i: int, j: int, stars: Stars, nms_thresh: float) -> float:
+@inlined
+def limit_of(i: int, j: int, stars: Stars, nms_thresh: float) -> float:
     """Voxels that i and j may share; infinite if their boxes share no more."""
     limit = nms_thresh * min(stars.volume[i], stars.volume[j])
     shared = 1
@@ -340,26 +328,18 @@ def _limit(i: int, j: int, stars: Stars, nms_thresh: float) -> float:
     return limit if shared > limit else np.inf
 
 
-@kernel
-def _overlap(
+@inlined
+def overlap_of(
     i: int,
     j: int,
     scene: Scene,
     nms_thresh: float,
     pool: NDArray[np.uint64],
     pool_words: int,
-) -> tuple[NDArray[np.uint64], bool]:
-    """Return the pool, perhaps a larger one, and whether i and j overlap; j is `scene.own`."""
-    limit = _limit(i, j, scene.stars, nms_thresh)
-    pool, bits = _bits(i, scene, pool, pool_words)
-    return pool, is_overlapping(i, j, scene.stars, bits, scene.table, scene.own, limit)
-
-
-@kernel
-def _room(array: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Return the array, or a longer copy where it has not so many items."""
-    if size <= len(array):
-        return array
-    grown = np.empty(max(2 * len(array), size), np.int64)
-    grown[: len(array)] = array
-    return grown
+) -> int:
+    """Return 1 if i and j overlap, 0 if not, -1 if the pool has no room; j is `scene.own`."""
+    at = _bits(i, scene, pool, pool_words)
+    if at < 0:
+        return -1
+    limit = limit_of(i, j, scene.stars, nms_thresh)
+    return int(is_overlapping(i, j, scene.stars, pool, at, scene.table, scene.own, limit))

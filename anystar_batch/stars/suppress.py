@@ -30,20 +30,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.geometry import Box
+from anystar_batch.stars import verdicts
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.stars.gauge import Gauge, invert
-from anystar_batch.stars.jit import kernel, leaf
-from anystar_batch.stars.neighbours import Grid, make_grid, query
-from anystar_batch.stars.overlap import (
-    POOL_WORDS,
-    Scene,
-    Stars,
-    _limit,
-    _make_scene,
-    _overlap,
-    _room,
-    make_stars,
-)
+from anystar_batch.stars.gauge import Gauge
+from anystar_batch.stars.neighbours import make_grid
+from anystar_batch.stars.overlap import POOL_WORDS, Stars, make_scene, make_stars
 from anystar_batch.stars.rays import Rays
 
 OPEN_EDGE = 1 << 60
@@ -57,13 +48,9 @@ CELL = 32
 class Status(IntEnum):
     """What a block knows about a candidate."""
 
-    SUPPRESSED = 0
-    UNDECIDED = 1
-    KEPT = 2
-
-
-_UNKNOWN, _SUPPRESSED, _UNDECIDED, _KEPT = -1, 0, 1, 2
-"""`Status` for kernels, and not judged yet."""
+    SUPPRESSED = verdicts.SUPPRESSED
+    UNDECIDED = verdicts.UNDECIDED
+    KEPT = verdicts.KEPT
 
 
 def suppress(candidates: Candidates, rays: Rays, nms_thresh: float) -> NDArray[np.bool_]:
@@ -195,8 +182,8 @@ def _judge(
     """Run the one greedy kernel."""
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    status: NDArray[np.int8] = _greedy(
-        _make_scene(stars, table),
+    status: NDArray[np.int8] = verdicts.greedy(
+        make_scene(stars, table),
         rank,
         _cell_order(stars.points),
         forced,
@@ -219,139 +206,3 @@ def _cell_order(points: NDArray[np.int64]) -> NDArray[np.int64]:
     counts = cells.max(axis=0) + 1
     keys = (cells[:, 0] * counts[1] + cells[:, 1]) * counts[2] + cells[:, 2]
     return np.argsort(keys, kind="stable")
-
-
-@leaf
-def _square(points: NDArray[np.int64], i: int, j: int) -> int:
-    """Squared distance of two centres."""
-    z, y, x = points[i, 0] - points[j, 0], points[i, 1] - points[j, 1], points[i, 2] - points[j, 2]
-    return int(z * z + y * y + x * x)
-
-
-@leaf
-def _rivals(
-    rivals: NDArray[np.int64],
-    count: int,
-    j: int,
-    rank: NDArray[np.int64],
-    stars: Stars,
-    nms_thresh: float,
-) -> int:
-    """Keep who comes before j and may overlap it, nearest first; return how many.
-
-    The nearest likeliest suppresses: only speed depends on that.
-    """
-    kept = 0
-    for a in range(count):
-        i = rivals[a]
-        if rank[i] >= rank[j] or _limit(i, j, stars, nms_thresh) == np.inf:
-            continue
-        square = _square(stars.points, i, j)
-        b = kept - 1
-        while b >= 0 and _square(stars.points, rivals[b], j) > square:
-            rivals[b + 1] = rivals[b]
-            b -= 1
-        rivals[b + 1] = i
-        kept += 1
-    return kept
-
-
-@leaf
-def _next(
-    near: NDArray[np.int64], at: int, last: int, status: NDArray[np.int8], target_status: int
-) -> int:
-    """Return the first place in [at, last) of one of that status or not judged, else `last`."""
-    while at < last and status[near[at]] != target_status and status[near[at]] != _UNKNOWN:
-        at += 1
-    return at
-
-
-@kernel
-def _scan(  # noqa: PLR0913
-    j: int,
-    near: NDArray[np.int64],
-    at: int,
-    last: int,
-    status: NDArray[np.int8],
-    target_status: int,
-    scene: Scene,
-    nms_thresh: float,
-    pool: NDArray[np.uint64],
-    pool_words: int,
-) -> tuple[NDArray[np.uint64], int]:
-    """Ask j's rivals of one status from `at` on whether they overlap it.
-
-    Returns
-    -------
-    pool
-        Perhaps a larger one.
-    at : int
-        Place of the first that does, or that has to be judged before; `last` without any.
-    """
-    at = _next(near, at, last, status, target_status)
-    if at < last and status[near[at]] == target_status:
-        invert(j, scene.stars.dist, scene.own)
-    while at < last and status[near[at]] == target_status:
-        pool, hit = _overlap(near[at], j, scene, nms_thresh, pool, pool_words)
-        if hit:
-            break
-        at = _next(near, at + 1, last, status, target_status)
-    return pool, at
-
-
-@kernel
-def _greedy(  # noqa: PLR0913
-    scene: Scene,
-    rank: NDArray[np.int64],
-    walk: NDArray[np.int64],
-    forced: NDArray[np.bool_],
-    certain: NDArray[np.bool_],
-    nms_thresh: float,
-    grid: Grid,
-    pool_words: int,
-) -> NDArray[np.int8]:
-    """Judge everyone, whoever comes before him first; pull form: each asks the earlier ones near.
-
-    The order of the walk does not matter: a verdict depends on the verdicts of those that come
-    before in priority, and on nothing else. They are judged when they are needed, on a stack::
-
-        stack, 4 numbers each:  who | first, next and last of his rivals in `near`
-    """
-    stars = scene.stars
-    status = np.full(len(rank), _UNKNOWN, np.int8)
-    status[forced] = _KEPT
-    rivals, pool = np.empty(64, np.int64), np.empty(1 << 12, np.uint64)
-    near, stack = np.empty(1 << 12, np.int64), np.empty(1 << 10, np.int64)
-    for begin in walk:
-        if status[begin] != _UNKNOWN:
-            continue
-        who, depth, used = begin, 0, 0
-        while True:
-            if who >= 0:  # one more to judge: list his rivals
-                rivals, count = query(grid, stars.low, stars.high, who, rivals)
-                count = _rivals(rivals, count, who, rank, stars, nms_thresh)
-                near, stack = _room(near, used + count), _room(stack, depth + 4)
-                near[used : used + count] = rivals[:count]
-                stack[depth], stack[depth + 1] = who, used
-                stack[depth + 2], stack[depth + 3] = used, used + count
-                used, depth = used + count, depth + 4
-            j, first, last = stack[depth - 4], stack[depth - 3], stack[depth - 1]
-            pool, at = _scan(
-                j, near, stack[depth - 2], last, status, _KEPT, scene, nms_thresh, pool, pool_words
-            )
-            if at < last and status[near[at]] == _UNKNOWN:
-                stack[depth - 2], who = at, near[at]
-                continue
-            verdict = _SUPPRESSED
-            if at == last and certain[j]:
-                pool, at = _scan(
-                    j, near, first, last, status, _UNDECIDED, scene, nms_thresh, pool, pool_words
-                )
-                verdict = _KEPT if at == last else _UNDECIDED
-            elif at == last:
-                verdict = _UNDECIDED
-            status[j], who = verdict, -1
-            used, depth = first, depth - 4
-            if depth == 0:
-                break
-    return status

@@ -252,3 +252,5 @@ def test_arrays_that_do_not_fit_are_refused():
         from_arrays({k: v for k, v in arrays.items() if k != "conv3_bias"})
     with pytest.raises(ModelError, match=r"conv2_kernel has the shape \(16, 35\)"):
         from_arrays(arrays | {"conv2_kernel": arrays["conv2_kernel"][:, 1:]})
+    with pytest.raises(ModelError, match="multiples of 4"):
+        from_arrays(arrays | {"conv1_bias": arrays["conv1_bias"][:-2]})

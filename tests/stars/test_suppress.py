@@ -8,7 +8,6 @@ from stardist.nms import non_maximum_suppression_3d_inds
 from stardist.rays3d import Rays_GoldenSpiral
 
 from anystar_batch.geometry import Box
-from anystar_batch.stars import overlap as suppress_module
 from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.polyhedra import LatticeMap, bounding_boxes, volumes
 from anystar_batch.stars.raster import paint
@@ -70,6 +69,24 @@ def test_rows_longer_than_a_word_and_stars_beyond_the_table_follow_the_plain_rul
         assert np.array_equal(
             suppress(candidates, thin, nms_thresh), plain(candidates, thin, nms_thresh)
         )
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 128, 129, 5000])
+def test_no_rival_is_lost_where_rooms_are_full_or_grow(count):
+    # The best alone suppresses a crowd: who misses him, survives. The crowd's boxes all meet and
+    # fill the kernel's first room to the last place, the best comes last, and behind him a lone one
+    # in the same cell of the grid, whom no box of theirs meets.
+    rng = np.random.default_rng(count)
+    at = [
+        np.append(rng.integers(44, 48, count), 73),
+        np.full(count + 1, 44),
+        np.full(count + 1, 44),
+    ]
+    points = np.stack(at[::-1], axis=1).astype(np.int32)
+    prob = np.append(rng.uniform(0.1, 0.5, count - 1), [0.9, 0.8]).astype(np.float32)
+    dist = np.full((count + 1, len(FEW)), 12, np.float32)
+    survives = suppress(Candidates(points, prob, dist), FEW, 0.3)
+    assert np.flatnonzero(survives).tolist() == [count - 1, count]
 
 
 @pytest.mark.parametrize("nms_thresh", [0.3, 0.5])
@@ -225,7 +242,7 @@ def test_nothing_changes_when_everything_moves(far):
 def test_nothing_changes_when_rendered_stars_are_thrown_out(monkeypatch):
     candidates = blobs(FEW, 40, 8, 50, (4, 9))
     expected = suppress(candidates, FEW, 0.3)
-    monkeypatch.setattr(suppress_module, "POOL_WORDS", 1000)
+    monkeypatch.setattr("anystar_batch.stars.suppress.POOL_WORDS", 1000)
     assert np.array_equal(suppress(candidates, FEW, 0.3), expected)
 
 
