@@ -26,6 +26,7 @@ from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, time
 from anystar_batch.geometry import ZYX
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
+from anystar_batch.network.tiles import View, plan_tiles
 from anystar_batch.pipeline.texture import Texture, searched_voxels, texture_inside, textured_tiles
 from anystar_batch.stages.plan import Plan, level_scales, make_plan
 from anystar_batch.stages.predict import tile_candidates
@@ -231,9 +232,8 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
         with suppress_error(ConfigError):
             voxel_um = factor * base
             diameter = voxel_um * typical
-            seen_by = replace(model, tile=_edge(model, factor), context=_context(model))
-            plan = make_plan(reader, seen_by, asked, diameter, limits, region=region)
-            plans.append((voxel_um, plan))
+            plan = make_plan(reader, model, asked, diameter, limits, region=region)
+            plans.append((voxel_um, _in_regions(plan, factor)))
     trials: list[Trial] = []
     finds: list[Finds] = []
     seen: Texture | None = None
@@ -252,16 +252,13 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
     return Probe(best.diameter_um, tuple(trials), is_certain=True, other=other)
 
 
-def _edge(model: Model, factor: float) -> int:
-    """Edge of a region in working voxels of a trial, as the network can take it."""
-    step = max(model.divisor)
-    return max(1, round(EDGE / factor / step)) * step
-
-
-def _context(model: Model) -> int:
-    """Context around it, working voxels."""
-    step = max(model.divisor)
-    return min(model.context, -(-CONTEXT // step) * step)
+def _in_regions(plan: Plan, factor: float) -> Plan:
+    """A trial's plan whose tiles are the regions, as near as the network can take them."""
+    step = max(plan.model.divisor)
+    edge = max(1, round(EDGE / factor / step)) * step
+    context = min(plan.model.context, -(-CONTEXT // step) * step)
+    tiles = plan_tiles(plan.working.shape, edge, context, plan.model.divisor)
+    return replace(plan, views=(View(1, tiles),))
 
 
 def _other_population(best: Trial, finds: Sequence[Finds]) -> Population | None:

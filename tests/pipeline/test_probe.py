@@ -67,7 +67,7 @@ def test_the_models_own_thresholds_count_whatever_the_run_asks_for(tmp_path):
     assert set(network.heard) == {MODEL.prob_thresh}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Places:
     """Notes where it is asked for points, and at which voxel: cores in voxels of level 0."""
 
