@@ -5,9 +5,9 @@ Data flow from the top of this list to its bottom: `levels` (which levels show w
 `cell_limits`, `region` and `second_look`), `region_survey` (which tiles and candidates a region
 needs), `region_limits` (what is white in it), `preprocess` (what the network sees of a tile),
 `predict` (image to candidates), `suppress` (candidates to survivors), `refine` (a second look at
-each), `surface` (where surfaces are put), `number` (survivors to instances), `paint` (instances to
-labels of level 0), `pyramid` (coarse levels), `table` and `star_rows` (one row an instance: its
-numbers, its star).
+each, read by `look_cells`), `surface` (where surfaces are put), `number` (survivors to instances),
+`paint` (instances to labels of level 0), `pyramid` (coarse levels), `table` and `star_rows` (one
+row an instance: its numbers, its star).
 
 A stage is one file. In it the function on a `Run` (`suppress_run`) is the client's half: it asks
 the ledger what is left and makes tasks of it; the one on a task (`suppress_block`) is the worker's

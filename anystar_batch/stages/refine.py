@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import time as clock
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +20,12 @@ from numpy.typing import NDArray
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.errors import ModelError
 from anystar_batch.events import StageStarted, timed_stage
-from anystar_batch.geometry import ZYX, Box, hull
+from anystar_batch.geometry import ZYX
 from anystar_batch.network.intensity import raised
 from anystar_batch.network.refiner import Refiner, load_refiner, window_of
 from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.image_identity import box_content
+from anystar_batch.stages.look_cells import look_cells
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.run import Run, run_tasks, suppression, tile_todo
 from anystar_batch.stages.second_look import SecondLook
@@ -45,15 +44,6 @@ from anystar_batch.stars.suppress import Status
 
 SAMPLE = 1000
 """Survivors after which a sample is large enough."""
-
-CELL = 192
-"""Edge of the cells whose survivors are looked at together, level voxels: bounds the memory."""
-
-NEAR = 32
-"""Edge of the cells in whose order the survivors of a cell come, level voxels."""
-
-READ_BYTES = 2**28
-"""Most bytes of the image that are read at once: many cells share the chunks at their borders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +225,7 @@ def refine_survivors(
     dist, quality = survivors.dist.copy(), np.zeros(len(survivors), np.float32)
     fall = np.ones(len(survivors), np.float32)
     directions = np.asarray(rays.vertices, np.float64)
-    for some, box, stored in _cells(plan, look, reader, time, points, survivors.dist):
+    for some, box, stored in look_cells(plan, look, reader, time, points, survivors.dist):
         voxels, _ = raised(stored, low)
         if field is not None:
             # Beside a much brighter part a profile would show that part alone.
@@ -263,46 +253,6 @@ def _mean_cubes(stars: Candidates) -> NDArray[np.float64]:
     """Mean of the cubed distances of each, in proportion to its volume."""
     cubes: NDArray[np.float64] = (stars.dist.astype(np.float64) ** 3).mean(axis=1)
     return cubes
-
-
-def _cells(
-    plan: Plan,
-    look: SecondLook,
-    reader: ImageReader,
-    time: int,
-    points: NDArray[np.float64],
-    dist: NDArray[np.float32],
-) -> Iterator[tuple[NDArray[np.int64], Box, NDArray[np.number]]]:
-    """Yield the points of each cell of a lattice, by index, and what the image shows around them.
-
-    How points are put together is for memory and reading alone. Cells one behind the other in y
-    and x are read as one box where that is not more than one by one and not too much to hold.
-    """
-    if not len(points):
-        return
-    shape, itemsize = plan.source.shape_zyx(look.level), plan.source.dtype.itemsize
-    places, number = np.unique(
-        np.floor(points / CELL).astype(np.int64), axis=0, return_inverse=True
-    )
-    # Near ones one after the other: their voxels are in the processor's cache still.
-    small = np.floor(points / NEAR).astype(np.int64)
-    order = np.lexsort((small[:, 2], small[:, 1], small[:, 0], number.ravel()))
-    cells = np.split(order, np.flatnonzero(np.diff(number.ravel()[order])) + 1)
-    boxes = [window_of(points[c], dist[c], look.scale, shape) for c in cells]
-
-    def readings(some: Sequence[int], axes: int) -> Iterator[tuple[Box, Sequence[int]]]:
-        box = hull(boxes[k] for k in some)
-        apart = sum(boxes[k].size for k in some)
-        if len(some) == 1 or box.size <= min(apart, READ_BYTES // itemsize):
-            yield box, some
-            return
-        for _, part in groupby(some, key=lambda k: tuple(places[k][: axes + 1])):
-            yield from readings(list(part), axes + 1)
-
-    for box, some in readings(range(len(cells)), 0):
-        voxels = reader.read_box(look.level, time, plan.channel, box)
-        for k in some:
-            yield cells[k], boxes[k], voxels[boxes[k].relative_to(box.start).slices]
 
 
 @lru_cache(maxsize=2)

@@ -17,7 +17,7 @@ from anystar_batch.errors import AnyStarBatchError, ConfigError, ModelError
 from anystar_batch.geometry import Box
 from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline.segment import segment
-from anystar_batch.stages import refine
+from anystar_batch.stages import look_cells
 from anystar_batch.stages.plan import make_plan
 from anystar_batch.stages.refine import refine_survivors
 from anystar_batch.stages.sampling import all_limits
@@ -153,16 +153,24 @@ def test_cells_read_together_give_the_same_bits_and_read_voxels_less_often(
     boxes = []
     honest = ImageReader.read_box
     monkeypatch.setattr(ImageReader, "read_box", lambda *a: boxes.append(a[-1]) or honest(*a))
-    monkeypatch.setattr(refine, "CELL", 20)
     found, read = [], []
-    for most in (2**28, 2**19, 2**13, 1):
-        monkeypatch.setattr(refine, "READ_BYTES", most)
+    for cell, most in (
+        ((20, 20, 20), 2**28),
+        ((5, 20, 20), 800_000),
+        ((20, 20, 20), 2**19),
+        ((20, 20, 20), 2**13),
+        ((20, 20, 20), 1),
+    ):
+        monkeypatch.setattr(look_cells, "CELL", cell)
+        monkeypatch.setattr(look_cells, "READ_BYTES", most)
         found.append(refine_survivors(plan, reader, 0, stars))
         read.append(sum(box.size for box in boxes))
         assert max(box.size for box in boxes) <= max(most, 60**3)
         boxes.clear()
     assert read == sorted(read)
-    assert read[0] <= np.prod(SHAPE) < read[-1] / 4
+    # In thin slabs that follow each other each voxel is read once, as in one piece.
+    assert read[0] <= read[1] <= np.prod(SHAPE) < read[2]
+    assert np.prod(SHAPE) < read[-1] / 4
     for other in found[1:]:
         np.testing.assert_array_equal(other.dist, found[0].dist)
         np.testing.assert_array_equal(other.quality, found[0].quality)
