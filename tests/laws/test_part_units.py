@@ -107,7 +107,7 @@ def test_parts_at_once_wait_for_each_other(mine, reference, killed):
     stages = [("never", "9"), ("never", "9"), killed or ("never", "9")]
     running = [
         subprocess.Popen(
-            [sys.executable, SCRIPT, mine, *map(str, stage), f"units:{n}/3"],
+            [sys.executable, SCRIPT, mine, *map(str, stage), f"units:{n}/3@{3 if killed else 60}"],
             stderr=subprocess.PIPE,
         )
         for n, stage in enumerate(stages, 1)
@@ -119,7 +119,6 @@ def test_parts_at_once_wait_for_each_other(mine, reference, killed):
     assert digests(mine) == reference
     assert bool(left) == (killed is not None)
     assert not left["predict"]
-    assert not left["suppress"]
 
 
 @pytest.mark.usefixtures("impatient")

@@ -2,7 +2,7 @@
 
 usage: killed_run.py IMAGE STAGE AFTER RUN
 
-RUN is one of truth, refined, moved, kept, local, inside, real, part:I/N, units:I/N.
+RUN is one of truth, refined, moved, kept, local, inside, real, part:I/N, units:I/N@SECONDS.
 
 AFTER is the block of the stage whose end is the last thing that happens; 0 is the stage's start.
 """
@@ -75,7 +75,8 @@ def real(image, _network, listen):
 def one_part(image, network, listen):
     kind, _, text = network.partition(":")
     if kind == "units":
-        part_units.GRACE, part_units.LOOK, part_units.PAUSE = 20.0, 0.5, 0.1
+        text, _, grace = text.partition("@")
+        part_units.GRACE, part_units.LOOK, part_units.PAUSE = float(grace), 0.5, 0.1
         config = refined_config(image, (40, 48, 56), part=parse_part(text))
         model = refined_model(Path(image).parent / "refiner")
         segment_part(config, listen, factory=law_factory(), model=model)
