@@ -116,10 +116,16 @@ def gpu_capabilities() -> list[float]:
         return []
 
 
-def _ask_driver(question: str) -> list[str]:
-    """What nvidia-smi says of every GPU; nothing where there is none, or none may be used."""
+def driver_lines(question: str) -> list[str]:
+    """Return what nvidia-smi says, a line for every GPU of the machine; nothing without any.
+
+    Parameters
+    ----------
+    question : str
+        Names of what is asked, with commas between, as `--query-gpu` takes them.
+    """
     command = shutil.which("nvidia-smi")
-    if command is None or os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
+    if command is None:
         return []
     try:
         done = subprocess.run(
@@ -131,7 +137,14 @@ def _ask_driver(question: str) -> list[str]:
         )
     except (OSError, subprocess.SubprocessError):
         return []
-    return done.stdout.split()
+    return done.stdout.splitlines()
+
+
+def _ask_driver(question: str) -> list[str]:
+    """What nvidia-smi says of every GPU; nothing where there is none, or none may be used."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
+        return []
+    return " ".join(driver_lines(question)).split()
 
 
 def _is_installed(distribution: str) -> bool:

@@ -125,24 +125,6 @@ class Device:
         gc.collect()
 
 
-def asked(question: str) -> list[str]:
-    """Return what nvidia-smi says, a line a GPU; nothing where there is none."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    try:
-        done = subprocess.run(
-            [tool, f"--query-gpu={question}", "--format=csv,noheader"],
-            capture_output=True,
-            check=True,
-            text=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return done.stdout.splitlines()
-
-
 @dataclass(slots=True)
 class Utilisation:
     """How busy the first GPU is, asked of nvidia-smi five times a second while this is open.

@@ -36,8 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from anystar_batch.engine.machine import usable_cores
-from anystar_batch.network.devices import gpu_names, natural_precision
-from bench.gpu.device import asked
+from anystar_batch.network.devices import driver_lines, gpu_names, natural_precision
 from bench.gpu.page import line, page
 
 Document = dict[str, Any]
@@ -296,7 +295,7 @@ def machine() -> Document:
     """Return what this machine is."""
     names = ("jax", "tensorflow", "keras", "numpy", "numba", "zarr")
     return {
-        "gpus": asked("name,driver_version,memory.total"),
+        "gpus": driver_lines("name,driver_version,memory.total"),
         "processor": platform.machine(),
         "cores": usable_cores(),
         "python": platform.python_version(),
