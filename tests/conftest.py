@@ -12,6 +12,7 @@ from anystar_batch.pipeline import dry_run, publish, sweep, tune
 from anystar_batch.pipeline import segment as pipeline
 from tests.support import tiny_volume
 from tests.support.fakes import TruthPredictor
+from tests.support.servers import s3_store
 
 declare_own()  # the processes of the suite, and those that they start, load as the command does
 
@@ -23,6 +24,9 @@ LONG = (
     "test_storage",
     "test_sweep",
     "test_chaos",
+    "test_kept_parts",
+    "test_parts_in_a_bucket",
+    "test_part_units",
 )
 """Files that take longest: they begin first, so that nobody waits for the last one alone."""
 
@@ -31,6 +35,13 @@ def pytest_collection_modifyitems(items):
     """Put the files that take longest first, the longest at the very beginning."""
     rank = {name: n for n, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """Run an S3 store on loopback; give the address of its bucket."""
+    with s3_store() as address:
+        yield address
 
 
 def pytest_runtest_setup(item):

@@ -23,15 +23,9 @@ from tests.support.law_phantom import (
     law_model,
     write_law_image,
 )
-from tests.support.servers import download, filesystem, objects, s3_store, upload
+from tests.support.servers import download, filesystem, objects, upload
 
 SCRIPT = ROOT / "tests" / "support" / "killed_run.py"
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    with s3_store() as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

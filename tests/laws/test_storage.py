@@ -17,18 +17,12 @@ from tests.pipeline.test_plate_table import make_plate
 from tests.pipeline.test_review import answer
 from tests.support import tiny_volume
 from tests.support.checkout import ROOT
-from tests.support.servers import close_clients, download, objects, s3_store, upload, web_server
+from tests.support.servers import close_clients, download, objects, upload, web_server
 from tests.support.zips import pack
 
 MANY_TILES = ["--diameter", "5um"]
 SIZE = [*MANY_TILES, "--tile", "64"]
 """One tile: few requests."""
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    with s3_store() as address:
-        yield address
 
 
 @pytest.fixture(scope="module")
