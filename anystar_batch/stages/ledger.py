@@ -131,10 +131,10 @@ class Ledger:
         self._stream.close()
 
     @staticmethod
-    def fingerprint_in(folder: Path, name: str = NAME) -> str | None:
+    def fingerprint_in(folder: Path) -> str | None:
         """Return the fingerprint of the work that a directory holds, None if there is none."""
         try:
-            with (folder / name).open("rb") as stream:
+            with (folder / NAME).open("rb") as stream:
                 return Ledger.fingerprint_of(stream.readline())
         except OSError:
             return None
