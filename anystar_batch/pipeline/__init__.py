@@ -4,10 +4,11 @@ One image, in the order in which data flows: `inputs` (which images a command na
 (where results lie, locked) with `output_checks`, `prepare` (what is decided before work, with
 `levels`, `region`: where objects are wanted, `probe`, which looks where `texture` says, and
 `local_limits`), `candidate_sets` (what the network has said before, kept for other thresholds),
-`segment` (the stages in order), `part`, `part_ledgers`, `part_exchange` and `part_units` (a share
-of the work, for job arrays, and how it comes together), `scarcity` (why it found next to nothing),
-`star_outputs` (stars in the label, or added to one that is there), `publish` (results into their
-places, the page), `run_record` (what a run says).
+`segment` (the order of a run) with `label_stages` (what comes between network and table), `part`,
+`part_ledgers`, `part_exchange` and `part_units` (a share of the work, for job arrays, and how it
+comes together), `scarcity` (why it found next to nothing), `star_outputs` (stars in the label, or
+added to one that is there), `publish` (results into their places, the page), `run_record` (what a
+run says).
 
 Around it: `dry_run` (what would be done, in which time), `sweep` and `sweep_outcome` (an archive),
 `plate_table` (one table of a plate), `tune` and `threshold_table` (what each threshold would find),

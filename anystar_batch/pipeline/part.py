@@ -213,6 +213,8 @@ def _share(plan: Plan, part: tuple[int, int]) -> set[str]:
 
 def _tidy(outputs: Outputs) -> None:
     """Remove directories that nothing was put into: the run may have been finished meanwhile."""
+    if is_remote(outputs.parts):  # a part's own directory there is gone already
+        return
     work = Path(outputs.work)
     for folder in (Path(outputs.parts), *(work / name for name in FOLDERS), work):
         with contextlib.suppress(OSError):

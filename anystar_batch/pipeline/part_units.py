@@ -17,20 +17,20 @@ import json
 import time
 from dataclasses import replace
 
-from anystar_batch.archive.labels import create_label
 from anystar_batch.archive.storage.atomic_write import write_json_atomic
 from anystar_batch.archive.storage.files import read_bytes, statuses
 from anystar_batch.archive.storage.lock import hold_list
 from anystar_batch.errors import ConfigError, OutOfTimeError
 from anystar_batch.events import Note
 from anystar_batch.geometry import as_zyx
+from anystar_batch.pipeline.label_stages import begin_label, paint_label
 from anystar_batch.pipeline.outputs import Outputs
 from anystar_batch.pipeline.part_ledgers import (
     are_at_work,
     ledger_name,
     ledger_paths,
 )
-from anystar_batch.stages import image_identity, number, paint, pyramid, refine, suppress
+from anystar_batch.stages import image_identity
 from anystar_batch.stages.run import Run
 
 UNITS = "units.json"
@@ -161,6 +161,8 @@ def do_units(run: Run, together: Together, outputs: Outputs, part: tuple[int, in
     ------
     ConfigError
         If the others are another number.
+    LedgerMismatchError
+        If the label that parts have begun to paint is gone.
     AnyStarBatchError
         As of the stages.
     """
@@ -168,19 +170,10 @@ def do_units(run: Run, together: Together, outputs: Outputs, part: tuple[int, in
     together.learn()
     with hold_list(outputs.parts):
         agreed = _agreed(outputs, part, run)
-        create_label(outputs.label, run.spec, run.ledger.fingerprint)
+        begin_label(run, outputs)
     image_identity.check_content(run)
-    alone = replace(run, block_shape=agreed)
-    shared = replace(alone, share=together)
     try:
-        suppress.suppress_run(shared)
-        if run.plan.second_look is not None:
-            refine.refine_run(shared)
-            suppress.suppress_run(shared, 2)
-        refine.spot_run(alone)
-        number.number_run(alone)
-        paint.paint_run(shared)
-        pyramid.pyramid_run(shared)
+        paint_label(replace(run, block_shape=agreed, share=together))
     except LeftToOthersError:
         return False
     finally:

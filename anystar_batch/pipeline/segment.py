@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from anystar_batch.archive.images import read_image
-from anystar_batch.archive.labels import create_label, discard, publish
+from anystar_batch.archive.labels import discard, publish
 from anystar_batch.archive.ngff import channel_index, metadata_fingerprint
 from anystar_batch.archive.storage.atomic_write import write_bytes_atomic, write_json_atomic
 from anystar_batch.archive.storage.fence import Fence
@@ -34,7 +34,7 @@ from anystar_batch.archive.tables import has_table
 from anystar_batch.config import SegmentConfig
 from anystar_batch.engine.engines import Engine, InlineEngine
 from anystar_batch.engine.machine import MemoryMeter, available_memory
-from anystar_batch.errors import ImageChangedError, LedgerMismatchError, shorten
+from anystar_batch.errors import ImageChangedError, shorten
 from anystar_batch.events import Hearing, Listener, Note, ignore
 from anystar_batch.kernel_cache import news
 from anystar_batch.network.model import Model
@@ -48,6 +48,7 @@ from anystar_batch.pipeline.candidate_sets import (
     tell_not_kept,
     tell_stored,
 )
+from anystar_batch.pipeline.label_stages import begin_label, paint_label
 from anystar_batch.pipeline.output_checks import check_left, check_outputs, check_table_output
 from anystar_batch.pipeline.outputs import (
     Outputs,
@@ -89,12 +90,7 @@ from anystar_batch.pipeline.star_outputs import add_stars, check_stars, lacks_st
 from anystar_batch.report.probe_figure import probe_svg
 from anystar_batch.stages import (
     image_identity,
-    number,
-    paint,
     predict,
-    pyramid,
-    refine,
-    suppress,
 )
 from anystar_batch.stages.blocks import block_shape
 from anystar_batch.stages.ledger import Ledger
@@ -303,25 +299,11 @@ def blank_summary(requested: Request) -> Summary:
 
 def _segment(run: Run, outputs: Outputs, parts: Mapping[str, object]) -> int:
     """Do every stage up to the finished table; return the number of instances."""
-    hidden = outputs.label.hidden_path(run.ledger.fingerprint)
-    if run.ledger.entries("paint") and not exists(hidden):
-        message = (
-            f"{outputs.work} speaks of a half-painted label that is gone ({hidden}); give --restart"
-        )
-        raise LedgerMismatchError(message)
-    run.work.fence.check()
-    create_label(outputs.label, run.spec, run.ledger.fingerprint)
+    begin_label(run, outputs)
     image_identity.check_content(run)
     predict.predict_run(run)
     tell_stored(run, parts)
-    suppress.suppress_run(run)
-    if run.plan.second_look is not None:
-        refine.refine_run(run)
-        suppress.suppress_run(run, 2)
-    refine.spot_run(run)
-    number.number_run(run)
-    paint.paint_run(run)
-    pyramid.pyramid_run(run)
+    paint_label(run)
     count = table_run(run, pending_table(outputs))
     image_identity.check_content(run)
     source = read_image(run.plan.source.path, run.plan.source.multiscale)

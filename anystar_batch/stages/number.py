@@ -71,6 +71,7 @@ def number_run(run: Run) -> None:
     ImageError
         If there are more instances than labels.
     """
+    run = replace(run, share=None)  # numbers are of the whole volume: every part counts all
     reach = longest_ray(run)
     volume = Box.of_shape(run.plan.working.shape)
     times = [t for t in run.plan.times if run.ledger.entry("number", str(t)) is None]

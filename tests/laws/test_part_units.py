@@ -1,5 +1,6 @@
 """What comes after the network, shared by parts: the bytes of a single run."""
 
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -8,7 +9,7 @@ import pytest
 
 from anystar_batch.engine.engines import InlineEngine
 from anystar_batch.engine.stop import Stop
-from anystar_batch.errors import ConfigError, OutOfTimeError
+from anystar_batch.errors import ConfigError, LedgerMismatchError, OutOfTimeError
 from anystar_batch.events import BlockDone, Note
 from anystar_batch.pipeline import part_units
 from anystar_batch.pipeline.part import segment_part
@@ -130,6 +131,16 @@ def test_parts_of_another_number_are_refused_and_lose_nothing(mine, reference):
     part(mine, 2, 2)
     finish(mine)
     assert digests(mine) == reference
+
+
+def test_a_half_painted_label_that_is_gone_is_not_begun_anew(mine):
+    tiles(mine, 1)
+    part(mine, 1, 1)
+    (hidden,) = (mine / "labels").glob(".anystar*")
+    shutil.rmtree(hidden)
+    with pytest.raises(LedgerMismatchError, match="half-painted label that is gone"):
+        part(mine, 1, 1)
+    assert not hidden.exists()
 
 
 @pytest.mark.parametrize(("count", "blocks"), [(1, 5), (3, 7), (8, 3), (5, 1000)])
