@@ -44,6 +44,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "paint": ("anystar_batch.stages.paint:paint_block", "anystar_batch.stages.paint:paint"),
     "statistics": (
         "anystar_batch.stages.paint:partials",
+        "anystar_batch.stages.paint:star_scores",
         "anystar_batch.pipeline.segment:table_run",
     ),
     "write": ("anystar_batch.archive.label_image:LabelWriter.write_box",),

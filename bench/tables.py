@@ -1,7 +1,8 @@
 """Is a table of ten million instances written in bounded memory? `python -m bench tables OUT`.
 
 Sums of painted blocks are made up as a run would leave them (a file a block, objects on borders in
-two files), then the last stage merges them and writes the table. Memory is this process's.
+two files), then the last stage merges them and writes the table: in this process, or on workers
+(`--workers`). Memory and CPU time are this process's.
 """
 
 from __future__ import annotations
@@ -12,17 +13,25 @@ import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from anystar_batch.config import ResultConfig, SegmentConfig
+from anystar_batch.engine.engines import open_engine
+from anystar_batch.events import ignore
 from anystar_batch.measure.partials import INTEGER, SHAPE, Partials
-from anystar_batch.measure.table import Frame, batches
-from anystar_batch.measure.table_files import open_table
+from anystar_batch.network.predictor import KerasFactory
+from anystar_batch.parsing import parse_diameter
 from anystar_batch.stages import workdir
-from anystar_batch.stages.table import statistics
-from anystar_batch.stages.workdir import Sums
+from anystar_batch.stages.label_sums import save_sums
+from anystar_batch.stages.ledger import Ledger
+from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.run import Run
+from anystar_batch.stages.star_scores import score_type
+from anystar_batch.stages.table import table_run
+from anystar_batch.stages.task import Work
+from bench.run import phantom, plan_of
 
 A_FILE = 20_000
 """Labels of a block."""
@@ -33,17 +42,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--instances", type=int, nargs="*", default=[100_000, 10_000_000])
     parser.add_argument("--kind", default="csv", choices=["csv", "parquet"])
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args(arguments)
+    image = phantom(options.out, 64, 3.5, "sparse")
+    config = SegmentConfig(image=str(image), result=ResultConfig(diameter=parse_diameter("7px")))
+    plan, _ = plan_of(config)
     for count in options.instances:  # ascending: the peak of a process never falls
         folder = options.out / f"work-{count}"
         if not folder.exists():
-            sums(folder, count)
-        print(json.dumps(measure(folder, count, options.kind)), flush=True)
+            sums(folder, count, plan)
+        print(json.dumps(measure(folder, count, options.kind, plan, options.workers)), flush=True)
 
 
-def sums(folder: Path, count: int) -> None:
+def sums(folder: Path, count: int, plan: Plan) -> None:
     """Write the files and the ledger's entries."""
-    (folder / workdir.PARTIALS).mkdir(parents=True)
+    for name in (workdir.PARTIALS, workdir.ROWS):
+        (folder / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
     entries: dict[str, Any] = {}
     for number, start in enumerate(range(1, count + 1, A_FILE)):
@@ -64,31 +78,36 @@ def sums(folder: Path, count: int) -> None:
         intensity["sum"], intensity["squares_low"] = 80, 880
         intensity["min"], intensity["max"] = 5, 20
         unit = (number, 0, 0)
-        noted = workdir.save_sums(
-            folder, f"{number}.npy", [unit], [(unit, Partials(shape, intensity))]
-        )
+        known = np.zeros(len(shape), score_type(plan))
+        known["prob"] = 0.5
+        part = Partials(shape, intensity)
+        scores = (shape["label"], known)
+        noted = save_sums(folder, f"{number}.npy", [unit], [(unit, part)], scores)
         entries[str(number)] = noted[unit]
     (folder / "entries.json").write_text(json.dumps(entries))
 
 
-def measure(folder: Path, count: int, kind: str) -> dict[str, Any]:
+def measure(folder: Path, count: int, kind: str, plan: Plan, workers: int) -> dict[str, Any]:
     """Write the table; return what it cost."""
-    began, cpu = time.perf_counter(), time.process_time()
-    source = SimpleNamespace(dtype=np.dtype(np.uint16), num_channels=1)
-    run: Any = SimpleNamespace(plan=SimpleNamespace(source=source, course=()), folder=folder)
-    found = Sums(folder, json.loads((folder / "entries.json").read_text()))
-    frame = Frame((20_000,) * 3, (1.0, 0.5, 0.5), (0.0, 0.0, 0.0), ("0",))
-    prob = np.full(count, 0.5, np.float32)
+    painted = json.loads((folder / "entries.json").read_text())
+    for piece in (folder / workdir.ROWS).iterdir():
+        piece.unlink()
+    (folder / "ledger.jsonl").unlink(missing_ok=True)
+    factory = KerasFactory("float32")
     path = folder.with_suffix(f".{kind}")
-    with open_table(path) as table:
-        for piece in statistics(run, found, count):
-            for batch in batches(piece, frame, prob, None):
-                table.write(batch)
+    with open_engine(workers, 4 * 10**9) as engine, Ledger(folder, "bench", {}) as ledger:
+        ledger.done("number", {"0": {"count": count}})
+        ledger.done("paint", painted)
+        work = Work(plan, str(folder), str(folder), factory, 1)
+        began, cpu = time.perf_counter(), time.process_time()
+        table_run(Run(work, ledger, engine, ignore, (64, 64, 64)), path)
+        wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     return {
         "instances": count,
         "kind": kind,
-        "wall": round(time.perf_counter() - began, 1),
-        "cpu": round(time.process_time() - cpu, 1),
+        "workers": workers,
+        "wall": round(wall, 1),
+        "cpu": round(cpu, 1),
         "sums_bytes": sum(f.stat().st_size for f in (folder / workdir.PARTIALS).iterdir()),
         "table_bytes": path.stat().st_size,
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -27,7 +27,7 @@ WHAT = {
     "own": ("numbering", "instances"),
     "paint": ("painting labels", ""),
     "pyramid": ("label pyramid", ""),
-    "table": ("statistics", ""),
+    "table": ("statistics", "rows"),
     "stars": ("publishing stars", ""),
     "compare": ("comparing labels", ""),
     "survey": ("reading labels", ""),

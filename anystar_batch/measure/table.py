@@ -236,9 +236,9 @@ def batches(
     frame : Frame
         Voxel size, position and names.
     prob : [n]
-        Object probability of label i + 1.
+        Object probability of each.
     times : [n] or None
-        Time index of label i + 1; None for an image without a time axis.
+        Time index of each; None for an image without a time axis.
     scores : dict, optional
         Further columns after `prob`, [n] each.
 
@@ -250,13 +250,12 @@ def batches(
     scores = {} if scores is None else scores
     names = column_names(frame.channels, has_time=times is not None, scores=tuple(scores))
     for start in range(0, max(1, len(statistics.shape)), ROWS):
-        piece = statistics.select(slice(start, start + ROWS))
-        batch = columns(piece, frame)
-        index = batch["label"].astype(np.intp) - 1
-        batch["prob"] = prob[index]
-        batch |= {name: values[index] for name, values in scores.items()}
+        rows = slice(start, start + ROWS)
+        batch = columns(statistics.select(rows), frame)
+        batch["prob"] = prob[rows]
+        batch |= {name: values[rows] for name, values in scores.items()}
         if times is not None:
-            batch["t"] = times[index]
+            batch["t"] = times[rows]
         yield {name: batch[name] for name in names}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,12 @@ class TableFile(Protocol):
 
     def write(self, batch: Batch) -> None:
         """Append rows. The first batch tells the columns, with or without rows."""
+
+    def append(self, piece: Path) -> None:
+        """Append the rows of another table file of the same kind and columns.
+
+        The first of several pieces begins a table, the others go on with it (`open_table`).
+        """
 
 
 def is_parquet(path: str | Path) -> bool:
@@ -53,7 +60,7 @@ def check_kind(path: str | Path) -> None:
 
 
 @contextmanager
-def open_table(path: str | Path) -> Iterator[TableFile]:
+def open_table(path: str | Path, *, goes_on: bool = False) -> Iterator[TableFile]:
     """Open a table for writing; it gets its name when the `with` block ends well.
 
     Integers are exact. In CSV, measurements have nine significant digits (a nanometre in a metre),
@@ -63,6 +70,8 @@ def open_table(path: str | Path) -> Iterator[TableFile]:
     ----------
     path : path
         Its directory exists. An older file is replaced. The suffix tells the kind, see `PARQUET`.
+    goes_on : bool
+        Whether it is a piece that others come before: CSV has no header then.
 
     Raises
     ------
@@ -73,7 +82,7 @@ def open_table(path: str | Path) -> Iterator[TableFile]:
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with partial.open("xb") as stream:
-            with _Parquet(stream) if is_parquet(path) else _Csv(stream) as table:
+            with _Parquet(stream) if is_parquet(path) else _Csv(stream, goes_on) as table:
                 yield table
             stream.flush()
             os.fsync(stream.fileno())
@@ -89,9 +98,9 @@ def open_table(path: str | Path) -> Iterator[TableFile]:
 class _Csv:
     """Lines of numbers."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], goes_on: bool) -> None:
         self._stream = stream
-        self._begun = False
+        self._begun = goes_on
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +124,11 @@ class _Csv:
         rows = zip(*(column.tolist() for column in batch.values()), strict=True)
         lines.extend(form % row for row in rows)
         self._stream.write("".join(lines).encode())
+
+    def append(self, piece: Path) -> None:
+        """Append lines of another file as they are."""
+        with piece.open("rb") as lines:
+            shutil.copyfileobj(lines, self._stream, 1 << 20)
 
 
 def _header(names: list[str]) -> str:
@@ -155,9 +169,22 @@ class _Parquet:
     def write(self, batch: Batch) -> None:
         """Append a row group."""
         import pyarrow  # noqa: PLC0415
+
+        self._add(pyarrow.table(batch))
+
+    def append(self, piece: Path) -> None:
+        """Append the row groups of another file."""
         import pyarrow.parquet  # noqa: PLC0415
 
-        table = pyarrow.table(batch)
+        with pyarrow.parquet.ParquetFile(piece) as file:
+            for group in range(file.num_row_groups):
+                self._add(file.read_row_group(group))
+            if file.num_row_groups == 0:
+                self._add(file.read())
+
+    def _add(self, table: Any) -> None:  # noqa: ANN401  (untyped neighbour)
+        import pyarrow.parquet  # noqa: PLC0415
+
         if self._writer is None:
             self._writer = pyarrow.parquet.ParquetWriter(
                 self._stream, table.schema, compression="zstd"

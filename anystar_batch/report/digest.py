@@ -3,15 +3,13 @@
 Counts, sums and extremes are of every row. Distributions come from a sample: the rows whose labels
 have the smallest hashes, so that it neither depends on the order of reading nor on chance; up to
 `SAMPLE` instances it is all of them. Distances to the nearest neighbour are exact for the instances
-asked about: the table, read in pieces,
-is read a second time, and every piece is searched.
+asked about: all centroids are searched, those of the first `KEPT` rows as they were read, of more
+rows by reading the table, in pieces, a second time.
 """
 
 from __future__ import annotations
 
-import csv
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from anystar_batch.errors import DataError
 from anystar_batch.geometry import ZYX, ZYXFloat
-from anystar_batch.measure.table_files import is_parquet
 from anystar_batch.report.profiles import Profiles
+from anystar_batch.report.table_rows import column_names, read_rows
 
 SAMPLE = 50_000
 """Instances from which distributions are drawn."""
 
 ASKED = 2_000
 """Instances whose nearest neighbour is looked for where there are more than `SAMPLE`."""
+
+KEPT = 1 << 20
+"""Instances whose centroids are kept while the table is read."""
 
 EXTREMES = 6
 """Instances kept at each end."""
@@ -52,9 +52,6 @@ _ALWAYS = ("label", "prob", *_AXES, "num_voxels", "volume_um3", "equivalent_diam
 
 Columns = dict[str, NDArray[Any]]
 """Name to float64 [n]."""
-
-PIECE = 1 << 16
-"""Rows read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +190,7 @@ class _Sums:
         names = dict.fromkeys((*_ALWAYS, "t", "intensity", "brightest", certainty))
         empty = {name: np.zeros(0) for name in names}
         self.sample, self.smallest, self.largest, self.doubted = ([empty] for _ in range(4))
+        self.places: list[Columns] | None = []
 
     def add(self, rows: Columns) -> None:
         """Add some rows."""
@@ -215,6 +213,10 @@ class _Sums:
             (self.doubted, rows, rows[self.certainty], EXTREMES),
         ):
             kept.append(_take(new, _least(key, new["label"], most_kept)))
+        if self.places is not None:
+            self.places.append({n: rows[n] for n in ("t", *(f"centroid_{a}" for a in "zyx"))})
+        if self.count[0] > KEPT:
+            self.places = None
         self._shrink(3 * SAMPLE)
 
     def finish(self, path: Path) -> Digest:
@@ -258,12 +260,12 @@ class _Sums:
         if count < 2:
             return np.zeros(0)
         asked = sample
-        pieces = [sample]
+        pieces: Iterable[Columns] = [sample]
         if count > len(sample["label"]):
             asked = _take(sample, _least(hashes(sample["label"]), sample["label"], ASKED))
-            names = ["label", *(f"centroid_{a}" for a in "zyx")]
+            names = [f"centroid_{a}" for a in "zyx"]
             names += ["t"] if "t" in column_names(path) else []
-            pieces = read_rows(path, names)  # type: ignore[assignment]
+            pieces = read_rows(path, names) if self.places is None else self.places
         where = self._points(asked)
         best = np.full((len(where), 2), np.inf)
         for piece in pieces:
@@ -293,73 +295,3 @@ def _best(parts: Sequence[Columns], key: Any, most: int) -> Columns:  # noqa: AN
     """The rows with the least keys of several parts."""
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return _take(rows, _least(key(rows), rows["label"], most))
-
-
-def column_names(path: Path) -> list[str]:
-    """Return the names of the columns of a table.
-
-    Raises
-    ------
-    DataError
-        If the file is empty.
-    """
-    if is_parquet(path):
-        return list(_parquet(path).schema_arrow.names)
-    with path.open(encoding="utf-8", newline="") as file:
-        names = next(csv.reader(file), None)
-    if not names:
-        message = f"{path}: the table has no header; segment again with --overwrite"
-        raise DataError(message)
-    return names
-
-
-def read_rows(path: Path, names: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
-    """Yield some columns of the table, at most `PIECE` rows at a time, in their order.
-
-    Parameters
-    ----------
-    path : Path
-        The CSV or Parquet file.
-    names : sequence of str
-        Columns wanted.
-
-    Yields
-    ------
-    dict
-        Name to float64 [n].
-
-    Raises
-    ------
-    DataError
-        If a column is missing or a row cannot be read.
-    """
-    there = column_names(path)
-    missing = [name for name in names if name not in there]
-    if missing:
-        message = f"{path}: found no column {', '.join(missing)}; segment again with --overwrite"
-        raise DataError(message)
-    if is_parquet(path):
-        for batch in _parquet(path).iter_batches(PIECE, columns=list(names)):
-            yield {
-                name: batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64)
-                for name in names
-            }
-        return
-    use = [there.index(name) for name in names]
-    # The header may hold a line break inside quotes: it is read by the same rules again.
-    with path.open(encoding="utf-8", newline="") as file:
-        next(csv.reader(file))
-        while lines := list(itertools.islice(file, PIECE)):
-            try:
-                values = np.loadtxt(lines, np.float64, delimiter=",", usecols=use, ndmin=2)
-            except ValueError as error:
-                message = f"{path}: a row cannot be read ({error}); segment again with --overwrite"
-                raise DataError(message) from error
-            yield dict(zip(names, values.T, strict=True))
-
-
-def _parquet(path: Path) -> Any:  # noqa: ANN401  (untyped neighbour)
-    """Open a Parquet file."""
-    import pyarrow.parquet  # noqa: PLC0415
-
-    return pyarrow.parquet.ParquetFile(path)

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.report.digest import Columns, column_names, hashes, read_rows
+from anystar_batch.report.digest import Columns, hashes
+from anystar_batch.report.table_rows import column_names, read_rows
 
 _COLUMNS = (
     "label",

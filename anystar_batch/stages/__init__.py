@@ -15,7 +15,8 @@ half: files in, files out. Stages never import each other, but for `paint`, whic
 units of `pyramid` on the way.
 
 Shared by all: `blocks` (what one task holds), `task` (what travels to a worker), `run` (a run under
-way), `workdir` (every intermediate file), `raw_tile` (what the network says of a tile),
+way), `workdir` (every intermediate file), `label_sums` (those between `paint` and `table`),
+`star_scores` (what stars say of themselves), `raw_tile` (what the network says of a tile),
 `candidate_store` (where that stays with an image), `ledger` (what is done), `image_identity` (is
 the image still the same).
 """

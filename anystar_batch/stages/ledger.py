@@ -9,7 +9,7 @@ stopped.
 
 ::
 
-    {"format": 2, "fingerprint": "4be0...", "parts": {...}}     first line
+    {"format": 3, "fingerprint": "4be0...", "parts": {...}}     first line
     {"stage": "predict", "key": "0/1.3.2", "file": "...", "content": "..."}
 
 In memory an entry stays the bytes it is on disk until somebody asks for it: a million of them take
@@ -31,7 +31,7 @@ from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
 from anystar_batch.archive.storage.files import read_bytes
 from anystar_batch.errors import LedgerMismatchError
 
-FORMAT = 2
+FORMAT = 3
 NAME = "ledger.jsonl"
 
 _ENTRY = re.compile(rb'\{"stage": "([^"\\]*)", "key": "([^"\\]*)"(?:, ([^\n]*))?\}\n')

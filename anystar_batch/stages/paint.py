@@ -6,6 +6,7 @@ A write unit is a storage chunk or shard, written once, by one task, whole.
 from __future__ import annotations
 
 import time as clock
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from anystar_batch.geometry import (
 from anystar_batch.measure.partials import Partials, partials, widened
 from anystar_batch.stages.blocks import Block
 from anystar_batch.stages.image_identity import unit_content
+from anystar_batch.stages.label_sums import save_sums
 from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.pyramid import CoarseLevels, write_coarse
 from anystar_batch.stages.run import (
@@ -39,9 +41,11 @@ from anystar_batch.stages.run import (
     suppression,
     unit_blocks,
 )
+from anystar_batch.stages.star_scores import star_scores
 from anystar_batch.stages.surface import growth, outlined, shown
 from anystar_batch.stages.task import Done, Work, model_rays, piece_key, spec_of
-from anystar_batch.stages.workdir import Slice, file_name, load_instances, save_sums
+from anystar_batch.stages.workdir import Slice, file_name, load_instances
+from anystar_batch.stars.candidates import Candidates
 from anystar_batch.stars.expand import paint_around
 from anystar_batch.stars.polyhedra import bounding_boxes
 from anystar_batch.stars.raster import paint
@@ -129,8 +133,9 @@ def paint_block(task: PaintTask) -> Done:
         parts.extend((unit, part) for part in sums)
         count += sum(len(part.shape) for part in sums)
     name = work.prefix + file_name(time, task.units, "npy")
+    scores = _scores(plan, time, survivors, labels, [part for _, part in parts])
     work.fence.check()
-    noted = save_sums(Path(work.folder), name, task.units, parts)
+    noted = save_sums(Path(work.folder), name, task.units, parts, scores)
     entries = {piece_key(time, u): {"content": contents[u], **noted[u]} for u in task.units}
     further = write_coarse(work, time, coarse, writer)
     return Done(entries, clock.perf_counter() - started, count, further)
@@ -158,6 +163,21 @@ def working_box(plan: Plan, box: Box, reach: float) -> Box:
         start.append(int(np.floor((a - o) / s - reach)) - 1)
         stop.append(int(np.ceil((b - o) / s + reach)) + 2)
     return Box(as_zyx(start), as_zyx(stop)).intersect(Box.of_shape(plan.working.shape))
+
+
+def _scores(
+    plan: Plan,
+    time: int,
+    survivors: Candidates,
+    labels: NDArray[np.uint32],
+    parts: Sequence[Partials],
+) -> tuple[NDArray[np.uint32], NDArray[np.void]]:
+    """Return which labels were painted, sorted, and what their stars say."""
+    found = np.concatenate([np.empty(0, np.uint32), *(part.shape["label"] for part in parts)])
+    painted = np.unique(found)
+    order = np.argsort(labels)
+    at = order[np.searchsorted(labels[order], painted)] if len(painted) else order[:0]
+    return painted, star_scores(plan, time, survivors.take(at))
 
 
 def _measure(

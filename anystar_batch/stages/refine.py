@@ -42,7 +42,7 @@ from anystar_batch.stages.workdir import (
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.suppress import Status
 
-SAMPLE = 1000
+SAMPLE = 256
 """Survivors after which a sample is large enough."""
 
 

@@ -1,36 +1,65 @@
-"""The last stage: merge the sums of all painted blocks and write the table."""
+"""Table: the sums of all painted blocks become rows, some labels at a time, joined into one file.
+
+Labels number themselves through all times, so a piece of the table is a range of them: of a fixed
+size, whoever makes it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time as clock
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.errors import LedgerMismatchError
-from anystar_batch.events import StageStarted, timed_stage
+from anystar_batch.geometry import Box
 from anystar_batch.measure.partials import Partials, Statistics, intensity_dtype, merge
 from anystar_batch.measure.table import Frame, batches, courses
 from anystar_batch.measure.table_files import courses_path, open_table
-from anystar_batch.stages.region_survey import region_at
-from anystar_batch.stages.run import (
-    Run,
-    first_label,
-    instance_count,
-    slices,
-    suppression,
-    tile_blocks,
-)
-from anystar_batch.stages.surface import shown
-from anystar_batch.stages.task import model_rays
-from anystar_batch.stages.workdir import Sums, load_instances, sums_type
-from anystar_batch.stars.measures import COLUMNS, regularity, shapes
+from anystar_batch.stages.blocks import Block
+from anystar_batch.stages.label_sums import Sums, SumsFile, load_sums, sums_type
+from anystar_batch.stages.plan import Plan
+from anystar_batch.stages.run import Run, Todo, first_label, instance_count, run_tasks
+from anystar_batch.stages.star_scores import score_type
+from anystar_batch.stages.task import Done, Work
+from anystar_batch.stages.workdir import ROWS
 
-SUMS = 1 << 18
-"""Sums of channels finished at a time, about: bounds the memory, changes no byte."""
+SUMS = 1 << 17
+"""Sums of channels of a piece, about: bounds the memory of who makes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableTask:
+    """Labels whose rows are to be written.
+
+    Parameters
+    ----------
+    work : Work
+    block : Block
+        Named by the labels; it has no voxels.
+    start, stop : int
+        The labels.
+    files : tuple of SumsFile
+        Where their sums may be.
+    firsts : tuple of int
+        First label of each of the plan's times.
+    suffix : str
+        Of the table.
+    time : int
+        None in particular.
+    """
+
+    work: Work
+    block: Block
+    start: int
+    stop: int
+    files: tuple[SumsFile, ...]
+    firsts: tuple[int, ...]
+    suffix: str
+    time: int = 0
 
 
 def table_run(run: Run, path: Path) -> int:
@@ -52,112 +81,110 @@ def table_run(run: Run, path: Path) -> int:
     ------
     LedgerMismatchError
         If the labels painted are not those numbered.
+    BlockError, OutOfTimeError
+        As `run.run_tasks` raises them.
     """
-    with timed_stage(run.on_event, StageStarted("table", 1)) as elapsed:
-        source, plan = run.plan.source, run.plan
-        count = instance_count(run)
-        measured = Sums(run.folder, run.ledger.entries("paint"))
-        if measured.last > count:
-            message = f"label {measured.last} was painted, {count} were numbered: {_damaged(run)}"
-            raise LedgerMismatchError(message)
-        times = None
-        if source.t_axis is not None:
-            numbered = run.ledger.entries("number")
-            counts = [int(numbered[str(t)]["count"]) for t in plan.times]
-            times = np.repeat(np.asarray(plan.times, np.int64), counts)
-        frame = Frame(source.shape_zyx(0), plan.scale_um, plan.translation_um, source.channels)
-        scores = instance_scores(run)
-        prob = scores.pop("prob")
-        run.work.fence.check()
-        with ExitStack() as files:
-            rows = files.enter_context(open_table(path))
-            over_time = (
-                files.enter_context(open_table(courses_path(str(path)))) if plan.course else None
-            )
-            for piece in statistics(run, measured, count):
-                for batch in batches(piece, frame, prob, times, scores):
-                    rows.write(batch)
-                if over_time is not None:
-                    for batch in courses(piece, source.channels, plan.course):
-                        over_time.write(batch)
-    run.seconds["table"] = elapsed.seconds
+    run = replace(run, share=None)  # one file, of the whole volume
+    plan, count, done = run.plan, instance_count(run), run.ledger.entries("table")
+    measured = Sums(run.ledger.entries("paint"))
+    if measured.last > count:
+        message = f"label {measured.last} was painted, {count} were numbered: {_damaged(run.work)}"
+        raise LedgerMismatchError(message)
+    firsts = tuple(first_label(run, time) for time in plan.times)
+    step = max(1, SUMS // max(2, _columns(plan)))
+    starts = range(1, max(count, 1) + 1, step)
+
+    def task(start: int) -> TableTask:
+        stop = min(start + step, count + 1)
+        block = Block(_name(start), ((0, 0, start),), Box.of_shape((0, 0, 0)))
+        files = measured.between(start, stop)
+        return TableTask(run.work, block, start, stop, files, firsts, path.suffix)
+
+    left = [start for start in starts if _key(start, path.suffix) not in done]
+    todo = Todo(map(task, left), len(left), len(starts) - len(left), 0, 0)
+    run_tasks(run, "table", table_block, todo)
+    started = clock.perf_counter()
+    pieces = [_piece(run.work, start, path.suffix) for start in starts]
+    run.work.fence.check()
+    with ExitStack() as files:
+        rows = files.enter_context(open_table(path))
+        for piece in pieces:
+            rows.append(piece)
+        if plan.course:
+            over_time = files.enter_context(open_table(Path(courses_path(str(path)))))
+            for piece in pieces:
+                over_time.append(Path(courses_path(str(piece))))
+    run.seconds["table"] += clock.perf_counter() - started
     return count
 
 
-def statistics(run: Run, measured: Sums, count: int) -> Iterator[Statistics]:
-    """Yield the finished sums of all labels, some at a time: memory does not grow with them.
+def table_block(task: TableTask) -> Done:
+    """Write the rows of some labels."""
+    started = clock.perf_counter()
+    work, plan = task.work, task.work.plan
+    source, path = plan.source, _piece(work, task.start, task.suffix)
+    frame = Frame(source.shape_zyx(0), plan.scale_um, plan.translation_um, source.channels)
+    piece, known = _merged(task)
+    scores = {name: known[name] for name in known.dtype.names or ()}
+    prob = scores.pop("prob")
+    times = None
+    if source.t_axis is not None:
+        at = np.searchsorted(task.firsts, piece.shape["label"], side="right") - 1
+        times = np.asarray(plan.times, np.int64)[at]
+    goes_on = task.start > 1
+    work.fence.check()
+    with open_table(path, goes_on=goes_on) as rows:
+        for batch in batches(piece, frame, prob, times, scores):
+            rows.write(batch)
+    if plan.course:
+        with open_table(Path(courses_path(str(path))), goes_on=goes_on) as over_time:
+            for batch in courses(piece, source.channels, plan.course):
+                over_time.write(batch)
+    entries: dict[str, dict[str, object]] = {_key(task.start, task.suffix): {}}
+    return Done(entries, clock.perf_counter() - started, len(piece.shape))
 
-    Parameters
-    ----------
-    run : Run
-    measured : Measured
-        Its rows.
-    count : int
-        Labels that were numbered.
+
+def _merged(task: TableTask) -> tuple[Statistics, NDArray[np.void]]:
+    """Return the finished sums of a task's labels, and what their stars say.
 
     Raises
     ------
     LedgerMismatchError
-        If the labels painted are not those numbered.
+        If they are not all there.
     """
-    source = run.plan.source
-    sums = source.num_channels * (1 + len(run.plan.course))
-    empty = np.zeros(0, sums_type(intensity_dtype(source.dtype), sums))
-    step = max(1, SUMS // max(2, sums))
-    for start in range(1, max(count, 1) + 1, step):
-        stop = min(start + step, count + 1)
-        rows = [empty, *measured.between(start, stop)]
-        piece = merge([Partials(r["shape"], r["intensity"]) for r in rows])
-        if not np.array_equal(piece.shape["label"], np.arange(start, stop)):
-            message = (
-                f"{len(piece.shape)} labels from {start} to {stop - 1} were painted, "
-                f"{stop - start} numbered: {_damaged(run)}"
-            )
-            raise LedgerMismatchError(message)
-        yield piece
+    plan = task.work.plan
+    empty = np.zeros(
+        0, sums_type(intensity_dtype(plan.source.dtype), _columns(plan), score_type(plan))
+    )
+    rows = [empty, *load_sums(Path(task.work.folder), task.files, task.start, task.stop)]
+    piece = merge([Partials(r["shape"], r["intensity"]) for r in rows])
+    if not np.array_equal(piece.shape["label"], np.arange(task.start, task.stop)):
+        message = (
+            f"{len(piece.shape)} labels from {task.start} to {task.stop - 1} were painted, "
+            f"{task.stop - task.start} numbered: {_damaged(task.work)}"
+        )
+        raise LedgerMismatchError(message)
+    _, first = np.unique(np.concatenate([r["shape"]["label"] for r in rows]), return_index=True)
+    return piece, np.concatenate([r["scores"] for r in rows])[first]
 
 
-def instance_scores(run: Run) -> dict[str, NDArray[Any]]:
-    """Return what the stars themselves say of every label, label 1 first.
-
-    Returns
-    -------
-    dict
-        Column to values [n]: `prob`; with a region its number, `region`, int64; float32 all
-        others: `quality` after the second look; `contrast` and `regularity`
-        where their filter was given; the shapes asked for.
-    """
-    filters, rays = run.plan.filters, model_rays(run.plan.model)
-    names = ["prob"]
-    names += ["quality"] if run.plan.second_look is not None else []
-    names += ["contrast"] if filters.min_contrast is not None else []
-    names += ["regularity"] if filters.min_regularity is not None else []
-    names += [COLUMNS[name] for name in run.plan.measure]
-    count, region = instance_count(run), run.plan.region
-    scores: dict[str, NDArray[Any]] = {"prob": np.zeros(count, np.float32)}
-    scores |= {} if region is None else {"region": np.zeros(count, np.int64)}
-    scores |= {name: np.zeros(count, np.float32) for name in names}
-    step_um = run.plan.working.voxel_um
-    for time in run.plan.times:
-        first = first_label(run, time)
-        for block in tile_blocks(run):
-            near = slices(run, suppression(run.plan.suppressions), time, block.box)
-            survivors, labels = load_instances(run.work, time, near, first)
-            at = labels.astype(np.int64) - 1
-            scores["prob"][at] = survivors.prob
-            if region is not None:
-                scores["region"][at] = region_at(run.plan, time, survivors.points)
-            if survivors.quality is not None and "quality" in scores:
-                scores["quality"][at] = survivors.quality
-            if survivors.contrast is not None and "contrast" in scores:
-                scores["contrast"][at] = survivors.contrast
-            if "regularity" in scores:
-                scores["regularity"][at] = regularity(survivors.dist, rays)
-            dist = shown(run.plan, survivors).dist
-            for name, values in shapes(dist, rays, step_um, run.plan.measure).items():
-                scores[name][at] = values
-    return scores
+def _columns(plan: Plan) -> int:
+    """Sums of intensities of a label: of every channel, here and at the times asked for."""
+    return plan.source.num_channels * (1 + len(plan.course))
 
 
-def _damaged(run: Run) -> str:
-    return f"the work directory {run.folder} is damaged; give --restart"
+def _name(start: int) -> str:
+    return f"labels {start}"
+
+
+def _key(start: int, suffix: str) -> str:
+    return f"{start}{suffix}"
+
+
+def _piece(work: Work, start: int, suffix: str) -> Path:
+    """Return the file of the rows from a label on."""
+    return Path(work.folder) / ROWS / f"{start}{suffix}"
+
+
+def _damaged(work: Work) -> str:
+    return f"the work directory {work.folder} is damaged; give --restart"

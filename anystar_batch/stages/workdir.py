@@ -9,17 +9,20 @@
     refined/T-INDEX-N-DIGEST.npy       survivors after the second look (refine)
     survivors-2/..., resolved-2-T.npy  as above, of the refined ones (suppress 2)
     instances-T.npy                    position keys of all instances: the n-th has label n (number)
-    partials/T-INDEX-N-DIGEST.npy      sums of the labels of a block of write units (paint)
+    partials/T-INDEX-N-DIGEST.npy      sums of the labels of a block of write units (paint), see
+                                       `label_sums`
+    rows/FIRST-LAST.csv                rows of some labels (table)
 
 Files of candidates and of sums are one array of records each, a block's tiles or units one after
 another. A `Slice` says where one tile's records lie, so that a later block reads of its neighbours'
-files only what it needs, through a memory map.
+files only what it needs, through a memory map. Files are mapped one at a time: a mapped file stays
+open, and a slab across a large volume meets more of them than a process may hold.
 """
 
 from __future__ import annotations
 
-import bisect
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -31,7 +34,6 @@ from numpy.typing import NDArray
 
 from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
 from anystar_batch.geometry import ZYX, Box, index_name, inside
-from anystar_batch.measure.partials import SHAPE, Partials
 from anystar_batch.stages.task import Work, model_rays, position_keys
 from anystar_batch.stars.candidates import MEASURES, Candidates, decode, encode
 from anystar_batch.stars.suppress import Status
@@ -51,7 +53,10 @@ SURVIVORS = ("survivors", "survivors-2")
 PARTIALS = "partials"
 """Folder of the files after painting: sums of labels."""
 
-FOLDERS = (CANDIDATES, RAW, *SURVIVORS, REFINED, PARTIALS)
+ROWS = "rows"
+"""Folder of the pieces of the table."""
+
+FOLDERS = (CANDIDATES, RAW, *SURVIVORS, REFINED, PARTIALS, ROWS)
 """All folders of a work directory."""
 
 
@@ -186,16 +191,15 @@ def load_candidates(
     int8 [n]
         Statuses.
     """
-    files: dict[str, NDArray[np.void]] = {}
     arrays = []
-    for piece in slices:
-        if piece.stop > piece.start:
-            if piece.file not in files:
-                files[piece.file] = np.load(folder / piece.file, mmap_mode="r", allow_pickle=False)
-            records = files[piece.file][piece.start : piece.stop]
-            if region is not None:
-                records = records[inside(records["points"], region)]
-            arrays.append(np.asarray(records))
+    full = (piece for piece in slices if piece.stop > piece.start)
+    for file, pieces in itertools.groupby(full, lambda piece: piece.file):
+        mapped = np.load(folder / file, mmap_mode="r", allow_pickle=False)
+        for piece in pieces:
+            records = mapped[piece.start : piece.stop]
+            where = ... if region is None else inside(records["points"], region)
+            arrays.append(np.array(records[where]))
+        del mapped, records
     records = np.concatenate(arrays) if arrays else np.empty(0, candidate_type(n_rays))
     fields: Mapping[str, NDArray[Any]] = {
         name: np.ascontiguousarray(records[name])
@@ -254,127 +258,3 @@ def load_instances(
     is_numbered[is_numbered] = numbered[rank[is_numbered]] == keys[is_numbered]
     labels = (rank[is_numbered] + first_label).astype(np.uint32)
     return survivors.take(is_numbered), labels
-
-
-def sums_type(intensity: np.dtype[Any], num_channels: int) -> np.dtype[Any]:
-    """Return the row of a file: which write unit of the task it was measured in, and the sums.
-
-    Parameters
-    ----------
-    intensity : dtype
-        Of the sums of one channel: `partials.intensity_dtype`.
-    num_channels : int
-    """
-    return np.dtype([("unit", "<u4"), ("shape", SHAPE), ("intensity", intensity, (num_channels,))])
-
-
-def save_sums(
-    folder: Path, name: str, units: Sequence[ZYX], parts: Sequence[tuple[ZYX, Partials]]
-) -> dict[ZYX, dict[str, object]]:
-    """Write the sums of a paint task, and return what the ledger notes of each of its units.
-
-    Parameters
-    ----------
-    folder : Path
-        Work directory.
-    name : str
-        File, one of this task alone.
-    units : sequence of (z, y, x)
-        Write units of the task.
-    parts : sequence of (unit, Partials)
-        Sums of their chunks; none writes no file.
-
-    Returns
-    -------
-    dict
-        Unit to `file`, its number `unit` in there, and its `first` and `last` label; without labels
-        the file is "".
-    """
-    noted: dict[ZYX, dict[str, object]] = {
-        unit: {"file": "", "unit": at, "first": 0, "last": 0} for at, unit in enumerate(units)
-    }
-    parts = [(unit, part) for unit, part in parts if len(part.shape)]
-    if not parts:
-        return noted
-    intensity = parts[0][1].intensity
-    dtype = sums_type(intensity.dtype, intensity.shape[1])
-    rows = np.empty(sum(len(part.shape) for _, part in parts), dtype)
-    rows["unit"] = np.concatenate([np.full(len(p.shape), noted[u]["unit"]) for u, p in parts])
-    rows["shape"] = np.concatenate([part.shape for _, part in parts])
-    rows["intensity"] = np.concatenate([part.intensity for _, part in parts])
-    for unit, part in parts:
-        labels, entry = part.shape["label"], noted[unit]
-        first, last = int(labels.min()), int(labels.max())
-        if entry["file"]:
-            first, last = min(first, int(str(entry["first"]))), max(last, int(str(entry["last"])))
-        entry |= {"file": name, "first": first, "last": last}
-    rows = rows[np.argsort(rows["shape"]["label"], kind="stable")]
-    stream = BytesIO()
-    np.save(stream, rows, allow_pickle=False)
-    write_bytes_atomic(folder / PARTIALS / name, stream.getvalue())
-    return noted
-
-
-class Sums:
-    """The rows of all painted write units.
-
-    Parameters
-    ----------
-    folder : Path
-        Work directory.
-    entries : mapping
-        The ledger's entries of the paint stage, by key of the unit.
-
-    Notes
-    -----
-    A file may hold units that a crash kept out of the ledger and that another block has measured
-    since: only what the ledger says of a file is taken from it.
-    """
-
-    def __init__(self, folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
-        self._files: dict[str, _SumsFile] = {}
-        for entry in entries.values():
-            if not entry["file"]:
-                continue
-            name = str(entry["file"])
-            file = self._files.setdefault(name, _SumsFile(folder / PARTIALS / name))
-            file.add(int(entry["unit"]), int(entry["first"]), int(entry["last"]))
-
-    @property
-    def last(self) -> int:
-        """The largest label; 0 without labels."""
-        return max((file.last for file in self._files.values()), default=0)
-
-    def between(self, start: int, stop: int) -> list[NDArray[Any]]:
-        """Return the rows of the labels from `start` to before `stop`, one array a file."""
-        return [
-            file.between(start, stop)
-            for _, file in sorted(self._files.items())
-            if file.first < stop and file.last >= start
-        ]
-
-
-class _SumsFile:
-    """One file, mapped while its labels are asked for."""
-
-    def __init__(self, path: Path) -> None:
-        self.first, self.last = 2**32, 0
-        self._path, self._units = path, list[int]()
-        self._rows: NDArray[Any] | None = None
-
-    def add(self, unit: int, first: int, last: int) -> None:
-        """Take the rows of a unit from it."""
-        self._units.append(unit)
-        self.first, self.last = min(self.first, first), max(self.last, last)
-
-    def between(self, start: int, stop: int) -> NDArray[Any]:
-        """Return the rows of some labels."""
-        if self._rows is None:
-            self._rows = np.load(self._path, mmap_mode="r", allow_pickle=False)
-        # A field of mapped rows: looked at one by one, so that only pages in question are read.
-        labels = self._rows["shape"]["label"]
-        low = bisect.bisect_left(labels, start)
-        rows = np.array(self._rows[low : bisect.bisect_left(labels, stop, lo=low)])
-        if stop > self.last:
-            self._rows = None
-        return rows[np.isin(rows["unit"], self._units)]

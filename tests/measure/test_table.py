@@ -236,15 +236,39 @@ def test_table_of_nothing_is_a_header(tmp_path):
     assert len(columns(statistics, frame)["label"]) == 0
 
 
-def test_rows_take_prob_and_time_by_their_label(tmp_path):
+def test_rows_take_prob_and_time_in_their_order(tmp_path):
     labels = np.zeros((4, 4, 4), np.uint32)
     labels[0], labels[2] = 3, 1
     statistics = measured(labels, [])
     frame = Frame((4, 4, 4), SCALE, MOVED, ())
     path = tmp_path / "a.csv"
-    write(path, statistics, frame, np.array([0.1, 0.2, 0.3]), np.array([5, 6, 7]))
+    write(path, statistics, frame, np.array([0.1, 0.3]), np.array([5, 7]))
     lines = path.read_text().splitlines()[1:]
     assert [line.split(",")[:3] for line in lines] == [["1", "5", "0.1"], ["3", "7", "0.3"]]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("step", [1, 4, 100])
+def test_pieces_are_the_whole(tmp_path, monkeypatch, suffix, step):
+    pytest.importorskip("pyarrow") if suffix == ".parquet" else None
+    labels, images = scene()
+    statistics = measured(labels, images)
+    count = len(statistics.shape)
+    prob = np.linspace(0.1, 0.95, count, dtype=np.float32)
+    frame = Frame(labels.shape, SCALE, MOVED, ('two\nlines, "quoted"', "1"))
+    monkeypatch.setattr(table, "ROWS", step)
+    write(tmp_path / f"whole{suffix}", statistics, frame, prob, None)
+    pieces = [tmp_path / f"{start}{suffix}" for start in range(0, count, step)]
+    for at, piece in enumerate(pieces):
+        rows = slice(at * step, (at + 1) * step)
+        with open_table(piece, goes_on=at > 0) as part:
+            for batch in batches(statistics.select(rows), frame, prob[rows], None):
+                part.write(batch)
+    with open_table(tmp_path / f"joined{suffix}") as joined:
+        for piece in pieces:
+            joined.append(piece)
+    found, expected = (tmp_path / f"{name}{suffix}" for name in ("joined", "whole"))
+    assert found.read_bytes() == expected.read_bytes()
 
 
 def test_full_disk_leaves_the_older_table(tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ import pytest
 
 from anystar_batch.errors import DataError
 from anystar_batch.report import digest
-from anystar_batch.report import digest as rows
-from anystar_batch.report.digest import read_rows
+from anystar_batch.report import table_rows as rows
+from anystar_batch.report.table_rows import read_rows
 from tests.support.tables import FRAME, digest_of, random_rows, write_table
 
 EVERY = 300
@@ -65,9 +65,33 @@ def test_the_pieces_do_not_matter(tmp_path, monkeypatch, small_pieces):
     same(before, digest_of(tmp_path, made))
 
 
+def test_pyarrow_reads_the_same_numbers(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    made = random_rows(EVERY, times=3)
+    odd = "with\nbreak, and comma"
+    for number, row in enumerate(made):
+        row["intensity_max_0"] *= float("nan") if number == 5 else 1
+        row[odd] = [1e-30, float("inf"), -float("inf"), 2.0**63, 123456789.0][number % 5]
+    path = write_table(tmp_path / "a.csv", made)
+    names = [odd, *(name for name in rows.column_names(path) if name != odd)]
+    for piece in (17, 300, 1000):
+        monkeypatch.setattr(rows, "PIECE", piece)
+        monkeypatch.setattr(rows, "LARGE", 10**9)
+        plain = list(read_rows(path, names))
+        monkeypatch.setattr(rows, "LARGE", 0)
+        fast = list(read_rows(path, names))
+        assert len(plain) == len(fast) == -(-EVERY // piece)
+        for one, other in zip(plain, fast, strict=True):
+            assert list(one) == list(other) == names
+            for name in names:
+                assert one[name].tobytes() == other[name].tobytes(), name
+
+
+@pytest.mark.parametrize("kept", [100, 1000], ids=["read twice", "kept"])
 @pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("times", [None, 3])
-def test_nearest_neighbours_are_exact_and_of_one_time(tmp_path, monkeypatch, sampled, times):
+def test_nearest_neighbours_are_exact_and_of_one_time(tmp_path, monkeypatch, sampled, times, kept):
+    monkeypatch.setattr(digest, "KEPT", kept)
     if sampled:
         monkeypatch.setattr(rows, "PIECE", 17)
         monkeypatch.setattr(digest, "SAMPLE", 40)
@@ -122,7 +146,14 @@ def test_the_brightest_is_counted_where_it_is_reached(tmp_path, small_pieces):
     assert (found.brightest, found.at_brightest) == (4095.0, 100)
 
 
-def test_a_table_that_is_none(tmp_path):
+@pytest.fixture(params=["numpy", "pyarrow"])
+def reader(request, monkeypatch):
+    if request.param == "pyarrow":
+        pytest.importorskip("pyarrow")
+    monkeypatch.setattr(rows, "LARGE", 0 if request.param == "pyarrow" else 10**9)
+
+
+def test_a_table_that_is_none(tmp_path, reader):
     path = tmp_path / "t.csv"
     path.write_text("")
     with pytest.raises(DataError, match="the table has no header; segment again"):
@@ -130,12 +161,13 @@ def test_a_table_that_is_none(tmp_path):
     path.write_text("label,prob\n1,0.5\n")
     with pytest.raises(DataError, match=r"found no column centroid_z, .*intensity_max_0; segment"):
         digest.digest_table(path, FRAME)
-    path.write_text("a,b\n1,2\n1,x\n")
-    with pytest.raises(DataError, match=r"a row cannot be read \(.*'x'"):
-        list(read_rows(path, ["a", "b"]))
+    for row in ("1,x", "1"):
+        path.write_text(f"a,b\n1,2\n{row}\n")
+        with pytest.raises(DataError, match=r"a row cannot be read \("):
+            list(read_rows(path, ["a", "b"]))
 
 
-def test_a_header_with_a_line_break_in_quotes_is_one_line(tmp_path):
+def test_a_header_with_a_line_break_in_quotes_is_one_line(tmp_path, reader):
     path = tmp_path / "t.csv"
     path.write_text('"two\nlines",b\n1,2\n3,4\n')
     (found,) = read_rows(path, ["two\nlines"])

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from anystar_batch.report import digest
+from anystar_batch.report import table_rows as digest
 from anystar_batch.report.review_sample import _COLUMNS, each, select
 
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
 
 from anystar_batch.measure.partials import INTEGER, Partials, merge, partials
-from anystar_batch.stages.workdir import PARTIALS, Sums, save_sums, sums_type
+from anystar_batch.stages.label_sums import Sums, load_sums, save_sums, sums_type
+from anystar_batch.stages.workdir import PARTIALS
 
 UNITS = ((0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1))
 CHANNELS = 2
+SCORES = np.dtype([("prob", "<f4"), ("region", "<i8")])
+ALL = np.arange(1, 41, dtype=np.uint32)
 
 
 @pytest.fixture
@@ -36,16 +41,32 @@ def folder(tmp_path):
     return tmp_path
 
 
+def known():
+    """What is said of every label's star."""
+    scores = np.zeros(len(ALL), SCORES)
+    scores["prob"], scores["region"] = ALL / 64, ALL.astype(np.int64) + 2**40
+    return ALL, scores
+
+
+def save(folder, name, units, parts):
+    return save_sums(folder, name, units, parts, known())
+
+
 def entries(folder, painted):
     """Two tasks of two units each."""
-    return save_sums(folder, "a.npy", UNITS[:2], painted[:2]) | save_sums(
+    return save(folder, "a.npy", UNITS[:2], painted[:2]) | save(
         folder, "b.npy", UNITS[2:], painted[2:]
     )
 
 
-def merged(rows):
-    empty = np.zeros(0, sums_type(INTEGER, CHANNELS))
-    return merge([Partials(r["shape"], r["intensity"]) for r in (empty, *rows)])
+def merged(folder, noted, start, stop):
+    rows = load_sums(folder, Sums(noted).between(start, stop), start, stop)
+    for some in rows:
+        label = some["shape"]["label"]
+        assert (some["scores"] == known()[1][label - 1]).all()
+    empty = np.zeros(0, sums_type(INTEGER, CHANNELS, SCORES))
+    rows = (empty, *rows)
+    return merge([Partials(r["shape"], r["intensity"]) for r in rows])
 
 
 def assert_equal(found, expected):
@@ -55,28 +76,20 @@ def assert_equal(found, expected):
 
 @pytest.mark.parametrize("step", [1, 3, 7, 100])
 def test_windows_of_labels_are_the_whole(folder, painted, step):
-    measured = Sums(folder, entries(folder, painted))
+    noted = entries(folder, painted)
     whole = merge([part for _, part in painted])
-    assert measured.last == whole.shape["label"].max()
-    found = [merged(measured.between(at, at + step)) for at in range(1, 40, step)]
+    assert Sums(noted).last == whole.shape["label"].max()
+    found = [merged(folder, noted, at, at + step) for at in range(1, 40, step)]
     together = [
         np.concatenate([getattr(f, name) for f in found]) for name in ("shape", "intensity")
     ]
     assert_equal(type(whole)(*together), whole)
 
 
-def test_windows_may_come_in_any_order(folder, painted):
-    measured = Sums(folder, entries(folder, painted))
-    late, early = merged(measured.between(30, 99)), merged(measured.between(1, 30))
-    again = Sums(folder, entries(folder, painted))
-    assert_equal(merged(again.between(1, 30)), early)
-    assert_equal(merged(again.between(30, 99)), late)
-
-
 def test_units_that_the_ledger_does_not_know_are_left_out(folder, painted):
     noted = entries(folder, painted)
     del noted[UNITS[1]]
-    found = merged(Sums(folder, noted).between(1, 99))
+    found = merged(folder, noted, 1, 99)
     assert_equal(found, merge([part for unit, part in painted if unit != UNITS[1]]))
 
 
@@ -84,17 +97,33 @@ def test_a_task_without_labels_writes_no_file(folder):
     none = partials(
         np.zeros((8, 8, 8), np.uint32), [np.zeros((8, 8, 8), np.uint16)] * 2, (0,) * 3, 0
     )
-    noted = save_sums(folder, "a.npy", UNITS[:1], [(UNITS[0], none)])
+    noted = save(folder, "a.npy", UNITS[:1], [(UNITS[0], none)])
     assert noted == {UNITS[0]: {"file": "", "unit": 0, "first": 0, "last": 0}}
     assert not list((folder / PARTIALS).iterdir())
-    measured = Sums(folder, noted)
+    measured = Sums(noted)
     assert measured.last == 0
-    assert measured.between(1, 9) == []
+    assert measured.between(1, 9) == ()
 
 
 def test_a_unit_without_labels_beside_one_with(folder, painted):
-    noted = save_sums(folder, "a.npy", UNITS[:2], painted[1:2])
+    noted = save(folder, "a.npy", UNITS[:2], painted[1:2])
     assert noted[UNITS[0]]["file"] == ""
     assert noted[UNITS[1]]["file"] == "a.npy"
     assert noted[UNITS[1]]["unit"] == 1
-    assert_equal(merged(Sums(folder, noted).between(1, 99)), merge([painted[1][1]]))
+    assert_equal(merged(folder, noted, 1, 99), merge([painted[1][1]]))
+
+
+def test_more_files_than_a_process_may_hold_open(folder):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    noted = {}
+    for number in range(96):
+        labels = np.full((2, 2, 2), 1 + number % 40, np.uint32)
+        unit = (0, 0, number)
+        one = partials(labels, [labels.astype(np.uint16)] * 2, (0, 0, 2 * number), number)
+        noted |= save(folder, f"{number}.npy", [unit], [(unit, one)])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        found = merged(folder, noted, 1, 99)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found.shape["num_voxels"].sum() == 8 * 96

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -53,6 +54,20 @@ def test_slices_of_several_files_come_in_the_order_asked(tmp_path, parts):
     order = [parts[3], parts[0], parts[2]]
     assert_equal(found, Candidates.concatenate([c for _, c, _ in order], RAYS))
     assert status.tolist() == [3] + [0] * 4 + [2] * 9
+
+
+def test_more_files_than_a_process_may_hold_open(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    slices = []
+    for number in range(96):
+        part = ("k", some(2, number), np.zeros(2, np.int8))
+        slices.append(save_candidates(tmp_path, f"{number}.npy", [part])["k"])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        found, _ = load_candidates(tmp_path, slices, RAYS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(found) == 192
 
 
 def test_nothing_found_writes_no_file(tmp_path):
