@@ -39,6 +39,10 @@ def add_refine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             step.add_argument("--workers", type=int, default=2, help="processes")
         if name == "train":
             step.add_argument("--steps", type=int, help="instead of the config's")
+            step.add_argument(
+                "--teachers", type=Path, nargs="+", default=[],
+                help="refiners (.npz) whose mean answer is learnt, from the first one on",
+            )  # fmt: skip
         if name in ("score", "texture", "export"):
             step.add_argument(
                 "--stretch", type=float, default=1.0, help="factor on the run's refined distances"
@@ -66,12 +70,16 @@ def data(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train, or go on training."""
+    from anystar_batch.network.refiner import from_arrays  # noqa: PLC0415
+    from trainer.refine.export import read_arrays  # noqa: PLC0415
     from trainer.refine.fit import fit  # noqa: PLC0415
 
     config = run_config(options)
     if options.steps is not None:
         config = dataclasses.replace(config, steps=options.steps)
-    fit(config, options.run)
+    teachers = [read_arrays(path) for path in options.teachers]
+    digests = tuple(from_arrays(arrays).sha256 for arrays in teachers)
+    fit(dataclasses.replace(config, teachers=digests), options.run, teachers)
     print(options.run / "weights.npz")  # noqa: T201
 
 

@@ -99,6 +99,11 @@ class RefineConfig:
         Weight of the mean absolute error of the logarithm, beside minus the log of the IoU.
     quality_weight : float
         Weight of the cross-entropy of the quality.
+    teachers : tuple of str
+        SHA-256 of the refiners whose mean answer is learnt instead of the truth; the first is where
+        training begins. Empty: the truth, from nothing.
+    taught_weight : float
+        Weight of the mean distance from the teachers' logarithm, all rays and finds.
     checkpoint_steps : int
         Steps between checkpoints.
     """
@@ -121,6 +126,8 @@ class RefineConfig:
     jitter: float = 0.1
     error_weight: float = 0.5
     quality_weight: float = 0.5
+    teachers: tuple[str, ...] = ()
+    taught_weight: float = 3.0
     checkpoint_steps: int = 500
 
     def __post_init__(self) -> None:

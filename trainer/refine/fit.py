@@ -17,7 +17,7 @@ import csv
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 
 from anystar_batch.errors import ConfigError
 from anystar_batch.network.profiles import neighbours
+from anystar_batch.network.refiner import from_arrays
 from anystar_batch.stars.rays import golden_spiral
 from trainer.fit import Progress, load_checkpoint, save_checkpoint, use_two_pools
 from trainer.refine.config import RefineConfig
 from trainer.refine.data import Data, Sampler, load
-from trainer.refine.network import build, weights
+from trainer.refine.network import build, restore, weights
 
 if TYPE_CHECKING:
     import keras
@@ -46,14 +47,19 @@ WARM_UP = 100
 COLUMNS = ("step", "minute", "rate", "loss", "iou_before", "iou_after")
 
 
-def fit(config: RefineConfig, folder: Path) -> keras.Model:
-    """Train from the folder's checkpoint, or from nothing.
+def fit(
+    config: RefineConfig, folder: Path, teachers: Sequence[Mapping[str, NDArray[np.float32]]] = ()
+) -> keras.Model:
+    """Train from the folder's checkpoint, or from nothing; or learn what others say.
 
     Parameters
     ----------
     config : RefineConfig
     folder : Path
         With shards.
+    teachers : sequence of arrays by name
+        Those that the config names, in its order. Their mean answer is what is learnt, and the
+        first is where training begins.
 
     Returns
     -------
@@ -62,8 +68,13 @@ def fit(config: RefineConfig, folder: Path) -> keras.Model:
     Raises
     ------
     ConfigError
-        If the folder belongs to a run with another config, but for its budget.
+        If the folder belongs to a run with another config, but for its budget, or the teachers are
+        not those of the config.
     """
+    found = tuple(from_arrays(arrays).sha256 for arrays in teachers)
+    if found != config.teachers:
+        message = f"refine: got the teachers {found}; the config names {config.teachers}"
+        raise ConfigError(message)
     claim(config, folder)
     use_two_pools()
     import keras  # noqa: PLC0415  (10 s)
@@ -73,6 +84,9 @@ def fit(config: RefineConfig, folder: Path) -> keras.Model:
     directions = golden_spiral(data.dist.shape[1]).vertices
     sampler = Sampler(data, directions, neighbours(directions))
     model = build(sampler.near)
+    taught = [build(sampler.near) for _ in teachers]
+    for network, arrays in zip((*taught, model), (*teachers, *teachers[:1]), strict=False):
+        restore(network, arrays)
     trained = compiled(model, config)
     progress = Progress()
     if (folder / "checkpoint.npz").exists():
@@ -95,7 +109,7 @@ def fit(config: RefineConfig, folder: Path) -> keras.Model:
                 for part, new in zip(inputs, again, strict=True):
                     part[:back] = new
             trained.optimizer.learning_rate = rate(config, progress.step)
-            wanted = np.concatenate([data.truth[index], dist], axis=1)
+            wanted = np.concatenate([data.truth[index], dist, *_answer(taught, inputs)], axis=1)
             loss = trained.train_on_batch(inputs, wanted)
             trained.reset_metrics()
             window.append((float(np.ravel(loss)[0]), *reached(data.truth[index], dist)))
@@ -109,6 +123,17 @@ def fit(config: RefineConfig, folder: Path) -> keras.Model:
                 save_checkpoint(trained, folder / "checkpoint.npz", progress)
                 save_arrays(folder / "weights.npz", weights(model))
     return model
+
+
+def _answer(
+    teachers: Sequence[keras.Model], inputs: list[NDArray[np.float32]]
+) -> list[NDArray[np.float32]]:
+    """Return the teachers' mean answer, [b, n_rays] and [b, 1]; nothing without teachers."""
+    if not teachers:
+        return []
+    answers = [teacher.predict_on_batch(inputs) for teacher in teachers]
+    factor, quality = (np.mean([a[k] for a in answers], axis=0) for k in (0, 1))
+    return [factor, quality[:, None]]
 
 
 def claim(config: RefineConfig, folder: Path) -> None:
@@ -182,7 +207,18 @@ def compiled(model: keras.Model, config: RefineConfig) -> keras.Model:
     joined = ops.concatenate([factor, ops.expand_dims(quality, -1)], axis=-1)
     trained = keras.Model(model.inputs, joined)
 
-    def loss(wanted: Any, answer: Any) -> Any:  # noqa: ANN401  (tensors of any backend)
+    def crossed(expected: Any, judged: Any) -> Any:  # noqa: ANN401  (tensors of any backend)
+        judged = ops.clip(judged, 1e-6, 1.0 - 1e-6)
+        entropy = expected * ops.log(judged) + (1.0 - expected) * ops.log(1.0 - judged)
+        return -config.quality_weight * ops.mean(entropy)
+
+    def taught(wanted: Any, answer: Any) -> Any:  # noqa: ANN401
+        n_rays = answer.shape[-1] - 1
+        said = wanted[:, 2 * n_rays :]
+        apart = ops.mean(ops.abs(answer[:, :n_rays] - said[:, :n_rays]))
+        return config.taught_weight * apart + crossed(said[:, -1], answer[:, -1])
+
+    def loss(wanted: Any, answer: Any) -> Any:  # noqa: ANN401
         n_rays = answer.shape[-1] - 1
         truth, dist = wanted[:, :n_rays], wanted[:, n_rays:]
         known = ops.cast(truth > 0.0, "float32")
@@ -197,13 +233,11 @@ def compiled(model: keras.Model, config: RefineConfig) -> keras.Model:
         objects = ops.maximum(ops.sum(there), 1.0)
         outline = ops.sum(there * (config.error_weight * error - log_iou)) / objects
         reached_iou = ops.stop_gradient(ops.exp(log_iou) * there)
-        judged = ops.clip(answer[:, -1], 1e-6, 1.0 - 1e-6)
-        crossed = reached_iou * ops.log(judged) + (1.0 - reached_iou) * ops.log(1.0 - judged)
-        return outline - config.quality_weight * ops.mean(crossed)
+        return outline + crossed(reached_iou, answer[:, -1])
 
     trained.compile(
         optimizer=keras.optimizers.AdamW(config.rate, weight_decay=1e-4, clipnorm=1.0),
-        loss=loss,
+        loss=taught if config.teachers else loss,
         jit_compile=keras.backend.backend() == "jax",
     )
     trained.optimizer.build(trained.trainable_variables)

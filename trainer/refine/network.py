@@ -13,6 +13,7 @@ as `anystar_batch.network.refiner` reads them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,3 +100,24 @@ def weights(model: keras.Model) -> dict[str, NDArray[np.float32]]:
             kernel = values[0].reshape(-1, values[0].shape[-1])
             arrays[name] = np.ascontiguousarray(kernel.T, np.float32)
     return arrays
+
+
+def restore(model: keras.Model, arrays: Mapping[str, NDArray[np.float32]]) -> None:
+    """Give a network the arrays that `weights` returned of another.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From `build`.
+    arrays : mapping
+        With `NAMES` of `anystar_batch.network.refiner_kernel`.
+    """
+    given: dict[str, list[NDArray[np.float32]]] = {}
+    for name in NAMES:  # of each layer the kernel comes first
+        layer, _, kind = name.partition("_")
+        values = model.get_layer(layer).get_weights()
+        old = values[1 if kind == "bias" else 0]
+        new = arrays[name] if kind == "bias" else arrays[name].T.reshape(old.shape)
+        given.setdefault(layer, []).append(new)
+    for layer, values in given.items():
+        model.get_layer(layer).set_weights(values)

@@ -84,6 +84,40 @@ def test_a_folder_of_another_run_is_refused(run, config):
         fit(dataclasses.replace(config, rate=1e-4), run)
 
 
+def test_what_several_say_is_learnt_from_the_first_one_on(run, config, tmp_path):
+    teachers = []
+    for seed in (3, 4):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        for path in run.glob("*_0*.npz"):
+            (folder / path.name).write_bytes(path.read_bytes())
+        fit(dataclasses.replace(config, seed=seed, steps=20, rate=5e-3), folder)
+        teachers.append(read_arrays(folder / "weights.npz"))
+    refiners = [from_arrays(arrays) for arrays in teachers]
+    digests = tuple(refiner.sha256 for refiner in refiners)
+    taught = dataclasses.replace(config, teachers=digests, steps=1, rate=0.0)
+    with pytest.raises(ConfigError, match="the config names"):
+        fit(taught, tmp_path / "none", teachers[:1])
+    fit(taught, run, teachers)
+    begun = read_arrays(run / "weights.npz")
+    assert all(np.array_equal(begun[name], teachers[0][name]) for name in NAMES)
+    (run / "checkpoint.npz").unlink()
+    fit(dataclasses.replace(taught, steps=60, rate=3e-3, jitter=0.0), run, teachers)
+    read = data.load(run, "held_out")
+    answers = [scores.data_refined(refiner, read, read.dist) for refiner in refiners]
+    mean = np.exp(np.mean([np.log(dist) for dist, _ in answers], axis=0))
+    found, quality = scores.data_refined(
+        from_arrays(read_arrays(run / "weights.npz")), read, read.dist
+    )
+
+    def apart(dist):
+        return float(np.abs(np.log(dist / mean)).mean())
+
+    assert apart(found) < 0.5 * min(apart(dist) for dist, _ in answers)
+    wanted = np.mean([q for _, q in answers], axis=0)
+    assert np.abs(quality - wanted).mean() < 0.5 * np.abs(answers[0][1] - answers[1][1]).mean()
+
+
 def test_a_batch_is_a_function_of_seed_and_step(run, config):
     read = data.load(run, "train")
     draw = Draw(read, dataclasses.replace(config, false_share=0.25))
