@@ -42,8 +42,9 @@ def run(image, label, suffix=".csv", sums=None, on_event=lambda _: None, engine=
         )
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-@pytest.mark.parametrize("options", [OPTIONS, {}], ids=["course", "times"])
+@pytest.mark.parametrize(
+    ("suffix", "options"), [(".csv", OPTIONS), (".csv", {}), (".parquet", OPTIONS)]
+)
 def test_ranges_of_labels_change_no_row(image, suffix, options):
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
@@ -90,7 +91,6 @@ def test_a_stopped_table_goes_on_where_it_was(image):
 
 def test_another_kind_of_table_after_a_stop_takes_no_piece_of_the_first(image):
     parquet = pytest.importorskip("pyarrow.parquet")
-    whole = run(image, "uncut2", **OPTIONS)
     engine = InlineEngine(1)
 
     def stop(event):
@@ -98,7 +98,7 @@ def test_another_kind_of_table_after_a_stop_takes_no_piece_of_the_first(image):
             engine.stop.ask("by the test")
 
     with pytest.raises(OutOfTimeError):
-        run(image, "cut2", ".csv", 12, stop, engine, **OPTIONS)
-    summary = run(image, "cut2", ".parquet", 12, **OPTIONS)
+        run(image, "cut2", ".csv", 12, stop, engine)
+    summary = run(image, "cut2", ".parquet", 12)
     found = parquet.read_table(summary.stats)
-    assert found["label"].to_pylist() == list(range(1, whole.instances + 1))
+    assert found["label"].to_pylist() == list(range(1, summary.instances + 1))
