@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
 from anystar_batch.geometry import ZYX
 from anystar_batch.measure.partials import SHAPE, Partials
-from anystar_batch.stages.workdir import PARTIALS
+from anystar_batch.stages.workdir import PARTIALS, stored
 
 
 def sums_type(
@@ -171,10 +171,15 @@ def load_sums(
         From `Sums.between`.
     start, stop : int
         Labels.
+
+    Raises
+    ------
+    LedgerMismatchError
+        If a file is missing.
     """
     found = []
     for file in files:
-        rows = np.load(folder / PARTIALS / file.name, mmap_mode="r", allow_pickle=False)
+        rows = stored(folder / PARTIALS / file.name)
         # A field of mapped rows: looked at one by one, so that only pages in question are read.
         labels = rows["shape"]["label"]
         low = bisect.bisect_left(labels, start)

@@ -20,7 +20,7 @@ from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.run import Run, first_label, instance_count, slices, suppression
 from anystar_batch.stages.surface import outlined, shown
 from anystar_batch.stages.task import model_rays
-from anystar_batch.stages.workdir import label_keys_path, load_instances
+from anystar_batch.stages.workdir import label_keys_path, load_instances, stored
 from anystar_batch.stars.candidates import Candidates
 
 BATCH = 1 << 14
@@ -62,7 +62,7 @@ def stars_run(run: Run) -> None:
 def _batches(run: Run, time: int) -> Iterator[tuple[Candidates, NDArray[np.uint32]]]:
     """Yield the instances of a time and their labels, in the order of those."""
     plan, first = run.plan, first_label(run, time)
-    keys = np.load(label_keys_path(run.work.folder, time), mmap_mode="r", allow_pickle=False)
+    keys = stored(label_keys_path(run.work.folder, time))
     _, height, width = plan.working.shape
     for start in range(0, len(keys), BATCH):
         stop = min(start + BATCH, len(keys))

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
+from anystar_batch.errors import LedgerMismatchError
 from anystar_batch.geometry import ZYX, Box, index_name, inside
 from anystar_batch.stages.task import Work, model_rays, position_keys
 from anystar_batch.stars.candidates import MEASURES, Candidates, decode, encode
@@ -115,6 +116,22 @@ def save_array(path: Path, array: NDArray[np.int64]) -> None:
     write_bytes_atomic(path, stream.getvalue())
 
 
+def stored(path: Path) -> NDArray[Any]:
+    """Map a file of the work directory.
+
+    Raises
+    ------
+    LedgerMismatchError
+        If it is missing, though the ledger speaks of it.
+    """
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        message = f"{path} is missing: the work directory is damaged; give --restart"
+        raise LedgerMismatchError(message) from error
+    return array
+
+
 def candidate_type(n_rays: int, further: Iterable[str] = ()) -> np.dtype[np.void]:
     """Return the type of a stored candidate: 18 bytes, one a ray, and 4 a further measure."""
     return np.dtype(
@@ -194,7 +211,7 @@ def load_candidates(
     arrays = []
     full = (piece for piece in slices if piece.stop > piece.start)
     for file, pieces in itertools.groupby(full, lambda piece: piece.file):
-        mapped = np.load(folder / file, mmap_mode="r", allow_pickle=False)
+        mapped = stored(folder / file)
         for piece in pieces:
             records = mapped[piece.start : piece.stop]
             where = ... if region is None else inside(records["points"], region)
@@ -240,7 +257,7 @@ def load_survivors(
     number = work.plan.suppressions if number is None else number
     rays, folder = model_rays(work.plan.model), Path(work.folder) / SURVIVORS[number - 1]
     candidates, status = load_candidates(folder, near, len(rays), region)
-    resolved = np.load(resolved_path(work.folder, time, number), allow_pickle=False)
+    resolved = stored(resolved_path(work.folder, time, number))
     keys = position_keys(candidates.points, work.plan.working.shape)
     final = (status == Status.KEPT) | np.isin(keys, resolved)
     return candidates.take(final)
@@ -251,7 +268,7 @@ def load_instances(
 ) -> tuple[Candidates, NDArray[np.uint32]]:
     """Return the instances of some tiles, or those in a region of them, and their labels."""
     survivors = load_survivors(work, time, near, region)
-    numbered = np.load(label_keys_path(work.folder, time), mmap_mode="r", allow_pickle=False)
+    numbered = stored(label_keys_path(work.folder, time))
     keys = position_keys(survivors.points, work.plan.working.shape)
     rank = np.searchsorted(numbered, keys)
     is_numbered = rank < len(numbered)
