@@ -10,17 +10,15 @@ from __future__ import annotations
 import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.archive.storage.atomic_write import write_bytes_atomic
 from anystar_batch.geometry import ZYX
 from anystar_batch.measure.partials import SHAPE, Partials
-from anystar_batch.stages.workdir import PARTIALS, stored
+from anystar_batch.stages.workdir import PARTIALS, save_array, stored
 
 
 def sums_type(
@@ -94,9 +92,7 @@ def save_sums(
             first, last = min(first, int(str(entry["first"]))), max(last, int(str(entry["last"])))
         entry |= {"file": name, "first": first, "last": last}
     rows = rows[np.argsort(rows["shape"]["label"], kind="stable")]
-    stream = BytesIO()
-    np.save(stream, rows, allow_pickle=False)
-    write_bytes_atomic(folder / PARTIALS / name, stream.getvalue())
+    save_array(folder / PARTIALS / name, rows)
     return noted
 
 

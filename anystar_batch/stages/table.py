@@ -96,7 +96,7 @@ def table_run(run: Run, path: Path) -> int:
 
     def task(start: int) -> TableTask:
         stop = min(start + step, count + 1)
-        block = Block(_name(start), ((0, 0, start),), Box.of_shape((0, 0, 0)))
+        block = Block(f"labels {start}", ((0, 0, start),), Box.of_shape((0, 0, 0)))
         files = measured.between(start, stop)
         return TableTask(run.work, block, start, stop, files, firsts, path.suffix)
 
@@ -171,10 +171,6 @@ def _merged(task: TableTask) -> tuple[Statistics, NDArray[np.void]]:
 def _columns(plan: Plan) -> int:
     """Sums of intensities of a label: of every channel, here and at the times asked for."""
     return plan.source.num_channels * (1 + len(plan.course))
-
-
-def _name(start: int) -> str:
-    return f"labels {start}"
 
 
 def _key(start: int, suffix: str) -> str:

@@ -103,8 +103,8 @@ def file_name(time: int, units: Sequence[ZYX], suffix: str) -> str:
     return f"{time}-{index_name(units[0])}-{len(units)}-{digest}.{suffix}"
 
 
-def save_array(path: Path, array: NDArray[np.int64]) -> None:
-    """Write position keys, whole or not at all.
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write position keys or records, whole or not at all.
 
     Raises
     ------
@@ -180,9 +180,7 @@ def save_candidates(
         slices[key] = Slice(name, position, position + len(records))
         position += len(records)
     if position:
-        stream = BytesIO()
-        np.save(stream, np.concatenate(arrays), allow_pickle=False)
-        write_bytes_atomic(folder / name, stream.getvalue())
+        save_array(folder / name, np.concatenate(arrays))
     return slices
 
 

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from anystar_batch.report import table_rows as digest
+from anystar_batch.report import table_rows
 from anystar_batch.report.review_sample import _COLUMNS, each, select
 
 
@@ -60,7 +60,7 @@ def test_the_worst_come_first_and_are_not_in_the_sample(tmp_path, quality):
 def test_how_the_table_is_read_changes_nothing(tmp_path, monkeypatch):
     path, _ = table(tmp_path / "a.csv", 300)
     whole = select(path, 40, 30, 1)
-    monkeypatch.setattr(digest, "PIECE", 7)
+    monkeypatch.setattr(table_rows, "PIECE", 7)
     pieces = select(path, 40, 30, 1)
     assert labels(pieces.sample) == labels(whole.sample)
     assert labels(pieces.worst) == labels(whole.worst)

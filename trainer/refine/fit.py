@@ -31,7 +31,7 @@ from anystar_batch.stars.rays import golden_spiral
 from trainer.fit import Progress, load_checkpoint, save_checkpoint, use_two_pools
 from trainer.refine.config import RefineConfig
 from trainer.refine.data import Data, Sampler, load
-from trainer.refine.network import build, restore, weights
+from trainer.refine.network import build, restored, weights
 
 if TYPE_CHECKING:
     import keras
@@ -83,10 +83,8 @@ def fit(
     data = load(folder, "train")
     directions = golden_spiral(data.dist.shape[1]).vertices
     sampler = Sampler(data, directions, neighbours(directions))
-    model = build(sampler.near)
-    taught = [build(sampler.near) for _ in teachers]
-    for network, arrays in zip((*taught, model), (*teachers, *teachers[:1]), strict=False):
-        restore(network, arrays)
+    taught = [restored(sampler.near, arrays) for arrays in teachers]
+    model = restored(sampler.near, teachers[0]) if teachers else build(sampler.near)
     trained = compiled(model, config)
     progress = Progress()
     if (folder / "checkpoint.npz").exists():

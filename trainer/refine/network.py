@@ -102,16 +102,22 @@ def weights(model: keras.Model) -> dict[str, NDArray[np.float32]]:
     return arrays
 
 
-def restore(model: keras.Model, arrays: Mapping[str, NDArray[np.float32]]) -> None:
-    """Give a network the arrays that `weights` returned of another.
+def restored(near: NDArray[np.int64], arrays: Mapping[str, NDArray[np.float32]]) -> Any:  # noqa: ANN401
+    """Return a network with the arrays that `weights` returned of another.
 
     Parameters
     ----------
-    model : keras.Model
-        From `build`.
+    near : int64 [n_rays, 6]
+        As of `build`.
     arrays : mapping
         With `NAMES` of `anystar_batch.network.refiner_kernel`.
+
+    Returns
+    -------
+    keras.Model
+        As from `build`.
     """
+    model = build(near)
     given: dict[str, list[NDArray[np.float32]]] = {}
     for name in NAMES:  # of each layer the kernel comes first
         layer, _, kind = name.partition("_")
@@ -121,3 +127,4 @@ def restore(model: keras.Model, arrays: Mapping[str, NDArray[np.float32]]) -> No
         given.setdefault(layer, []).append(new)
     for layer, values in given.items():
         model.get_layer(layer).set_weights(values)
+    return model
