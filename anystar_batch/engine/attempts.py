@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from anystar_batch.engine.stop import Stop
-from anystar_batch.errors import AnyStarBatchError, OutputError
+from anystar_batch.errors import AnyStarBatchError, LedgerMismatchError, OutputError
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +27,13 @@ class Failure:
         One line.
     is_expected : bool
         Whether the error was raised on purpose, so that its message is for the user.
+    is_damage : bool
+        Whether what earlier tasks have kept is damaged: the same command would fail again.
     """
 
     reason: str
     is_expected: bool
+    is_damage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,6 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(reason, is_expected=True)
     text = " ".join(str(error).split()) or name
     if isinstance(error, AnyStarBatchError):
-        return Failure(text, is_expected=True)
+        return Failure(text, is_expected=True, is_damage=isinstance(error, LedgerMismatchError))
     logger.error("a block failed unexpectedly", exc_info=error)
     return Failure(f"unexpected {name}: {text}", is_expected=False)

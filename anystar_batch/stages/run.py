@@ -7,7 +7,7 @@ or workers than it began with.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 from anystar_batch.archive.label_image import LabelSpec
 from anystar_batch.engine.attempts import Failure
 from anystar_batch.engine.engines import Engine
-from anystar_batch.errors import BlockError, LedgerMismatchError, OutOfTimeError
+from anystar_batch.errors import AnyStarBatchError, BlockError, LedgerMismatchError, OutOfTimeError
 from anystar_batch.events import BlockDone, BlockFailed, Listener, StageStarted, timed_stage
 from anystar_batch.geometry import ZYX, Box
 from anystar_batch.stages.blocks import Block, Blocks, plan_blocks, units_per_block
@@ -289,6 +289,8 @@ def run_tasks(
     ------
     BlockError
         If a task failed; all others were run, and are noted.
+    LedgerMismatchError
+        If a task found that what earlier ones have kept is damaged.
     OutOfTimeError
         If the engine was to stop before the last task began.
     LostLockError
@@ -320,11 +322,7 @@ def run_tasks(
             run.on_event(BlockDone(stage, name, result.seconds, result.instances, voxels))
     run.seconds[stage] = elapsed.seconds
     if failed:
-        names = ", ".join(name for name, _ in failed[:20])
-        more = f" and {len(failed) - 20} more" if len(failed) > 20 else ""
-        all_of = f" ({len(failed)} blocks failed: {names}{more})" if len(failed) > 1 else ""
-        reason = f"{failed[0][1].reason}{all_of}; nothing is published, a rerun does what is left"
-        raise BlockError(stage, failed[0][0], reason)
+        raise _error_of(stage, failed)
     if begun < todo.count:
         message = (
             f"stopped {run.engine.stop.why}: stage {stage} has {todo.count - begun} of "
@@ -334,6 +332,18 @@ def run_tasks(
     if run.share is not None:
         run.share.gather(stage, todo.pieces)
     return results
+
+
+def _error_of(stage: str, failed: Sequence[tuple[str, Failure]]) -> AnyStarBatchError:
+    """Return what to raise for a stage's failed blocks; of damage first, as no rerun mends it."""
+    name, failure = next((each for each in failed if each[1].is_damage), failed[0])
+    names = ", ".join(each for each, _ in failed[:20])
+    more = f" and {len(failed) - 20} more" if len(failed) > 20 else ""
+    all_of = f" ({len(failed)} blocks failed: {names}{more})" if len(failed) > 1 else ""
+    reason = f"{failure.reason}{all_of}"
+    if failure.is_damage:
+        return LedgerMismatchError(f"stage {stage}, block {name}: {reason}")
+    return BlockError(stage, name, f"{reason}; nothing is published, a rerun does what is left")
 
 
 def _instances(run: Run, stage: str) -> int:

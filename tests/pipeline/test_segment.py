@@ -457,26 +457,27 @@ def test_a_missing_file_of_the_work_directory_is_named(image, stage, lost):
     work = Path(image).with_name("a.anystar.work")
     gone = next(work.glob(lost))
     gone.unlink()
-    with pytest.raises(BlockError, match=rf"{gone.name} is missing: .* damaged; give --restart"):
+    damaged = rf"{gone.name} is missing: .* damaged; give --restart( \(\d+ blocks failed.*\))?$"
+    with pytest.raises(LedgerMismatchError, match=damaged):
         tiny_volume.segment(image)
     assert tiny_volume.segment(image, run={"restart": True}).instances == 5
 
 
 @pytest.mark.parametrize(
-    ("numbered", "said", "error"),
+    ("numbered", "said"),
     [
-        (6, "5 labels from 1 to 6 were painted, 6 numbered", BlockError),
-        (4, "label 5 was painted, 4 were numbered", LedgerMismatchError),
+        (6, "5 labels from 1 to 6 were painted, 6 numbered"),
+        (4, "label 5 was painted, 4 were numbered"),
     ],
 )
-def test_painted_labels_that_are_not_those_numbered(image, numbered, said, error):
+def test_painted_labels_that_are_not_those_numbered(image, numbered, said):
     cut(image, "table")
 
     def other(line):
         return line.replace('"count": 5', f'"count": {numbered}') if '"number"' in line else line
 
     edit_ledger(image, lambda lines: map(other, lines))
-    with pytest.raises(error, match=rf"{said}: .* --restart"):
+    with pytest.raises(LedgerMismatchError, match=rf"{said}: .* --restart$"):
         tiny_volume.segment(image)
 
 
