@@ -17,8 +17,8 @@ from anystar_batch.parsing import Quantity, parse_times
 
 _LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-MAX_SCALE = 4
-"""Coarsest scale beside the working voxel, in working voxels."""
+MAX_SCALE, ELONGATIONS = 4, (0.25, 4.0)
+"""Coarsest scale beside the working voxel, in working voxels; least and most elongation."""
 
 PRECISIONS, BACKENDS = ("auto", "float32", "bfloat16"), ("tensorflow", "jax")
 """Precisions of the network that a user may ask for, and what it may run under."""
@@ -105,14 +105,9 @@ class Filters:
     def to_json(self) -> dict[str, object]:
         """Return the filters that were given as plain JSON values; none give an empty one."""
         volumes = {"min_volume": self.min_volume, "max_volume": self.max_volume}
-        numbers = {
-            "min_prob": self.min_prob,
-            "min_quality": self.min_quality,
-            "min_contrast": self.min_contrast,
-            "min_regularity": self.min_regularity,
-        }
+        numbers = ("min_prob", "min_quality", "min_contrast", "min_regularity")
         found: dict[str, object] = {k: [v.value, v.unit] for k, v in volumes.items() if v}
-        return found | {k: v for k, v in numbers.items() if v is not None}
+        return found | {k: v for k in numbers if (v := getattr(self, k)) is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +151,8 @@ class ResultConfig:
         `time`. None segments every `time`.
     diameter : Quantity or None
         None lets the probe propose it.
+    elongation : float or None
+        Length of the objects along z over that across; None: as probed, 1 with a diameter.
     voxel_size : (z, y, x) or None
         Level-0 voxel size, micrometres, instead of the image's own.
     prob_thresh, nms_thresh : float or None
@@ -212,6 +209,7 @@ class ResultConfig:
     level: int | None = None
     limits: str = "global"
     inside: Inside | None = None
+    elongation: float | None = None
 
     def segmented_times(self, count: int) -> tuple[int, ...]:
         """Return the time points to segment, of an image that has so many.
@@ -262,15 +260,17 @@ class ResultConfig:
                 near = did_you_mean(choice, known)
                 message = f"--{name}: got {choice!r}; expected {' or '.join(known)}{near}"
                 raise ConfigError(message)
-        for name, number, zero in (
-            ("level", self.level, "0 (full resolution)"),
-            ("reference-time", self.reference_time, "0"),
+        for name, number, least, what in (
+            ("level", self.level, 0, "0 (full resolution) or more"),
+            ("reference-time", self.reference_time, 0, "0 or more"),
+            ("tile", self.tile, 1, "a positive number of voxels"),
         ):
-            if number is not None and number < 0:
-                message = f"--{name}: got {number}; expected {zero} or more"
-                raise ConfigError(message)
-        if self.tile is not None and self.tile < 1:
-            raise ConfigError(f"--tile: got {self.tile}; expected a positive number of voxels")
+            if number is not None and number < least:
+                raise ConfigError(f"--{name}: got {number}; expected {what}")
+        low, high = ELONGATIONS
+        if self.elongation is not None and not low <= self.elongation <= high:
+            message = f"--elongation: got {self.elongation:g}; expected {low:g} to {high:g}"
+            raise ConfigError(message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,12 @@ def as_zyx(values: object) -> ZYX:
     return z, y, x
 
 
+def as_triple(values: Iterable[float]) -> ZYXFloat:
+    """Return three values as floats, z, y, x; any other number of them is a `ValueError`."""
+    z, y, x = values
+    return float(z), float(y), float(x)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Box:
     """A box of voxels.

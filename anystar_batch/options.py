@@ -323,6 +323,14 @@ SEGMENT = (
         text=_quantity_text,
     ),
     Option(
+        "elongation",
+        float,
+        None,
+        SIZE,
+        "Length along z over that across. Default: probed; 1 with --diameter.",
+        field="result.elongation",
+    ),
+    Option(
         "scales",
         str,
         "1",

@@ -93,6 +93,10 @@ def test_times_that_the_image_does_not_have(text):
         ({"voxel_size": (1.0, 0.0, 1.0)}, "--voxel-size: got .* expected three positive"),
         ({"voxel_size": (1.0, float("inf"), 1.0)}, "--voxel-size: got .* expected three positive"),
         ({"tile": 0}, "--tile: got 0; expected a positive number"),
+        ({"level": -1}, r"--level: got -1; expected 0 \(full resolution\) or more"),
+        ({"elongation": 0.2}, "--elongation: got 0.2; expected 0.25 to 4"),
+        ({"elongation": 4.5}, "--elongation: got 4.5; expected 0.25 to 4"),
+        ({"elongation": float("nan")}, "--elongation: got nan; expected 0.25 to 4"),
     ],
 )
 def test_options_of_the_result_are_checked(options, message):

@@ -32,7 +32,7 @@ from anystar_batch.archive import arrays, nodes
 from anystar_batch.archive.ngff import JSON, ArrayInfo
 from anystar_batch.archive.storage import files
 from anystar_batch.errors import ImageError, RaysError
-from anystar_batch.geometry import ZYX, ZYXFloat, as_zyx
+from anystar_batch.geometry import ZYX, ZYXFloat, as_triple, as_zyx
 from anystar_batch.stars.polyhedra import LatticeMap
 from anystar_batch.stars.rays import Rays
 
@@ -132,19 +132,14 @@ class StarFrame:
             fingerprint=str(document["fingerprint"]),
             count=int(document["count"]),
             shape=as_zyx(document["shape"]),
-            voxel_um=_triple(triples["voxel_size_um"]),
-            translation_um=_triple(triples["translation_um"]),
-            lattice=LatticeMap(_triple(triples["scale"]), _triple(triples["offset"])),
-            working_um=_triple(triples["working_voxel_um"]),
+            voxel_um=as_triple(triples["voxel_size_um"]),
+            translation_um=as_triple(triples["translation_um"]),
+            lattice=LatticeMap(as_triple(triples["scale"]), as_triple(triples["offset"])),
+            working_um=as_triple(triples["working_voxel_um"]),
             num_times=None if times is None else int(times),
             expand_um=float(document["expand_um"]),
             has_quality=bool(document["has_quality"]),
         )
-
-
-def _triple(values: tuple[float, ...]) -> ZYXFloat:
-    z, y, x = values
-    return z, y, x
 
 
 def has_stars(label: str) -> bool:

@@ -265,7 +265,6 @@ def _text(preview: Preview, *, is_here: bool) -> str:
 
     plan = preview.plan
     document = preview.to_json()
-    diameter = "native scale" if plan.diameter_um is None else f"{plan.diameter_um:.3g} um"
     zoom = " x ".join(f"{z:.3g}" for z in plan.working.zoom)
     outside = f", {preview.tiles_outside} lie outside" if plan.region is not None else ""
     filters = [f"  filters     {plan.filters}"] if plan.filters.to_json() else []
@@ -281,7 +280,7 @@ def _text(preview: Preview, *, is_here: bool) -> str:
             f"image         {plan.source.path}",
             f"  channel     {preview.channel}",
             f"  volume      {plan.source.shape_zyx(0)} voxels (z, y, x), {len(plan.times)} time(s)",
-            f"  diameter    {diameter}",
+            f"  diameter    {plan.size_text}",
             f"  reads       level {plan.working.level} ({plan.level.origin}), zoom {zoom}",
             f"  working     {plan.working.shape} voxels of "
             + " x ".join(f"{v:.4g}" for v in plan.working.voxel_um)

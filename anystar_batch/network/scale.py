@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.errors import ConfigError
-from anystar_batch.geometry import ZYX, ZYXFloat, as_zyx
+from anystar_batch.geometry import ZYX, ZYXFloat, as_triple, as_zyx
 from anystar_batch.network.resample import working_shape
 
 SLACK = 1.1
@@ -76,7 +76,7 @@ class WorkingScale:
         for zoom, step, shift in zip(self.zoom, level.step, level.offset, strict=True):
             scale.append(zoom * step)
             offset.append((0.5 * zoom - 0.5) * step + shift)
-        return _triple(scale), _triple(offset)
+        return as_triple(scale), as_triple(offset)
 
 
 def working_scale(
@@ -84,6 +84,7 @@ def working_scale(
     scales_um: Sequence[ZYXFloat],
     shapes: Sequence[ZYX],
     levels: Sequence[int] | None = None,
+    elongation: float = 1.0,
 ) -> WorkingScale:
     """Choose level and zoom for a working voxel size.
 
@@ -97,6 +98,9 @@ def working_scale(
         Shape of every level.
     levels : sequence of int, optional
         Levels that may be read, from fine to coarse; None is all of them.
+    elongation : float
+        So many times longer along z than across is a working voxel, whose volume stays the cube of
+        its edge: objects of that elongation look round.
 
     Returns
     -------
@@ -106,32 +110,42 @@ def working_scale(
     ------
     ConfigError
         If the finest of them would have to be enlarged beyond `MAX_UPSAMPLING` in the plane, or if
-        the working volume would be thinner than two voxels in the plane.
+        the working volume would be thinner than two voxels in the plane, or if nothing is rescaled
+        and an elongation is asked for.
     """
     levels = range(len(scales_um)) if levels is None else levels
     level = levels[0]
     finest = scales_um[level]
+    if voxel_um is None and elongation != 1.0:
+        message = (
+            f"elongation: got {elongation:g}, but the model has no known object size, so that the "
+            "image is not rescaled; leave --elongation out"
+        )
+        raise ConfigError(message)
     if voxel_um is None:
         return WorkingScale(level, (1.0, 1.0, 1.0), finest, shapes[level])
-    in_plane = min(finest[1], finest[2])
-    if voxel_um * MAX_UPSAMPLING < in_plane:
+    in_plane, across = min(finest[1], finest[2]), voxel_um * elongation ** (-1.0 / 3.0)
+    wanted = (voxel_um * elongation ** (2.0 / 3.0), across, across)
+    if across * MAX_UPSAMPLING < in_plane:
         message = (
-            f"diameter: objects this small would need voxels of {voxel_um:.3g} um, but the image "
+            f"diameter: objects this small would need voxels of {across:.3g} um, but the image "
             f"has {in_plane:.3g} um; expected at least {in_plane / MAX_UPSAMPLING:.3g} um; give a "
             "larger --diameter, or check --voxel-size"
         )
         raise ConfigError(message)
     for k in levels:
         scale = scales_um[k]
-        if all(s <= SLACK * voxel_um or s <= f * 1.001 for s, f in zip(scale, finest, strict=True)):
+        if all(
+            s <= SLACK * w or s <= f * 1.001 for s, w, f in zip(scale, wanted, finest, strict=True)
+        ):
             level = max(level, k)
     zoom, voxel = [], []
-    for size in scales_um[level]:
-        ratio = voxel_um / size
+    for size, edge in zip(scales_um[level], wanted, strict=True):
+        ratio = edge / size
         keep = 1.0 / SLACK <= ratio <= SLACK
         zoom.append(1.0 if keep else ratio)
-        voxel.append(size if keep else voxel_um)
-    shape = working_shape(shapes[level], _triple(zoom))
+        voxel.append(size if keep else edge)
+    shape = working_shape(shapes[level], as_triple(zoom))
     if min(shape[1:]) < 2:
         extent = [n * s for n, s in zip(shapes[levels[0]], finest, strict=True)]
         message = (
@@ -140,7 +154,7 @@ def working_scale(
             "voxels; give a smaller --diameter, or check --voxel-size"
         )
         raise ConfigError(message)
-    return WorkingScale(level, _triple(zoom), _triple(voxel), shape)
+    return WorkingScale(level, as_triple(zoom), as_triple(voxel), shape)
 
 
 def choose_offset(
@@ -217,10 +231,5 @@ def level_map(
     if declared is not None:
         return LevelMap(step, declared, "declared")
     if how == "area average":
-        return LevelMap(step, _triple([(s - 1.0) / 2.0 for s in step]), how)
-    return LevelMap(step, _triple(taken), how if how is not None else "level 0")
-
-
-def _triple(values: Sequence[float]) -> ZYXFloat:
-    z, y, x = values
-    return float(z), float(y), float(x)
+        return LevelMap(step, as_triple([(s - 1.0) / 2.0 for s in step]), how)
+    return LevelMap(step, as_triple(taken), how if how is not None else "level 0")

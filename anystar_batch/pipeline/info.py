@@ -246,6 +246,8 @@ class Origin:
     model, model_version : str or None
     diameter_um : float or None
         Diameter of the objects, given or probed, micrometres.
+    elongation : float
+        Their length along z over that across.
     channel : int or None
         Channel that was segmented.
     fingerprint : str or None
@@ -273,6 +275,7 @@ class Origin:
     program: str | None = None
     is_current: bool | None = None
     why: str = ""
+    elongation: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as plain JSON values."""
@@ -287,7 +290,9 @@ class Origin:
         if self.model is not None:
             parts.append(f"{self.model} {self.model_version or ''}".strip())
         if self.diameter_um is not None:
-            parts.append(f"objects of {self.diameter_um:.3g} um")
+            longer = self.elongation != 1.0
+            shape = f" (along z {self.elongation:.3g} times as long)" if longer else ""
+            parts.append(f"objects of {self.diameter_um:.3g} um{shape}")
         parts += [f"channel {self.channel}"] if self.channel is not None else []
         if self.finished is not None:
             parts.append(f"made {self.finished} by version {self.program or 'unknown'}")
@@ -335,6 +340,7 @@ def label_origin(
         model=_of(str, model.get("name")),
         model_version=_of(str, model.get("version")),
         diameter_um=_of(float, decided.get("diameter_um")),
+        elongation=_of(float, decided.get("elongation")) or 1.0,
         channel=_of(int, decided.get("channel")),
         fingerprint=_of(str, digest),
         finished=_of(str, run.get("finished")),

@@ -68,7 +68,8 @@ def _level_if_all_agreed(plan: Plan, config: ResultConfig) -> int:
         return plan.working.level
     scales, _ = level_scales(plan.source, config)
     shapes = [plan.source.shape_zyx(k) for k in range(len(scales))]
-    return working_scale(plan.diameter_um / plan.model.diameter, scales, shapes).level
+    voxel_um = plan.diameter_um / plan.model.diameter
+    return working_scale(voxel_um, scales, shapes, elongation=plan.elongation).level
 
 
 def _cost(plan: Plan, level: int, without: int) -> str:

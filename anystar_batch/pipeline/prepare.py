@@ -28,7 +28,13 @@ from anystar_batch.pipeline import publish
 from anystar_batch.pipeline.levels import level_warnings, with_verdicts
 from anystar_batch.pipeline.local_limits import check_local, grids_text, read_grids, with_grids
 from anystar_batch.pipeline.outputs import Outputs, output_paths
-from anystar_batch.pipeline.probe import Find, probe_diameter, two_sizes_text
+from anystar_batch.pipeline.probe import (
+    Find,
+    probe_diameter,
+    trial_text,
+    two_sizes_text,
+    with_elongation,
+)
 from anystar_batch.pipeline.region import decide_region, find_region, region_of, tell_region
 from anystar_batch.stages.image_identity import limits_content
 from anystar_batch.stages.ledger import Ledger
@@ -173,7 +179,8 @@ def decide(
     pairs = tuple(None if p is None else (float(p[0]), float(p[1])) for p in entry["limits"])
     diameter, reference = entry["diameter_um"], entry["reference"]
     region = region_of(result.region, entry)
-    plan = make_plan(reader, result.model, options, diameter, pairs, reference, region)
+    sized = with_elongation(options, entry)
+    plan = make_plan(reader, result.model, sized, diameter, pairs, reference, region)
     plan = with_grids(plan, entry)
     tell_region(plan, entry, on_event)
     warnings = (*label_warnings(source.path), *level_warnings(plan, options, verdicts))
@@ -218,7 +225,8 @@ def _look(reader: ImageReader, result: Request, on_event: Listener, find: Find) 
         region_of(result.region, entry),
         find,
     )
-    entry |= {"probe": probe.to_json(), "diameter_um": probe.diameter_um}
+    sizes = {"diameter_um": probe.diameter_um, "elongation": probe.elongation}
+    entry |= {"probe": probe.to_json(), **sizes}
     return entry | read_grids(reader, options, by_time, probe.diameter_um, on_event)
 
 
@@ -267,13 +275,7 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
             Note(two_sizes_text(probe["diameter_um"], probe["other_population"]), is_warning=True)
         )
     for trial in () if probe is None else probe["trials"]:
-        finding = (
-            f"{trial['objects']} objects of {trial['diameter_um']:.3g} um, "
-            f"{trial['evidence']:.2g} um2 of surface in a um3"
-            if trial["objects"]
-            else "nothing of a size the network knows"
-        )
-        on_event(Note(f"probe: working voxel {trial['voxel_um']:.3g} um finds {finding}"))
+        on_event(Note(f"probe: {trial_text(trial)}"))
     if plan.second_look is not None:
         on_event(Note(f"second look: every survivor, at level {plan.second_look.level}"))
     elif plan.spot_look is not None:
@@ -292,7 +294,7 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
     if plan.diameter_um is not None:
         how = "probed" if probe is not None else "given"
         text = (
-            f"object diameter {plan.diameter_um:.3g} um ({how}); level {plan.working.level}, "
+            f"object diameter {plan.size_text} ({how}); level {plan.working.level}, "
             f"working voxel {_triple_text(plan.working.voxel_um)}, working shape "
             f"{plan.working.shape}"
         )

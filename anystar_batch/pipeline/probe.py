@@ -3,7 +3,9 @@
 The network finds objects over a range of sizes around the one it was made for, and a second look
 refines each at the image's own resolution. So each trial scale votes (how much surface its trusted
 finds of a size the network knows have) and measures (their median diameter in micrometres); the
-winner's diameter is proposed. Votes by volume favour the one
+winner's diameter is proposed, and how much longer its finds are along z than across: a microscope
+blurs along its axis, and the network, made for objects as wide as long, splits what is much longer.
+Votes by volume favour the one
 large thing that a coarse scale finds, votes by number the crumbs of a fine one.
 Trial scales and regions follow from the image alone: the probe gives the same answer every time.
 """
@@ -11,7 +13,7 @@ Trial scales and regions follow from the image alone: the probe gives the same a
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress as suppress_error
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -36,7 +38,7 @@ from anystar_batch.stages.region_survey import inside_region
 from anystar_batch.stages.second_look import wanted_refiner
 from anystar_batch.stages.task import Work, model_rays
 from anystar_batch.stars.candidates import Candidates
-from anystar_batch.stars.polyhedra import volumes
+from anystar_batch.stars.polyhedra import spreads, volumes
 from anystar_batch.stars.suppress import suppress
 
 TRIALS = (0.75, 1.06, 1.5, 2.12, 3.0)
@@ -71,6 +73,13 @@ SECOND = (5, 0.15)
 """Fewest objects of another population, and their least share of the winner's evidence."""
 
 
+ELONGATED = (1.15, 2.0)
+"""Least elongation that counts, and most by which objects are squeezed. What looks flat may be cut
+by a thin stack, so nothing is stretched."""
+
+MEASURED = 8
+"""Fewest objects whose median elongation counts."""
+
 Find = Callable[[Work, ImageReader, int, ZYX], tuple[Candidates, int]]
 """Finds the candidates of a tile, as `tile_candidates` does."""
 
@@ -90,12 +99,15 @@ class Trial:
     evidence : float
         Their surface (volume to the power 2/3), weighted by their probability, per volume of the
         tiles, 1 / micrometre.
+    elongation : float
+        Their median length along z over that across; 1 without any.
     """
 
     voxel_um: float
     objects: int
     diameter_um: float
     evidence: float
+    elongation: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,27 +159,23 @@ class Probe:
         Whether any trial found objects; if none did, level 0's scale is taken.
     other : Population or None
         Another population, where the evidence for one is clear.
+    elongation : float
+        Length of the objects along z over that across, at which they are looked at.
     """
 
     diameter_um: float
     trials: tuple[Trial, ...]
     is_certain: bool
     other: Population | None = None
+    elongation: float = 1.0
 
     def to_json(self) -> dict[str, object]:
         """Return the proposal as plain JSON values."""
         return {
             "diameter_um": self.diameter_um,
             "is_certain": self.is_certain,
-            "trials": [
-                {
-                    "voxel_um": t.voxel_um,
-                    "objects": t.objects,
-                    "diameter_um": t.diameter_um,
-                    "evidence": t.evidence,
-                }
-                for t in self.trials
-            ],
+            "elongation": self.elongation,
+            "trials": [asdict(trial) for trial in self.trials],
         } | ({} if self.other is None else {"other_population": asdict(self.other)})
 
 
@@ -246,10 +254,20 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
             finds.append(clear)
             on_event(BlockDone("probe", f"{voxel_um:.3g} um", clock.perf_counter() - began))
     best = max(trials, key=lambda t: t.evidence, default=None)
+    given, tried = config.elongation, tuple(trials)
     if best is None or best.objects == 0:
-        return Probe(base * typical, tuple(trials), is_certain=False)
+        alike = 1.0 if given is None else given
+        return Probe(base * typical, tried, is_certain=False, elongation=alike)
     other = _other_population(best, finds) if has_refiner else None
-    return Probe(best.diameter_um, tuple(trials), is_certain=True, other=other)
+    elongation = _elongation(best) if given is None else given
+    return Probe(best.diameter_um, tried, is_certain=True, other=other, elongation=elongation)
+
+
+def _elongation(best: Trial) -> float:
+    """How the objects are looked at: round, unless enough of them are clearly longer."""
+    least, most = ELONGATED
+    is_clear = best.objects >= MEASURED and best.elongation >= least
+    return min(best.elongation, most) if is_clear else 1.0
 
 
 def _in_regions(plan: Plan, factor: float) -> Plan:
@@ -305,6 +323,8 @@ def _trial(work: Work, voxel_um: float, find: Find, seen: Texture) -> tuple[Tria
     least, most = KNOWN if survivors.quality is None else REFINED
     of_known_size = counts & (diameters >= least * typical) & (diameters <= most * typical)
     unit = float(np.cbrt(np.prod(plan.working.voxel_um)))
+    spread = spreads(survivors.dist[of_known_size], rays) * plan.working.voxel_um
+    lengths = spread[:, 0] / np.sqrt(spread[:, 1] * spread[:, 2])
     surfaces = survivors.priority * np.cbrt(sizes) ** 2 / (max(1, searched) * unit)
     trial = Trial(
         voxel_um=voxel_um,
@@ -313,11 +333,42 @@ def _trial(work: Work, voxel_um: float, find: Find, seen: Texture) -> tuple[Tria
         if of_known_size.any()
         else 0.0,
         evidence=float(surfaces[of_known_size].sum()),
+        elongation=float(np.median(lengths)) if len(lengths) else 1.0,
     )
     clear = of_known_size & (survivors.prob > CLEAR[0])
     if survivors.quality is not None:
         clear &= survivors.quality >= CLEAR[1]
     return trial, Finds(diameters[clear] * unit, surfaces[clear])
+
+
+def with_elongation(options: ResultConfig, entry: Mapping[str, Any]) -> ResultConfig:
+    """Return options whose elongation is the one decided, where the probe decided it.
+
+    Parameters
+    ----------
+    options : ResultConfig
+    entry : mapping
+        What was decided, as the ledger has it.
+    """
+    probed = entry.get("elongation")
+    return options if probed is None else replace(options, elongation=float(probed))
+
+
+def trial_text(trial: Mapping[str, Any]) -> str:
+    """Return what a trial found, in words.
+
+    Parameters
+    ----------
+    trial : mapping
+        A `Trial`, as plain JSON values.
+    """
+    finding = (
+        f"{trial['objects']} objects of {trial['diameter_um']:.3g} um, {trial['elongation']:.2f} "
+        f"times as long along z as across, {trial['evidence']:.2g} um2 of surface in a um3"
+        if trial["objects"]
+        else "nothing of a size the network knows"
+    )
+    return f"working voxel {trial['voxel_um']:.3g} um finds {finding}"
 
 
 def two_sizes_text(diameter_um: float, other: dict[str, Any]) -> str:

@@ -116,7 +116,7 @@ def little_found(work: Work, count: int, removed: int, probe: dict[str, Any] | N
     voxel = " x ".join(f"{v:.4g}" for v in plan.working.voxel_um)
     size = "objects of the model's native size"
     if plan.diameter_um is not None:
-        size = f"objects of {plan.diameter_um:.3g} um"
+        size = f"objects of {plan.size_text}"
     pairs = [pair for pair in plan.limits if pair is not None]
     low, high = min(p[0] for p in pairs), max(p[1] for p in pairs)
     parts = [

@@ -20,6 +20,7 @@ from anystar_batch.pipeline.candidate_sets import candidates_folder, remove_sets
 from anystar_batch.pipeline.inputs import NamedImage, name_images
 from anystar_batch.pipeline.levels import with_verdicts
 from anystar_batch.pipeline.prepare import request
+from anystar_batch.pipeline.probe import with_elongation
 from anystar_batch.pipeline.region import region_of
 from anystar_batch.pipeline.threshold_table import threshold_table
 from anystar_batch.stages.candidate_store import CandidateSet, Store
@@ -108,6 +109,7 @@ def tune(
         "model": chosen.header["options"].get("model"),
         "channel": plan.channel,
         "diameter_um": plan.diameter_um,
+        "elongation": plan.elongation,
         "nms_thresh": plan.nms_thresh,
         "filters": plan.filters.to_json(),
         "second_look": plan.second_look is not None,
@@ -193,7 +195,7 @@ def _plan(
     plan = make_plan(
         ImageReader(with_verdicts(requested.source, verdicts)),
         requested.model,
-        requested.config.result,
+        with_elongation(requested.config.result, entry),
         entry["diameter_um"],
         tuple(None if p is None else (float(p[0]), float(p[1])) for p in entry["limits"]),
         entry["reference"],
@@ -215,6 +217,8 @@ def tuned_text(document: Mapping[str, Any]) -> str:
     """
     size = document["diameter_um"]
     objects = "" if size is None else f", objects of {size:.3g} um"
+    if document["elongation"] != 1.0:
+        objects += f", {document['elongation']:.3g} times as long along z"
     lines = [
         f"{document['image']}",
         f"  {document['model']}, channel {document['channel']}{objects}, "

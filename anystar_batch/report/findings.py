@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from anystar_batch.archive.images import read_image
 from anystar_batch.archive.ngff import ImageSource
-from anystar_batch.geometry import ZYXFloat
+from anystar_batch.geometry import ZYXFloat, as_triple
 from anystar_batch.report.digest import Digest, Frame, digest_table
 from anystar_batch.report.seams import BorderGrid, SeamTest, seam_tests
 from anystar_batch.report.views import Volume
@@ -116,15 +116,10 @@ def gather(
     digest = digest_table(table, frame)
     borders = record["borders"]
     grids = tuple(
-        BorderGrid(one["name"], _triple(one["step"]), _triple(one["first"]))
+        BorderGrid(one["name"], as_triple(one["step"]), as_triple(one["first"]))
         for one in borders["grids"]
     )
-    extent = _triple([max(1.0, v) for v in digest.extent])
-    seams = tuple(seam_tests(digest.profiles, grids, extent, _triple(borders["period"])))
+    extent = as_triple([max(1.0, v) for v in digest.extent])
+    seams = tuple(seam_tests(digest.profiles, grids, extent, as_triple(borders["period"])))
     warned = warnings_of(digest, record, seams, source.levels[0].dtype)
     return Findings(record, source, frame, digest, grids, seams, tuple(warned), review)
-
-
-def _triple(values: Sequence[float]) -> ZYXFloat:
-    z, y, x = (float(v) for v in values)
-    return z, y, x

@@ -166,19 +166,23 @@ def _scale(record: Mapping[str, Any]) -> str:
     diameter = number(plan["diameter_um"])
     typical = record["model"]["diameter_voxels"]
     fits = f" At that size they are {number(typical)} working voxels across." if typical else ""
+    length = number(plan.get("elongation", 1.0))
+    longer = f", {length} times as long along z as across" if "elongation" in plan else ""
     if probe is None:
-        return f"<p>Objects of {diameter} µm, as given. Working voxel: {size}.{text(fits)}</p>"
+        given = f"Objects of {diameter} µm{longer}, as given"
+        return f"<p>{given}. Working voxel: {size}.{text(fits)}</p>"
     if not probe["is_certain"]:
         return f"<p>The probe found no objects; the image's own scale is used: {size}.</p>"
     rows = [
         (f"{number(t['voxel_um'])} µm", str(t["objects"]),
-         number(t["diameter_um"]) if t["objects"] else "–", f"{t['evidence']:.2g}")
+         number(t["diameter_um"]) if t["objects"] else "–",
+         number(t.get("elongation", 1.0)) if t["objects"] else "–", f"{t['evidence']:.2g}")
         for t in sorted(probe["trials"], key=lambda t: float(t["voxel_um"]))
     ]  # fmt: skip
-    heads = ("working voxel", "objects", "median, µm", "surface, 1/µm")
+    heads = ("working voxel", "objects", "median, µm", "along z, over across", "surface, 1/µm")
     return (
-        f"<p>Objects of {diameter} µm, proposed by the probe: of its trial scales the one at which "
-        f"the objects found have most surface. Working voxel: {size}.{text(fits)}</p>"
+        f"<p>Objects of {diameter} µm{longer}, proposed by the probe: of its trial scales the one "
+        f"at which the objects found have most surface. Working voxel: {size}.{text(fits)}</p>"
         f'<div class="probe">{probe_svg(probe)}</div>{grid_table(heads, rows)}'
     )
 

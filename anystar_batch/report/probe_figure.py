@@ -48,7 +48,7 @@ def probe_svg(probe: Mapping[str, Any]) -> str:
         An SVG document.
     """
     trials: list[Trial] = probe["trials"]
-    chosen = next((t for t in trials if t["diameter_um"] == probe["diameter_um"]), None)
+    chosen = max(trials, key=lambda t: float(t["evidence"])) if probe["is_certain"] else None
     title = (
         f"Diameter {probe['diameter_um']:.3g} um"
         if probe["is_certain"]

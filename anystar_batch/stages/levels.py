@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from anystar_batch.address import is_remote
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.errors import DataError
-from anystar_batch.geometry import ZYX, Box, as_zyx, grid_box, grid_shape, iter_grid
+from anystar_batch.geometry import ZYX, Box, as_triple, as_zyx, grid_box, grid_shape, iter_grid
 from anystar_batch.network.downsampling import HERE, MOVES, Likeness, Place, is_constant, likeness
 from anystar_batch.pyramid import level_factors
 
@@ -239,10 +239,10 @@ def place_of(source: ImageSource, level: int, finer: int) -> tuple[Place, ...]:
     steps = [a / b for a, b in zip(step, fine_step, strict=True)]
     shifts = [(a - b) / s for a, b, s in zip(shift, fine_shift, fine_step, strict=True)]
     factors = level_factors(fine_shape, shape)
-    declared = Place(_triple(steps), _triple(shifts), shape, fine_shape)
+    declared = Place(as_triple(steps), as_triple(shifts), shape, fine_shape)
     if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(steps, factors, strict=True)):
         return (declared,)
-    return (declared, Place(factors, _triple(shifts), shape, fine_shape))
+    return (declared, Place(factors, as_triple(shifts), shape, fine_shape))
 
 
 def _likenesses(
@@ -391,8 +391,3 @@ def _spread(items: list[Any], most: int) -> list[Any]:
     """At most so many, evenly spread."""
     count = min(len(items), most)
     return [items[k * len(items) // count] for k in range(count)]
-
-
-def _triple(values: Iterable[float]) -> tuple[float, float, float]:
-    z, y, x = values
-    return z, y, x

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from anystar_batch.archive.images import ImageReader
@@ -20,7 +19,7 @@ from anystar_batch.archive.ngff import (
     multiscale_json,
 )
 from anystar_batch.config import Filters, ResultConfig
-from anystar_batch.geometry import ZYXFloat
+from anystar_batch.geometry import ZYXFloat, as_triple
 from anystar_batch.network.limits_field import LimitsField
 from anystar_batch.network.limits_grid import LimitsGrid
 from anystar_batch.network.model import Model
@@ -34,7 +33,7 @@ from anystar_batch.stars.polyhedra import LatticeMap
 ALGORITHM = 6
 """Number of the method; raised whenever the same input and options may give another result."""
 
-PROBE = "the same two regions at every scale"
+PROBE = "the same two regions at every scale; what is longer along z is looked at squeezed"
 """How the probe looks; another text whenever it may propose another diameter."""
 
 
@@ -59,6 +58,8 @@ class Plan:
         Level-0 voxel size and position of voxel 0, micrometres; `--voxel-size` applied.
     diameter_um : float or None
         Diameter of the objects; None for a foreign model at its native scale.
+    elongation : float
+        Their length along z over that across.
     working : WorkingScale
         Level and zoom.
     level : LevelMap
@@ -114,6 +115,7 @@ class Plan:
     expand_um: float = 0.0
     grids: tuple[LimitsGrid | None, ...] = ()
     region: Region | None = None
+    elongation: float = 1.0
 
     @property
     def suppressions(self) -> int:
@@ -129,6 +131,14 @@ class Plan:
     def lattice(self) -> LatticeMap:
         """The map from working voxels to level 0."""
         return LatticeMap(*self.working.to_level0(self.level))
+
+    @property
+    def size_text(self) -> str:
+        """The size of the objects, in words; `native scale` where nothing is rescaled."""
+        if self.diameter_um is None:
+            return "native scale"
+        longer = "" if self.elongation == 1.0 else f", {self.elongation:.3g} times as long along z"
+        return f"{self.diameter_um:.3g} um{longer}"
 
     def limits_of(self, time: int) -> tuple[float, float] | None:
         """Return the intensities of a time point that become 0 and 1."""
@@ -149,7 +159,7 @@ class Plan:
         scale, offset = self.working.to_level0(self.level)
         step = _times(scale, [1.0 / s for s in look.scale])
         moved = (o - s * shift for o, s, shift in zip(offset, step, look.offset, strict=True))
-        return LimitsField(grid, step, _triple(moved))
+        return LimitsField(grid, step, as_triple(moved))
 
     def to_json(self) -> dict[str, object]:
         """Return what was decided as plain JSON values: for the run record and the attributes."""
@@ -177,6 +187,7 @@ class Plan:
                 self.filters, tuple(view.step for view in self.views), self.course, self.measure
             )
             | self._look_json()
+            | ({} if self.elongation == 1.0 else {"elongation": self.elongation})
             | ({} if self.outline is None else {"outline": self.outline})
             | ({"expand_um": self.expand_um} if self.expand_um else {})
             | self._grids_json()
@@ -249,6 +260,7 @@ def fingerprint_parts(
         | multiscale_json(source)
         | _position_json(source, config)
         | ({} if config.level is None else {"level": config.level})
+        | ({} if config.elongation is None else {"elongation": config.elongation})
         | _probe_json(model, config)
         | ({} if config.limits == "global" else {"limits": config.limits})
         | region_json(region)
@@ -326,13 +338,12 @@ def make_plan(  # noqa: PLR0913  (image, model, options; what was decided before
     times = config.segmented_times(source.num_times)
     scales, translation = level_scales(source, config)
     config.filters.volume_range(scales[0])
-    voxel_um = None
-    if diameter_um is not None and model.diameter is not None:
-        voxel_um = diameter_um / model.diameter
+    voxel_um = diameter_um / model.diameter if diameter_um and model.diameter else None
     shapes = [source.shape_zyx(k) for k in range(len(source.levels))]
     forced = level_index(source, config.level)
     levels = source.readable if forced is None else (forced,)
-    working = working_scale(voxel_um, scales, shapes, levels)
+    elongation = 1.0 if config.elongation is None else config.elongation
+    working = working_scale(voxel_um, scales, shapes, levels, elongation)
     tiles = plan_tiles(
         working.shape,
         config.tile if config.tile is not None else model.tile,
@@ -370,6 +381,7 @@ def make_plan(  # noqa: PLR0913  (image, model, options; what was decided before
         outline=config.outline,
         expand_um=0.0 if config.expand is None else config.expand.in_um(scales[0]),
         region=region,
+        elongation=elongation,
     )
 
 
@@ -382,11 +394,6 @@ def _more_json(
     more |= {"scales": list(scales)} if scales != (1,) else {}
     more |= {"course": list(course)} if course else {}
     return more | ({"measure": list(measure)} if measure else {})
-
-
-def _triple(values: Iterable[float]) -> ZYXFloat:
-    z, y, x = values
-    return z, y, x
 
 
 def _times(values: ZYXFloat, factor: list[float]) -> ZYXFloat:

@@ -35,8 +35,7 @@ HARMLESS = frozenset(
     {
         *("prob_thresh", "nms_thresh", "filters", "outline", "expand", "measure", "course"),
         *("refine", "refiner", "quality_cut", "times", "diameter", "voxel_size", "position"),
-        "probe",
-        "inside",
+        *("probe", "inside", "elongation"),
     }
 )
 """Parts of the fingerprint that do not decide raw candidates; others do, those to come too.
@@ -48,7 +47,7 @@ UNDECISIVE = frozenset(
     {
         *("source", "model", "times", "limits", "scale_um", "translation_um", "diameter_um"),
         *("prob_thresh", "nms_thresh", "filters", "course", "measure", "second_look", "spot_look"),
-        *("outline", "expand_um", "region"),
+        *("outline", "expand_um", "region", "elongation"),
     }
 )
 """Fields of a plan that do not decide them, or that parts and origin speak for."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -26,7 +26,7 @@ from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.ngff import ImageSource
 from anystar_batch.archive.storage import files
 from anystar_batch.errors import DataError, ImageError
-from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_zyx
+from anystar_batch.geometry import ZYX, Box, ZYXFloat, as_triple, as_zyx
 from anystar_batch.stages.sampling import level_position
 
 EDGE = 128
@@ -170,12 +170,12 @@ def placed(
         is_alike = np.allclose(size, image.scale_um(level), rtol=1e-3)
         if says_nothing or (is_alike and is_unmoved):
             at = level_position(reader, level, reference, channel)
-            scale = _triple(1.0 / s for s in at.step)
-            offset = _triple(0.0 - o / s for o, s in zip(at.offset, at.step, strict=True))
+            scale = as_triple(1.0 / s for s in at.step)
+            offset = as_triple(0.0 - o / s for o, s in zip(at.offset, at.step, strict=True))
             return replace(region, scale=scale, offset=offset), level
     each = list(zip(image.scale_um(0), begins, size, position, strict=True))
-    scale = _triple(s / r for s, _, r, _ in each)
-    return replace(region, scale=scale, offset=_triple((b - p) / r for _, b, r, p in each)), None
+    scale = as_triple(s / r for s, _, r, _ in each)
+    return replace(region, scale=scale, offset=as_triple((b - p) / r for _, b, r, p in each)), None
 
 
 def _frame(region: Region, image: ImageSource) -> tuple[ZYXFloat, ZYXFloat]:
@@ -188,8 +188,8 @@ def _frame(region: Region, image: ImageSource) -> tuple[ZYXFloat, ZYXFloat]:
     ]
     size, position = mask.scale_um(0), mask.translation_um(0)
     return (
-        _triple(s * u for s, u in zip(size, units, strict=True)),
-        _triple(p * u for p, u in zip(position, units, strict=True)),
+        as_triple(s * u for s, u in zip(size, units, strict=True)),
+        as_triple(p * u for p, u in zip(position, units, strict=True)),
     )
 
 
@@ -337,8 +337,3 @@ def _content(source: ImageSource, stored: tuple[tuple[str, object], ...]) -> str
         data = files.read_bytes(f"{source.path}/{key}") or b""
         digest.update(json.dumps([key, len(data)]).encode() + data)
     return digest.hexdigest()[:32]
-
-
-def _triple(values: Iterable[float]) -> ZYXFloat:
-    z, y, x = (float(v) for v in values)
-    return z, y, x

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.ngff import channel_index
 from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError
-from anystar_batch.geometry import ZYXFloat
+from anystar_batch.geometry import ZYXFloat, as_triple
 from anystar_batch.network.model import (
     DEFAULT_MODEL,
     Model,
@@ -125,8 +125,8 @@ def plan_look(  # noqa: PLR0913
         chosen = readable[level_to_read(diameter_um, [scales[k] for k in readable])]
     channel = channel_index(reader.source, config.channel)
     at = level_position(reader, chosen, reference, channel)
-    scale = _triple(s / step for s, step in zip(scale0, at.step, strict=True))
-    offset = _triple(
+    scale = as_triple(s / step for s, step in zip(scale0, at.step, strict=True))
+    offset = as_triple(
         (o - first) / step for o, first, step in zip(offset0, at.offset, at.step, strict=True)
     )
     look = SecondLook(refiner, chosen, scale, offset)
@@ -137,8 +137,3 @@ def plan_look(  # noqa: PLR0913
         or config.outline is not None
     )
     return (look, None) if is_asked or shows_more(scale) else (None, look)
-
-
-def _triple(values: Iterable[float]) -> ZYXFloat:
-    z, y, x = values
-    return z, y, x

@@ -151,6 +151,31 @@ def volumes(dist: NDArray[np.float32], rays: Rays) -> NDArray[np.float64]:
     return _volumes(ready(dist, np.float32), ready(rays.faces, np.int64), sixth)
 
 
+def spreads(dist: NDArray[np.float32], rays: Rays) -> NDArray[np.float64]:
+    """Return how far the volume of each polyhedron spreads along each axis.
+
+    Parameters
+    ----------
+    dist : float32 [n, n_rays]
+        Working voxels, positive.
+    rays : Rays
+
+    Returns
+    -------
+    float64 [n, 3]
+        Standard deviation along z, y, x, working voxels: for an ellipsoid its half axis over the
+        root of 5. Exact moments of the tetrahedra between the centre and each face.
+    """
+    corners = dist.astype(np.float64)[:, :, None] * rays.vertices
+    a, b, c = (corners[:, rays.faces[:, k]] for k in range(3))
+    weights = np.abs(np.einsum("ijk,ijk->ij", a, np.cross(b, c)))[:, :, None]
+    total, sums = weights.sum(axis=1), a + b + c
+    mean = (weights * sums).sum(axis=1) / (4.0 * total)
+    squares = (weights * (a**2 + b**2 + c**2 + sums**2)).sum(axis=1) / (20.0 * total)
+    deviation: NDArray[np.float64] = np.sqrt(squares - mean**2)
+    return deviation
+
+
 def place(
     ordered: Candidates, rays: Rays, lattice: LatticeMap, boxes: NDArray[np.int64]
 ) -> tuple[Placed, Gauge]:

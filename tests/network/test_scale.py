@@ -66,6 +66,30 @@ def test_each_axis_has_its_own_zoom(wanted, level, zoom):
     assert working.zoom == pytest.approx(zoom)
 
 
+@pytest.mark.parametrize("elongation", [0.4, 1.4, 2.0])
+def test_objects_longer_along_z_look_round_and_as_large(elongation):
+    long = working_scale(1.5, ISOTROPIC, CUBES, elongation=elongation)
+    z, y, x = long.voxel_um
+    assert y == x
+    assert z / x == pytest.approx(elongation)
+    assert z * y * x == pytest.approx(1.5**3)
+    assert long.zoom == pytest.approx(tuple(v / ISOTROPIC[long.level][0] for v in (z, y, x)))
+    assert working_scale(1.5, ISOTROPIC, CUBES, elongation=1.0) == working_scale(
+        1.5, ISOTROPIC, CUBES
+    )
+
+
+def test_the_level_must_be_fine_enough_on_every_axis():
+    assert working_scale(2.2, ISOTROPIC, CUBES).level == 1
+    # Across it is 1.75 um, along z 3.5: level 1, of 2 um, is too coarse across.
+    assert working_scale(2.2, ISOTROPIC, CUBES, elongation=2.0).level == 0
+
+
+def test_what_is_not_rescaled_cannot_be_squeezed():
+    with pytest.raises(ConfigError, match=r"got 1.5, .* no known object size.* leave --elongation"):
+        working_scale(None, FLAT, FLATS, elongation=1.5)
+
+
 @settings(max_examples=100, deadline=None)
 @given(wanted=st.floats(0.2, 12.0))
 def test_no_level_is_coarser_than_a_tenth_above_the_wanted_size(wanted):

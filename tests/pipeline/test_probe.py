@@ -171,6 +171,7 @@ def test_the_picture_shows_every_scale_and_the_choice(tmp_path):
     assert len(marks) == len(found.trials)
     chosen = [m for m in marks if m.get("fill") == MARK]
     assert len(chosen) == 1
+    assert float(chosen[0].get("cy")) == min(float(m.get("cy")) for m in marks)
     for mark in marks:
         assert 0 < float(mark.get("cx")) < WIDTH
         assert 0 < float(mark.get("cy")) < HEIGHT
@@ -189,6 +190,39 @@ def test_the_diameter_is_in_micrometres_on_anisotropic_voxels_too(tmp_path):
     assert found.diameter_um == pytest.approx(6.0, rel=0.1)
     halved = probe(path, config=ResultConfig(voxel_size=(0.5, 0.2, 0.2)))
     assert halved.diameter_um == pytest.approx(found.diameter_um / 2)
+
+
+def write_long(path, longer, count=12):
+    """Balls in voxels, which are so many times as long along z as across."""
+    truth = random_ellipsoids((48, 96, 96), count, 3, radius=(5.9, 6.1), gap=3.0)
+    image = soft_image(truth, (1.0, 1.0, 1.0))
+    return write_image(path, [image], chunks=(32, 32, 32), scale=(longer, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("longer", "looked_at"), [(1.5, 1.5), (1.25, 1.25), (1.08, 1.0), (0.7, 1.0), (2.6, 2.0)]
+)
+def test_what_is_longer_along_z_is_measured(tmp_path, longer, looked_at):
+    found = probe(write_long(tmp_path / "a.ome.zarr", longer))
+    best = max(found.trials, key=lambda t: t.evidence)
+    assert best.elongation == pytest.approx(longer, rel=0.08)
+    is_exact = looked_at in {1.0, 2.0}
+    assert found.elongation == (looked_at if is_exact else best.elongation)
+    assert found.elongation == pytest.approx(looked_at, rel=0.08)
+    assert found.diameter_um == pytest.approx(12.0 * np.cbrt(longer), rel=0.08), "of the volume"
+
+
+def test_few_objects_are_looked_at_as_if_they_were_round(tmp_path):
+    found = probe(write_long(tmp_path / "a.ome.zarr", 1.5, count=4))
+    assert max(t.elongation for t in found.trials) == pytest.approx(1.5, rel=0.1)
+    assert found.elongation == 1.0
+
+
+def test_an_elongation_that_is_given_stays(tmp_path):
+    path = write_long(tmp_path / "a.ome.zarr", 1.5)
+    found = probe(path, config=ResultConfig(elongation=1.3))
+    assert found.elongation == 1.3
+    assert probe(path, Blind(), config=ResultConfig(elongation=1.3)).elongation == 1.3
 
 
 def test_the_probe_says_the_same_every_time(tmp_path):

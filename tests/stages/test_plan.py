@@ -441,6 +441,8 @@ OPTIONS = [
     ResultConfig(limits="local"),
     ResultConfig(refine="on", outline=0.5),
     ResultConfig(expand=Quantity(-1.0, "um")),
+    ResultConfig(elongation=1.0),
+    ResultConfig(elongation=1.4),
 ]
 
 
