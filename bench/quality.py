@@ -128,6 +128,8 @@ class Bench:
         Whether there is a second look: auto, on or off.
     limits : str
         Intensity limits: global or local.
+    elongation : float or None
+        Length of the objects along z over that across, where their diameter is given.
     rows : dict
         What was scored: several parts ask for the same.
     """
@@ -136,6 +138,7 @@ class Bench:
     model: str
     refine: str = "auto"
     limits: str = "global"
+    elongation: float | None = None
     rows: dict[tuple[str, str, float], Row] = field(default_factory=dict)
 
     def run(
@@ -172,6 +175,7 @@ class Bench:
                 diameter=None if diameter is None else Quantity(diameter, "um"),
                 refine=self.refine,
                 limits=self.limits,
+                elongation=None if diameter is None else self.elongation,
                 outline=surface[0],
                 expand=Quantity(surface[1], "um") if surface[1] else None,
             ),
@@ -225,6 +229,7 @@ def main() -> None:
     parser.add_argument("--model", default="anystar-mix")
     parser.add_argument("--refine", default="auto", choices=["auto", "on", "off"])
     parser.add_argument("--limits", default="global", choices=["global", "local"])
+    parser.add_argument("--elongation", type=float, help="where the diameter is given")
     parser.add_argument("--embryos", type=int, nargs="*", default=list(range(5, 12)))
     parser.add_argument("--times", type=int, nargs="*", default=[401, 451, 501])
     options = parser.parse_args()
@@ -238,7 +243,7 @@ def main() -> None:
         "GoNuclear 1135": gonuclear(),
         "tgmm drosophila": tgmm(),
     }
-    bench = Bench(options.out, options.model, options.refine, options.limits)
+    bench = Bench(options.out, options.model, options.refine, options.limits, options.elongation)
     for part in options.parts:
         rows = [row.to_json() for row in PARTS[part](bench, sets)]
         (options.out / f"{part}.json").write_text(json.dumps(rows, indent=1))

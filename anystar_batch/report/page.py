@@ -23,6 +23,9 @@ from anystar_batch.report.probe_figure import probe_svg
 from anystar_batch.report.views import Views, see
 from anystar_batch.report.warnings import MIN_INSTANCES
 
+ENOUGH, CLEARLY = 20, 1.2
+"""Fewest whole instances, and least length along z over that looked for, that are worth a hint."""
+
 SMALL = 14.0
 """Where typical instances have fewer pixels in the slices, a part is shown larger."""
 
@@ -148,7 +151,7 @@ def _run(findings: Findings) -> str:
     options = table([(name, text(value)) for name, value in _options(config, plan, record)])
     cards = [
         card("Image, model, versions", files),
-        card("Scale", _scale(record)),
+        card("Scale", _scale(record) + _longer(findings)),
         card("Parameters", options),
     ]
     if "local_limits" in plan:
@@ -185,6 +188,25 @@ def _scale(record: Mapping[str, Any]) -> str:
         f"at which the objects found have most surface. Working voxel: {size}.{text(fits)}</p>"
         f'<div class="probe">{probe_svg(probe)}</div>{grid_table(heads, rows)}'
     )
+
+
+def _longer(findings: Findings) -> str:
+    """That objects are longer along z than the given size says, where enough of them show it."""
+    plan, rows = findings.record["plan"], findings.digest.sample
+    if findings.record["probe"] is not None or plan["diameter_um"] is None:
+        return ""
+    whole = rows["touches_border"] == 0
+    z, y, x = (
+        (rows[f"bbox_{a}_max"] - rows[f"bbox_{a}_min"])[whole] * scale
+        for a, scale in zip("zyx", plan["voxel_size_um"], strict=True)
+    )
+    if len(z) < ENOUGH:
+        return ""
+    length = float(np.median(z / np.sqrt(y * x)))
+    if length < CLEARLY * float(plan.get("elongation", 1.0)):
+        return ""
+    said = f"Those found are {length:.2g} times as long along z as across: "
+    return f"<p>{said}<code>--elongation {length:.2g}</code> may outline them better.</p>"
 
 
 def _limits(record: Mapping[str, Any], time: int) -> str:

@@ -5,6 +5,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline import prepare, publish
 from anystar_batch.report import findings
 from anystar_batch.report.limits_figure import limits_svg
-from anystar_batch.report.page import page
+from anystar_batch.report.page import _longer, page
 from anystar_batch.report.seams import BorderGrid, SeamTest
 from tests.support import tiny_volume
 from tests.support.browser import measured
@@ -76,6 +77,35 @@ def test_of_a_region_its_part_of_the_image_is_told_and_density_is_of_it(tmp_path
     assert "organoids, regions 7 to 9: 25 % of the image; " in inside
     assert " of the region</" in inside
     assert "of the region" not in shown
+
+
+def boxes(count, length, cut=0):
+    """Columns of so many instances 6 um across and so many times as long; further ones are cut."""
+    n = count + cut
+    high = {"z": 6.0 * length / 2.0, "y": 12.0, "x": 12.0}
+    rows = {f"bbox_{a}_{side}": np.full(n, high[a] * (side == "max")) for a in "zyx" for side in
+            ("min", "max")}  # fmt: skip
+    return rows | {"touches_border": np.arange(n) >= count}
+
+
+@pytest.mark.parametrize(
+    ("count", "length", "plan", "probe", "is_told"),
+    [
+        (20, 1.5, {}, None, True),
+        (19, 1.5, {}, None, False),
+        (20, 1.15, {}, None, False),
+        (20, 1.5, {"elongation": 1.4}, None, False),
+        (20, 1.5, {"diameter_um": None}, None, False),
+        (20, 1.5, {}, {"is_certain": True}, False),
+    ],
+)
+def test_objects_longer_than_looked_for_are_told(count, length, plan, probe, is_told):
+    record = {"probe": probe}
+    record["plan"] = {"diameter_um": 6.0, "voxel_size_um": [2.0, 0.5, 0.5]} | plan
+    digest = SimpleNamespace(sample=boxes(count, length, cut=40))
+    told = _longer(SimpleNamespace(record=record, digest=digest))
+    assert ("<code>--elongation 1.5</code>" in told) == is_told
+    assert bool(told) == is_told
 
 
 def test_names_are_text_and_never_markup(shown):
