@@ -259,15 +259,22 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
         alike = 1.0 if given is None else given
         return Probe(base * typical, tried, is_certain=False, elongation=alike)
     other = _other_population(best, finds) if has_refiner else None
-    elongation = _elongation(best) if given is None else given
+    elongation = squeeze(best.elongation, best.objects) if given is None else given
     return Probe(best.diameter_um, tried, is_certain=True, other=other, elongation=elongation)
 
 
-def _elongation(best: Trial) -> float:
-    """How the objects are looked at: round, unless enough of them are clearly longer."""
+def squeeze(elongation: float, objects: int) -> float:
+    """Return the elongation at which objects are looked at: 1, unless enough are clearly longer.
+
+    Parameters
+    ----------
+    elongation : float
+        Their median length along z over that across.
+    objects : int
+        So many were measured.
+    """
     least, most = ELONGATED
-    is_clear = best.objects >= MEASURED and best.elongation >= least
-    return min(best.elongation, most) if is_clear else 1.0
+    return min(elongation, most) if objects >= MEASURED and elongation >= least else 1.0
 
 
 def _in_regions(plan: Plan, factor: float) -> Plan:

@@ -219,6 +219,7 @@ def _described(volume: LabelledVolume) -> dict[str, Any]:
         "label": Path(volume.labels.path).name,
         "objects": len(volume.objects.voxels),
         "diameter_um": round(volume.objects.diameter(volume.image.scale_um(0)), 4),
+        "elongation": round(volume.objects.elongation(volume.image.scale_um(0)), 4),
         "working_voxel_um": list(volume.working.voxel_um),
     }
 

@@ -27,11 +27,12 @@ from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.ngff import ImageSource, channel_index
 from anystar_batch.archive.nodes import read_node
 from anystar_batch.errors import ConfigError, ImageError
-from anystar_batch.geometry import Box, ZYXFloat, as_zyx
+from anystar_batch.geometry import Box, ZYXFloat, as_triple, as_zyx
 from anystar_batch.network.model import Model
 from anystar_batch.network.resample import tile_taps, working_shape
 from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
 from anystar_batch.network.window import window_image
+from anystar_batch.pipeline.probe import squeeze
 from anystar_batch.stages.sampling import intensity_limits, level_position
 from trainer.finetune.config import FinetuneConfig, Labelled
 from trainer.synthesis.shapes import connected_pieces
@@ -59,15 +60,23 @@ class Objects:
         Voxels of level 0 of every object.
     centroid : float64 [n, 3]
         Level-0 voxels, (z, y, x).
+    spread : float64 [n, 3]
+        Standard deviation of the volume along each axis, level-0 voxels.
     """
 
     voxels: NDArray[np.int64]
     centroid: NDArray[np.float64]
+    spread: NDArray[np.float64]
 
     def diameter(self, voxel: ZYXFloat) -> float:
         """Return the diameter of the sphere with the median object's volume, unit of `voxel`."""
         median = float(np.median(self.voxels)) * float(np.prod(voxel))
         return float(np.cbrt(6.0 * median / np.pi))
+
+    def elongation(self, voxel: ZYXFloat) -> float:
+        """Return by how much the network sees them squeezed: as the probe would have it."""
+        z, y, x = (self.spread * voxel).T
+        return squeeze(float(np.median(z / np.sqrt(y * x))), len(z))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,11 +141,9 @@ class LabelledVolume:
     def zoomed(self, factor: float) -> LabelledVolume:
         """Return the same with working voxels `factor` times as long."""
         w = self.working
-        zoom = _scaled(w.zoom, factor)
+        zoom, voxel = (as_triple(v * factor for v in each) for each in (w.zoom, w.voxel_um))
         shape = working_shape(self.image.shape_zyx(w.level), zoom)
-        return replace(
-            self, working=WorkingScale(w.level, zoom, _scaled(w.voxel_um, factor), shape)
-        )
+        return replace(self, working=WorkingScale(w.level, zoom, voxel, shape))
 
     def read_image(self, window: Box) -> NDArray[np.float32]:
         """Return a window of working voxels as the network sees it; mirrored beyond the volume."""
@@ -211,17 +218,18 @@ def measure(labels: ImageSource, time: int, *others: int | None) -> Objects:
             continue
         names, inverse = np.unique(values, return_inverse=True)
         inverse = inverse.ravel()
-        rows = np.empty((len(names), 5))
+        rows = np.empty((len(names), 8))
         rows[:, 0] = names
         rows[:, 1] = np.bincount(inverse)
         for axis in range(3):
             line = np.arange(box.start[axis], box.stop[axis], dtype=np.float64)
             line = line.reshape([-1 if k == axis else 1 for k in range(3)])
-            rows[:, 2 + axis] = np.bincount(inverse, np.broadcast_to(line, box.shape).ravel())
+            for column, values in ((2 + axis, line), (5 + axis, line**2)):
+                rows[:, column] = np.bincount(inverse, np.broadcast_to(values, box.shape).ravel())
         parts.append(rows)
-    table = np.concatenate(parts) if parts else np.empty((0, 5))
+    table = np.concatenate(parts) if parts else np.empty((0, 8))
     names, inverse = np.unique(table[:, 0], return_inverse=True)
-    sums = np.stack([np.bincount(inverse.ravel(), table[:, k]) for k in range(1, 5)], axis=1)
+    sums = np.stack([np.bincount(inverse.ravel(), table[:, k]) for k in range(1, 8)], axis=1)
     sums = sums[~np.isin(names, [0, *(name for name in others if name is not None)])]
     if len(sums) < 2:
         message = (
@@ -229,7 +237,10 @@ def measure(labels: ImageSource, time: int, *others: int | None) -> Objects:
             "each with a number of its own (a mask has one number for all)"
         )
         raise ImageError(message)
-    return Objects(sums[:, 0].astype(np.int64), sums[:, 1:] / sums[:, :1])
+    centroid, squares = sums[:, 1:4] / sums[:, :1], sums[:, 4:] / sums[:, :1]
+    # A voxel is no point: its own volume spreads by a twelfth.
+    spread = np.sqrt(np.maximum(squares - centroid**2, 0.0) + 1.0 / 12.0)
+    return Objects(sums[:, 0].astype(np.int64), centroid, spread)
 
 
 def split(objects: Objects, source: ImageSource, share: float) -> tuple[int, float]:
@@ -252,11 +263,6 @@ def split(objects: Objects, source: ImageSource, share: float) -> tuple[int, flo
     if share == 0.0:
         return axis, float(source.shape_zyx(0)[axis])
     return axis, float(np.quantile(objects.centroid[:, axis], 1.0 - share))
-
-
-def _scaled(values: ZYXFloat, factor: float) -> ZYXFloat:
-    z, y, x = (v * factor for v in values)
-    return z, y, x
 
 
 @lru_cache(maxsize=64)
@@ -342,14 +348,16 @@ def _volume(
     if limits is None:
         message = f"{name}: all voxels are equal; expected an image; check --channel and --time"
         raise ImageError(message)
-    levels = range(len(image.levels))
     diameter = config.diameter or objects.diameter(image.scale_um(0))
+    elongation = objects.elongation(image.scale_um(0))
     working = working_scale(
         None if model.diameter is None else diameter / model.diameter,
-        [image.scale_um(k) for k in levels],
-        [image.shape_zyx(k) for k in levels],
+        [image.scale_um(k) for k in range(len(image.levels))],
+        [image.shape_zyx(k) for k in range(len(image.levels))],
+        elongation=1.0 if model.diameter is None else elongation,
     )
-    logger.info("%s: %d objects, diameter %.3g um", name, len(objects.voxels), diameter)
+    text = "%s: %d objects, diameter %.3g um, elongation %.3g"
+    logger.info(text, name, len(objects.voxels), diameter, elongation)
     return LabelledVolume(
         name=name,
         image=image,

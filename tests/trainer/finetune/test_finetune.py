@@ -12,6 +12,7 @@ import zarr
 from scipy import ndimage
 
 from anystar_batch.archive.images import ImageReader, read_image
+from anystar_batch.config import ResultConfig
 from anystar_batch.errors import ConfigError, ImageError, ModelError, OutputExistsError
 from anystar_batch.geometry import Box, iter_grid
 from anystar_batch.network.model import load_model
@@ -29,7 +30,7 @@ from trainer.finetune import finetune as trainer_finetune_finetune
 from trainer.finetune import labelled as module
 from trainer.finetune import labelled as opening
 from trainer.finetune.config import FinetuneConfig, Labelled
-from trainer.finetune.labelled import Objects, held_out_truths, measure, open_volumes, split
+from trainer.finetune.labelled import held_out_truths, measure, open_volumes, split
 from trainer.finetune.patches import LabelledSource, _partial_targets
 from trainer.score import Prediction, tally
 from trainer.synthesis.phantom import Phantom
@@ -72,6 +73,11 @@ def test_objects_are_measured_chunk_by_chunk(phantom):
     np.testing.assert_allclose(found.centroid[7], where.mean(axis=0))
     median = np.median(found.voxels)
     assert found.diameter((2.0, 1.0, 1.0)) == pytest.approx(np.cbrt(12 * median / np.pi))
+    spread = np.sqrt(where.var(axis=0) + 1 / 12)
+    np.testing.assert_allclose(found.spread[7], spread)
+    assert found.elongation((1.0, 1.0, 1.0)) == 1.0
+    assert found.elongation((1.5, 1.0, 1.0)) == pytest.approx(1.5, rel=0.05)
+    assert found.elongation((3.0, 1.0, 1.0)) == 2.0, "no more"
     without = measure(read_image(str(path / "labels" / "truth")), 0, int(names[7]))
     assert len(without.voxels) == len(found.voxels) - 1
 
@@ -86,6 +92,22 @@ def test_at_the_images_own_size_windows_are_what_is_stored(phantom, volume):
     np.testing.assert_allclose(
         volume.read_image(box), np.clip((image[box.slices] - low) / (high - low), 0, 1), atol=1e-6
     )
+
+
+def test_objects_longer_along_z_are_learnt_as_the_command_sees_them(phantom, tmp_path):
+    path = shutil.copytree(phantom[0], tmp_path / "long.ome.zarr")
+    for node in (path, path / "labels" / "truth"):
+        document = json.loads((node / "zarr.json").read_text())
+        (scaled, *_) = document["attributes"]["ome"]["multiscales"][0]["datasets"]
+        scaled["coordinateTransformations"][0]["scale"][-3] *= 1.6
+        (node / "zarr.json").write_text(json.dumps(document))
+    config = FinetuneConfig((Labelled(str(path), None),), diameter=8.0)
+    (volume,) = open_volumes(config.images[0], config, MODEL)
+    z, y, x = volume.working.voxel_um
+    assert z / y == pytest.approx(1.6, rel=0.1)
+    assert x == y
+    sized = ResultConfig(elongation=volume.objects.elongation(volume.image.scale_um(0)))
+    assert volume.working == plan_of(path, diameter_um=8.0, model=MODEL, config=sized).working
 
 
 @pytest.mark.parametrize("diameter", [8.0, 5.3, 17.0])
@@ -432,7 +454,7 @@ def test_a_large_held_out_part_is_cut_and_an_empty_one_is_none(volume, monkeypat
 
 def test_a_share_of_the_objects_is_held_out_wherever_they_are(volume):
     objects = volume.objects
-    corner = Objects(objects.voxels, objects.centroid * (0.2, 0.3, 0.1))
+    corner = dataclasses.replace(objects, centroid=objects.centroid * (0.2, 0.3, 0.1))
     axis, at = split(corner, volume.image, 0.25)
     assert axis == 1
     assert np.mean(corner.centroid[:, 1] >= at) == pytest.approx(0.25, abs=0.02)
