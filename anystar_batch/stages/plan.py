@@ -342,8 +342,7 @@ def make_plan(  # noqa: PLR0913  (image, model, options; what was decided before
     shapes = [source.shape_zyx(k) for k in range(len(source.levels))]
     forced = level_index(source, config.level)
     levels = source.readable if forced is None else (forced,)
-    elongation = 1.0 if config.elongation is None else config.elongation
-    working = working_scale(voxel_um, scales, shapes, levels, elongation)
+    working = working_scale(voxel_um, scales, shapes, levels, config.elongation or 1.0)
     tiles = plan_tiles(
         working.shape,
         config.tile if config.tile is not None else model.tile,
@@ -381,7 +380,7 @@ def make_plan(  # noqa: PLR0913  (image, model, options; what was decided before
         outline=config.outline,
         expand_um=0.0 if config.expand is None else config.expand.in_um(scales[0]),
         region=region,
-        elongation=elongation,
+        elongation=config.elongation or 1.0,
     )
 
 
