@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from anystar_batch.errors import AnyStarBatchError, ConfigError
+from anystar_batch.network.imports import stable_kernels
 from trainer.commands import add_commands
 from trainer.config import APPEARANCES, TrainConfig
 from trainer.synthesis.config import PRESETS, SampleConfig
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    stable_kernels()
     commands: dict[str, Callable[[argparse.Namespace], None]] = {
         "montage": montage,
         "train": train,

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anystar_batch.network.imports import stable_kernels
+
 FRAMEWORK, WHOLE = "libtensorflow_framework", "libtensorflow_cc"
 """The library's two files, of which the second needs the first."""
 
@@ -373,6 +375,7 @@ def load_library() -> Any:  # noqa: ANN401
         message = "TensorFlow's library is not there"
         raise GraphError(message)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stable_kernels()
     try:
         ctypes.CDLL(str(files[0]))
         library = ctypes.CDLL(str(files[1]))

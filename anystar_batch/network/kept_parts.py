@@ -44,7 +44,7 @@ from anystar_batch.network.graph_session import (
     library_files,
     load_library,
 )
-from anystar_batch.network.imports import silent_stderr
+from anystar_batch.network.imports import silent_stderr, stable_kernels
 from anystar_batch.network.model import WEIGHTS, Model
 from anystar_batch.network.parts import Function, KerasParts, Tensor
 from anystar_batch.network.slabs import SlabNetwork
@@ -178,6 +178,7 @@ def _place(model: Model, precision: str) -> tuple[Path, str]:
     if folder is None or files is None:
         message = "there is no place for graphs, or no library of TensorFlow's"
         raise GraphError(message)
+    stable_kernels()
     told = ("TF_", "DNNL_", "ONEDNN_", "OMP_", "XLA_")
     machine = [platform.machine(), sorted(cpu_flags())]
     machine += sorted(

@@ -30,6 +30,9 @@ from anystar_batch.network.unet import UNetConfig
 SLAB_BYTES = 512 * 1024**2
 """Most that a slab's largest layer takes, float32: a device is then full, its memory is not."""
 
+LEAST_ROWS = 64
+"""Fewest rows of a product: of fewer, libraries add up in another order on some processors."""
+
 Chosen = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 """index [n, 3] of outputs, z slowest; prob [n]; dist [n, n_rays]."""
 
@@ -148,7 +151,7 @@ class SlabNetwork:
         if len(chosen) == 0:
             return np.empty((0, self._config.n_rays), np.float32)
         # Few sizes, so that a backend that compiles for each compiles seldom.
-        room = 1 << int(len(chosen) - 1).bit_length()
+        room = max(LEAST_ROWS, 1 << int(len(chosen) - 1).bit_length())
         padded = np.zeros(room, np.int32)
         padded[: len(chosen)] = chosen
         return self._parts.dist(features, padded)[: len(chosen)]

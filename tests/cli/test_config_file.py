@@ -154,6 +154,7 @@ EVERYTHING = SegmentConfig(
         channel="DAPI",
         time="0,2-3",
         diameter=Quantity(0.1 + 0.2, "px"),
+        elongation=1.4,
         voxel_size=(2.0, 0.1, 1e-5),
         prob_thresh=0.5,
         nms_thresh=0.3,

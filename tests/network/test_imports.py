@@ -2,12 +2,13 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from anystar_batch.network.imports import OWN, lean_imports
+from anystar_batch.network.imports import OWN, declare_own, lean_imports
 
 
 @pytest.fixture
@@ -51,6 +52,20 @@ def test_a_failing_import_leaves_nothing_hidden(monkeypatch, unused):
     with pytest.raises(ModuleNotFoundError), lean_imports():
         importlib.import_module("there_is_none_of_this_name")
     assert unused not in sys.modules
+
+
+@pytest.mark.parametrize(("asked", "machine", "told"), [
+    (None, "x86_64", "1"), ("0", "x86_64", "0"), (None, "aarch64", None),
+])  # fmt: skip
+def test_kernels_whose_bits_threads_do_not_change_are_asked_for(monkeypatch, asked, machine, told):
+    """Seen without: on a processor with AVX2 alone, one and two threads gave other bits."""
+    name = "TF_ENABLE_ONEDNN_OPTS"
+    monkeypatch.setenv(name, asked or "")
+    if asked is None:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    declare_own()
+    assert os.environ.get(name) == told
 
 
 def test_tensorflow_loads_without_pandas_in_a_process_of_ours():

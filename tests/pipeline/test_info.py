@@ -58,6 +58,7 @@ def test_it_says_where_a_label_comes_from(tmp_path, command):
         "model": "fake",
         "model_version": "1",
         "diameter_um": 5.0,
+        "elongation": 1.0,
         "channel": 0,
         "fingerprint": record["summary"]["fingerprint"],
         "finished": record["finished"],
