@@ -30,6 +30,14 @@ MAX_UPSAMPLING = 6.0
 """Most working voxels per level-0 voxel and axis in the plane: beyond, objects are noise."""
 
 
+ELONGATED = (1.15, 2.0)
+"""Least elongation that counts, and most by which objects are squeezed. What looks flat may be cut
+by a thin stack, so nothing is stretched."""
+
+MEASURED = 8
+"""Fewest objects whose median elongation counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class LevelMap:
     """Where a level's voxels lie in level 0: `x = v * step + offset`, per axis.
@@ -155,6 +163,20 @@ def working_scale(
         )
         raise ConfigError(message)
     return WorkingScale(level, as_triple(zoom), as_triple(voxel), shape)
+
+
+def squeeze(elongation: float, objects: int) -> float:
+    """Return the elongation at which objects are looked at: 1, unless enough are clearly longer.
+
+    Parameters
+    ----------
+    elongation : float
+        Their median length along z over that across.
+    objects : int
+        So many were measured.
+    """
+    least, most = ELONGATED
+    return min(elongation, most) if objects >= MEASURED and elongation >= least else 1.0
 
 
 def choose_offset(

@@ -28,6 +28,7 @@ from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, time
 from anystar_batch.geometry import ZYX
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
+from anystar_batch.network.scale import squeeze
 from anystar_batch.network.tiles import View, plan_tiles
 from anystar_batch.pipeline.texture import Texture, searched_voxels, texture_inside, textured_tiles
 from anystar_batch.stages.plan import Plan, level_scales, make_plan
@@ -72,13 +73,6 @@ APART = 2.75
 SECOND = (5, 0.15)
 """Fewest objects of another population, and their least share of the winner's evidence."""
 
-
-ELONGATED = (1.15, 2.0)
-"""Least elongation that counts, and most by which objects are squeezed. What looks flat may be cut
-by a thin stack, so nothing is stretched."""
-
-MEASURED = 8
-"""Fewest objects whose median elongation counts."""
 
 Find = Callable[[Work, ImageReader, int, ZYX], tuple[Candidates, int]]
 """Finds the candidates of a tile, as `tile_candidates` does."""
@@ -261,20 +255,6 @@ def probe_diameter(  # noqa: PLR0913  (what makes a plan, what runs it, who is t
     other = _other_population(best, finds) if has_refiner else None
     elongation = squeeze(best.elongation, best.objects) if given is None else given
     return Probe(best.diameter_um, tried, is_certain=True, other=other, elongation=elongation)
-
-
-def squeeze(elongation: float, objects: int) -> float:
-    """Return the elongation at which objects are looked at: 1, unless enough are clearly longer.
-
-    Parameters
-    ----------
-    elongation : float
-        Their median length along z over that across.
-    objects : int
-        So many were measured.
-    """
-    least, most = ELONGATED
-    return min(elongation, most) if objects >= MEASURED and elongation >= least else 1.0
 
 
 def _in_regions(plan: Plan, factor: float) -> Plan:

@@ -30,9 +30,8 @@ from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box, ZYXFloat, as_triple, as_zyx
 from anystar_batch.network.model import Model
 from anystar_batch.network.resample import tile_taps, working_shape
-from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
+from anystar_batch.network.scale import LevelMap, WorkingScale, squeeze, working_scale
 from anystar_batch.network.window import window_image
-from anystar_batch.pipeline.probe import squeeze
 from anystar_batch.stages.sampling import intensity_limits, level_position
 from trainer.finetune.config import FinetuneConfig, Labelled
 from trainer.synthesis.shapes import connected_pieces
