@@ -9,6 +9,7 @@ import logging
 import re
 import threading
 import urllib.parse
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -39,6 +40,9 @@ def s3_store():
         }.items():
             patch.setenv(name, value)
         close_clients()
+        # Its memory belongs to the process: another file's tests may have run here before.
+        reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+        urllib.request.urlopen(reset, timeout=60).close()
         filesystem().mkdir(BUCKET)
         try:
             yield f"s3://{BUCKET}"
