@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from anystar_batch.network.imports import stable_kernels
 from trainer.config import APPEARANCES, TrainConfig
 from trainer.feed import DEPTH, Batch, BatchSource, SyntheticSource, feed
 from trainer.fit import stream_of, use_two_pools
@@ -32,6 +33,7 @@ WARM = 2
 
 def main() -> None:
     """Measure and print."""
+    stable_kernels()  # as the trainer does
     options = _parser().parse_args()
     config = TrainConfig() if options.config is None else read(options.config)
     config = dataclasses.replace(

@@ -29,7 +29,6 @@ SLACK = 1.1
 MAX_UPSAMPLING = 6.0
 """Most working voxels per level-0 voxel and axis in the plane: beyond, objects are noise."""
 
-
 ELONGATED = (1.15, 2.0)
 """Least elongation that counts, and most by which objects are squeezed. What looks flat may be cut
 by a thin stack, so nothing is stretched."""
@@ -177,6 +176,25 @@ def squeeze(elongation: float, objects: int) -> float:
     """
     least, most = ELONGATED
     return min(elongation, most) if objects >= MEASURED and elongation >= least else 1.0
+
+
+def size_text(diameter_um: float, elongation: float) -> str:
+    """Return the size at which objects are looked at, in words.
+
+    Parameters
+    ----------
+    diameter_um : float
+        Micrometres.
+    elongation : float
+        Their length along z over that across; 1 is not told.
+
+    Examples
+    --------
+    >>> size_text(12.0, 1.0), size_text(12.0, 1.4)
+    ('12 um', '12 um, 1.4 times as long along z')
+    """
+    longer = "" if elongation == 1.0 else f", {elongation:.3g} times as long along z"
+    return f"{diameter_um:.3g} um{longer}"
 
 
 def choose_offset(

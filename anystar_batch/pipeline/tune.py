@@ -15,6 +15,7 @@ from anystar_batch.archive.storage.files import exists
 from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.events import Listener, ignore
 from anystar_batch.network.model import Model
+from anystar_batch.network.scale import size_text
 from anystar_batch.options import segment_config
 from anystar_batch.pipeline.candidate_sets import candidates_folder, remove_sets
 from anystar_batch.pipeline.inputs import NamedImage, name_images
@@ -216,9 +217,7 @@ def tuned_text(document: Mapping[str, Any]) -> str:
         Of `tune`.
     """
     size = document["diameter_um"]
-    objects = "" if size is None else f", objects of {size:.3g} um"
-    if document["elongation"] != 1.0:
-        objects += f", {document['elongation']:.3g} times as long along z"
+    objects = "" if size is None else f", objects of {size_text(size, document['elongation'])}"
     lines = [
         f"{document['image']}",
         f"  {document['model']}, channel {document['channel']}{objects}, "

@@ -23,7 +23,7 @@ from anystar_batch.geometry import ZYXFloat, as_triple
 from anystar_batch.network.limits_field import LimitsField
 from anystar_batch.network.limits_grid import LimitsGrid
 from anystar_batch.network.model import Model
-from anystar_batch.network.scale import LevelMap, WorkingScale, working_scale
+from anystar_batch.network.scale import LevelMap, WorkingScale, size_text, working_scale
 from anystar_batch.network.tiles import TileLattice, View, coarse_view, plan_tiles
 from anystar_batch.stages.region import Region, region_json
 from anystar_batch.stages.sampling import level_position
@@ -137,8 +137,7 @@ class Plan:
         """The size of the objects, in words; `native scale` where nothing is rescaled."""
         if self.diameter_um is None:
             return "native scale"
-        longer = "" if self.elongation == 1.0 else f", {self.elongation:.3g} times as long along z"
-        return f"{self.diameter_um:.3g} um{longer}"
+        return size_text(self.diameter_um, self.elongation)
 
     def limits_of(self, time: int) -> tuple[float, float] | None:
         """Return the intensities of a time point that become 0 and 1."""
