@@ -35,7 +35,7 @@ def as_zyx(values: object) -> ZYX:
     -------
     (z, y, x)
     """
-    z, y, x = (int(v) for v in values)  # type: ignore[attr-defined]
+    z, y, x = map(int, values)  # type: ignore[call-overload]
     return z, y, x
 
 
@@ -66,7 +66,8 @@ class Box:
     @property
     def shape(self) -> ZYX:
         """Voxels per axis, never negative."""
-        return as_zyx(max(0, b - a) for a, b in zip(self.start, self.stop, strict=True))
+        (z0, y0, x0), (z1, y1, x1) = self.start, self.stop
+        return max(0, z1 - z0), max(0, y1 - y0), max(0, x1 - x0)
 
     @property
     def size(self) -> int:
@@ -120,7 +121,8 @@ def hull(boxes: Iterable[Box]) -> Box:
 
 def grid_shape(shape: ZYX, step: ZYX) -> ZYX:
     """Return how many boxes of `step` voxels cover `shape`, the last ones cut short."""
-    return as_zyx(-(-n // s) for n, s in zip(shape, step, strict=True))
+    (z, y, x), (a, b, c) = shape, step
+    return -(-z // a), -(-y // b), -(-x // c)
 
 
 def grid_box(index: ZYX, step: ZYX, shape: ZYX) -> Box:

@@ -9,7 +9,6 @@ import contextlib
 import json
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import zarr
@@ -165,11 +164,11 @@ def _alone(root: str) -> Iterator[None]:
 
 def _sweep_metadata(root: str) -> None:
     """Delete what killed writers of a group's metadata left, zarr's names and ours."""
-    for name in (".zgroup", ".zattrs", ".zmetadata", "zarr.json"):
-        for begin in (name.removesuffix(".json"), f".{name}"):
-            for torn in Path(root).glob(f"{begin}.*{files.PARTIAL}"):
-                with contextlib.suppress(OSError):
-                    torn.unlink()
+    names = (".zgroup", ".zattrs", ".zmetadata", "zarr.json")
+    begins = [b for n in names for b in (f"{n.removesuffix('.json')}.", f".{n}.")]
+    for torn in files.partials(root, *begins):
+        with contextlib.suppress(OSError):
+            torn.unlink()
 
 
 def consolidate(path: str, zarr_format: Literal[2, 3]) -> None:

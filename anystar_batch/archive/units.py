@@ -7,6 +7,7 @@ named, and never taken for micrometres.
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Mapping
 
@@ -82,6 +83,7 @@ NO_UNIT = frozenset(
 """What writers put where there is no unit of length."""
 
 
+@functools.lru_cache(maxsize=256)
 def micrometres_in(unit: str | None) -> float | None:
     """Return the micrometres in a unit of length as people write it; None for no or another unit.
 

@@ -111,8 +111,11 @@ class InlineEngine:
         needs_network: bool = False,  # noqa: ARG002  (there is one place to run)
     ) -> Iterator[tuple[Task, Result | Failure]]:
         """Yield every task that was begun with its result, in order."""
-        if self.threads == 1:
-            for task in tasks:
+        waiting = iter(tasks)
+        first = list(itertools.islice(waiting, 2))
+        waiting = itertools.chain(first, waiting)
+        if self.threads == 1 or len(first) < 2:  # a thread for one task would cost more than it
+            for task in waiting:
                 if self.stop.is_due:
                     return
                 try:
@@ -121,7 +124,6 @@ class InlineEngine:
                     result = failure_of(error)
                 yield task, result
             return
-        waiting = iter(tasks)
         running: deque[tuple[Task, Future[Result | Left]]] = deque()
         with ThreadPoolExecutor(self.threads, thread_name_prefix="block") as pool:
             try:

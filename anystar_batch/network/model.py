@@ -7,6 +7,7 @@ folder has no provenance; then objects keep their size in voxels unless the user
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -220,9 +221,20 @@ def _check_digests(folder: Path, digests: object) -> None:
 
 
 def _digest(*paths: Path) -> str:
+    """The SHA-256 of some files, one after the other; read again where one has changed."""
+    states = (path.stat() for path in paths)
+    return _digest_of(tuple(
+        (str(path), state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        for path, state in zip(paths, states, strict=True)
+    ))  # fmt: skip
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of(files: tuple[tuple[str, int, int, int, int, int], ...]) -> str:
+    """The SHA-256 of some files, by path and what `stat` says of them."""
     digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
+    for path, *_ in files:
+        digest.update(Path(path).read_bytes())
     return digest.hexdigest()
 
 

@@ -24,7 +24,7 @@ from anystar_batch.archive.storage.atomic_write import (
     sync_directory,
     write_bytes_atomic,
 )
-from anystar_batch.archive.storage.files import PARTIAL, output_error, remove_tree
+from anystar_batch.archive.storage.files import PARTIAL, output_error, partials, remove_tree
 from anystar_batch.archive.storage.lock import hold
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import AnyStarBatchError, ConfigError, OutputError
@@ -290,7 +290,7 @@ def _write_set(
     folder: Path, kind: str, header: Mapping[str, object], tiles: Mapping[str, StoredTile]
 ) -> None:
     """Write a set beside its place, then exchange it; files that are there already are linked."""
-    for torn in folder.glob(f".*{PARTIAL}"):
+    for torn in partials(folder, "."):
         remove_tree(torn)
     token = secrets.token_hex(4)
     made, aside = folder / f".{kind}.{token}{PARTIAL}", folder / f".{kind}.{token}.old{PARTIAL}"

@@ -6,7 +6,6 @@ image are only read.
 
 from __future__ import annotations
 
-import glob
 import math
 import os
 import shutil
@@ -24,7 +23,7 @@ from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.metadata import is_label
 from anystar_batch.archive.star_group import StarReader
 from anystar_batch.archive.storage.atomic_write import replace_directory, sync_directory
-from anystar_batch.archive.storage.files import PARTIAL, output_error, partial_path
+from anystar_batch.archive.storage.files import output_error, partial_path, partials
 from anystar_batch.archive.storage.lock import hold
 from anystar_batch.errors import (
     AnyStarBatchError,
@@ -281,7 +280,7 @@ def _write_whole(out: Path, write: Callable[[Path], None], *, is_replaced: bool)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with hold(f"{out.parent}/.{out.name}.lock"):
-            for torn in out.parent.glob(f".{glob.escape(out.name)}.*{PARTIAL}"):
+            for torn in partials(out.parent, f".{out.name}."):
                 _remove(torn)
             made, aside = partial_path(out), partial_path(out)
             try:

@@ -43,6 +43,7 @@ def add_refine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
                 "--teachers", type=Path, nargs="+", default=[],
                 help="refiners (.npz) whose mean answer is learnt, from the first one on",
             )  # fmt: skip
+            step.add_argument("--start", type=Path, help="refiner (.npz) where training begins")
         if name in ("score", "texture", "export"):
             step.add_argument(
                 "--stretch", type=float, default=1.0, help="factor on the run's refined distances"
@@ -79,7 +80,11 @@ def train(options: argparse.Namespace) -> None:
         config = dataclasses.replace(config, steps=options.steps)
     teachers = [read_arrays(path) for path in options.teachers]
     digests = tuple(from_arrays(arrays).sha256 for arrays in teachers)
-    fit(dataclasses.replace(config, teachers=digests), options.run, teachers)
+    config = dataclasses.replace(config, teachers=digests)
+    start = None if options.start is None else read_arrays(options.start)
+    if start is not None:
+        config = dataclasses.replace(config, start=from_arrays(start).sha256)
+    fit(config, options.run, teachers, start)
     print(options.run / "weights.npz")  # noqa: T201
 
 

@@ -81,6 +81,9 @@ class RefineConfig:
         How many.
     working : Range
         Working diameter of a scene, drawn uniformly, working voxels.
+    squeezed : float
+        Probability that a scene is looked at squeezed along axis 0, by as much as its objects are
+        longer there than across: as the command looks at an image.
     prob_thresh, nms_thresh : float
         Of the first look: low, so that there is something to tell apart.
     shard : int
@@ -99,9 +102,11 @@ class RefineConfig:
         Weight of the mean absolute error of the logarithm, beside minus the log of the IoU.
     quality_weight : float
         Weight of the cross-entropy of the quality.
+    start : str
+        SHA-256 of the refiner from which training begins. Empty: from nothing, or from the first
+        teacher.
     teachers : tuple of str
-        SHA-256 of the refiners whose mean answer is learnt instead of the truth; the first is where
-        training begins. Empty: the truth, from nothing.
+        SHA-256 of the refiners whose mean answer is learnt instead of the truth. Empty: the truth.
     taught_weight : float
         Weight of the mean distance from the teachers' logarithm, all rays and finds.
     checkpoint_steps : int
@@ -115,6 +120,7 @@ class RefineConfig:
     scenes: int = 580
     held_out: int = 60
     working: Range = (5.0, 9.0)
+    squeezed: float = 0.0
     prob_thresh: float = 0.3
     nms_thresh: float = 0.3
     shard: int = 20
@@ -126,6 +132,7 @@ class RefineConfig:
     jitter: float = 0.1
     error_weight: float = 0.5
     quality_weight: float = 0.5
+    start: str = ""
     teachers: tuple[str, ...] = ()
     taught_weight: float = 3.0
     checkpoint_steps: int = 500
@@ -138,6 +145,8 @@ class RefineConfig:
         for name in ("scenes", "held_out", "shard", "batch", "steps", "checkpoint_steps"):
             value = getattr(self, name)
             check(value >= 1, f"refine: got {name} {value}; expected 1 or more")
+        value = self.squeezed
+        check(0.0 <= value <= 1.0, f"refine: got squeezed {value}; expected 0 to 1")
         for name in ("false_share", "fed_back"):
             value = getattr(self, name)
             check(0.0 <= value < 1.0, f"refine: got {name} {value}; expected 0 to less than 1")

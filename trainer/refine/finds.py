@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from anystar_batch.errors import ImageError
-from anystar_batch.geometry import ZYXFloat
+from anystar_batch.geometry import ZYXFloat, as_triple
 from anystar_batch.network.intensity import limits, normalise
 from anystar_batch.stars.rays import Rays, golden_spiral
 from trainer.refine.config import RefineConfig
@@ -99,9 +99,8 @@ def finds(
     Finds or None
         None for an image without contrast.
     """
-    # Fine voxels per working voxel.
-    size = scene.diameter() / float(rng.uniform(*config.working))
-    step = (size / scene.step[0], size / scene.step[1], size / scene.step[2])
+    fine_step = working_voxel(scene, config, rng)
+    step = as_triple(w / s for w, s in zip(fine_step, scene.step, strict=True))
     working, lattice = rescale(scene.image, step)
     try:
         low, high = limits(scene.image)
@@ -113,8 +112,8 @@ def finds(
     points = found.points * np.asarray(lattice.scale) + np.asarray(lattice.offset)
     fine = points * np.asarray(scene.step) + np.asarray(scene.offset)
     rays = golden_spiral(dist.shape[-1])
-    truth = distances(scene.labels, fine, rays.vertices)
-    stretch = gains(truth, scene.labels, fine, rays)[:, None] / size
+    truth = distances(scene.labels, fine, rays.vertices * fine_step)
+    stretch = gains(truth, scene.labels, fine, rays, float(np.prod(fine_step)))[:, None]
     truth = np.where(truth > 0, truth * stretch, truth).astype(np.float32)
     made = Finds(scene.image, step, points, found.prob, found.dist, truth)
     false = np.flatnonzero((truth == 0).all(axis=1))
@@ -123,11 +122,24 @@ def finds(
     return made.take(kept)
 
 
+def working_voxel(scene: Scene, config: RefineConfig, rng: np.random.Generator) -> ZYXFloat:
+    """Return the working voxel of a scene, (z, y, x), fine voxels: its volume, and its shape.
+
+    Longer along axis 0 where objects are, as `network.scale.WorkingScale` has it.
+    """
+    size = scene.diameter() / float(rng.uniform(*config.working))
+    is_squeezed = config.squeezed > 0 and rng.random() < config.squeezed
+    longer = scene.elongation() if is_squeezed else 1.0
+    across = size * longer ** (-1.0 / 3.0)
+    return across * longer, across, across
+
+
 def gains(
     truth: NDArray[np.float32],
     labels: NDArray[np.int32],
     points: NDArray[np.float64],
     rays: Rays,
+    voxel: float = 1.0,
 ) -> NDArray[np.float64]:
     """Return by how much each star is to be stretched to have its object's volume.
 
@@ -139,6 +151,8 @@ def gains(
     points : float64 [n, 3]
         Voxels of the labels.
     rays : Rays
+    voxel : float
+        Voxels of the labels that a unit cube of the distances holds.
 
     Returns
     -------
@@ -146,7 +160,7 @@ def gains(
         Within `GAIN`; `USUAL_GAIN` where a ray leaves the scene; 1 of a false find.
     """
     at = np.clip(np.rint(points).astype(int), 0, np.array(labels.shape) - 1)
-    voxels = np.bincount(labels.ravel())[labels[tuple(at.T)]]
+    voxels = np.bincount(labels.ravel())[labels[tuple(at.T)]] / voxel
     a, b, c = (rays.vertices[rays.faces[:, k]] for k in range(3))
     sixth = np.abs(np.einsum("ij,ij->i", a, np.cross(b, c))) / 6.0
     corners = truth.astype(np.float64)[:, rays.faces].prod(axis=2)
@@ -169,12 +183,13 @@ def distances(
     points : float64 [n, 3]
         Voxels; anywhere.
     directions : float64 [n_rays, 3]
-        Unit vectors.
+        Not zero.
 
     Returns
     -------
     float32 [n, n_rays]
-        Voxels; `UNKNOWN` where the ray leaves the array; all 0 of a point in no label.
+        Multiples of the direction (voxels, of a unit vector); `UNKNOWN` where the ray leaves the
+        array; all 0 of a point in no label.
     """
     found: NDArray[np.float32] = _march(np.ascontiguousarray(labels), points, directions)
     return found

@@ -48,7 +48,10 @@ COLUMNS = ("step", "minute", "rate", "loss", "iou_before", "iou_after")
 
 
 def fit(
-    config: RefineConfig, folder: Path, teachers: Sequence[Mapping[str, NDArray[np.float32]]] = ()
+    config: RefineConfig,
+    folder: Path,
+    teachers: Sequence[Mapping[str, NDArray[np.float32]]] = (),
+    start: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> keras.Model:
     """Train from the folder's checkpoint, or from nothing; or learn what others say.
 
@@ -59,7 +62,9 @@ def fit(
         With shards.
     teachers : sequence of arrays by name
         Those that the config names, in its order. Their mean answer is what is learnt, and the
-        first is where training begins.
+        first is where training begins without a start.
+    start : arrays by name, optional
+        That of the config, where training begins.
 
     Returns
     -------
@@ -68,13 +73,10 @@ def fit(
     Raises
     ------
     ConfigError
-        If the folder belongs to a run with another config, but for its budget, or the teachers are
-        not those of the config.
+        If the folder belongs to a run with another config, but for its budget, or the teachers or
+        the start are not those of the config.
     """
-    found = tuple(from_arrays(arrays).sha256 for arrays in teachers)
-    if found != config.teachers:
-        message = f"refine: got the teachers {found}; the config names {config.teachers}"
-        raise ConfigError(message)
+    check_given(config, teachers, start)
     claim(config, folder)
     use_two_pools()
     import keras  # noqa: PLC0415  (10 s)
@@ -84,7 +86,8 @@ def fit(
     directions = golden_spiral(data.dist.shape[1]).vertices
     sampler = Sampler(data, directions, neighbours(directions))
     taught = [restored(sampler.near, arrays) for arrays in teachers]
-    model = restored(sampler.near, teachers[0]) if teachers else build(sampler.near)
+    first = [start] if start is not None else [*teachers]
+    model = restored(sampler.near, first[0]) if first else build(sampler.near)
     trained = compiled(model, config)
     progress = Progress()
     if (folder / "checkpoint.npz").exists():
@@ -132,6 +135,22 @@ def _answer(
     answers = [teacher.predict_on_batch(inputs) for teacher in teachers]
     factor, quality = (np.mean([a[k] for a in answers], axis=0) for k in (0, 1))
     return [factor, quality[:, None]]
+
+
+def check_given(
+    config: RefineConfig,
+    teachers: Sequence[Mapping[str, NDArray[np.float32]]],
+    start: Mapping[str, NDArray[np.float32]] | None,
+) -> None:
+    """Raise if the teachers or the start are not those that the config names."""
+    found = tuple(from_arrays(arrays).sha256 for arrays in teachers)
+    if found != config.teachers:
+        message = f"refine: got the teachers {found}; the config names {config.teachers}"
+        raise ConfigError(message)
+    first = "" if start is None else from_arrays(start).sha256
+    if first != config.start:
+        message = f"refine: got the start {first!r}; the config names {config.start!r}"
+        raise ConfigError(message)
 
 
 def claim(config: RefineConfig, folder: Path) -> None:

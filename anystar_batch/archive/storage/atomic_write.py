@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
-import glob
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from anystar_batch.archive.storage.files import (
     copy,
     output_error,
     partial_path,
+    partials,
     remove,
 )
 
@@ -124,7 +124,7 @@ def _move_local(source: Path, target: Path) -> None:
 
 def remove_partials(path: Path) -> None:
     """Delete what killed writers of a file have left beside it; nobody writes it now."""
-    for torn in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+    for torn in partials(path.parent, f".{path.name}."):
         torn.unlink(missing_ok=True)
 
 

@@ -123,13 +123,14 @@ def read_signature(path: str | Path) -> Signature | None:
         beat = holder.get("beat")
         return Signature((0, 0), beat if isinstance(beat, int) else 0, holder)
     try:
-        with Path(path).open("rb") as file:
-            status = os.fstat(file.fileno())
-            return Signature(
-                (status.st_dev, status.st_ino), status.st_mtime_ns, _parse(file.read(65536))
-            )
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    try:
+        status, content = os.fstat(handle), os.read(handle, 65536)
+    finally:
+        os.close(handle)
+    return Signature((status.st_dev, status.st_ino), status.st_mtime_ns, _parse(content))
 
 
 def is_signed(path: str | Path, nonce: object) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import glob
 import json
 import logging
 import os
@@ -159,7 +158,7 @@ def _set_aside(path: Path, handle: int) -> None:
 
 def _sweep_asides(path: Path, handle: int) -> None:
     """Delete dead locks that whoever set them aside was killed over; our own is on its way back."""
-    for aside in path.parent.glob(f".{glob.escape(path.name)}.*{files.PARTIAL}"):
+    for aside in files.partials(path.parent, f".{path.name}."):
         if not _is_same_file(handle, aside):
             with suppress(OSError):
                 aside.unlink()

@@ -127,7 +127,7 @@ def check_replaceable(path: str) -> None:
     if is_remote(path):
         return
     try:
-        status = Path(path).lstat()
+        status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return
     above = Path(path).parent.stat()

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from anystar_batch.errors import ConfigError
 from anystar_batch.network.profiles import neighbours
+from anystar_batch.stars.polyhedra import spreads, volumes
 from anystar_batch.stars.rays import golden_spiral
-from tests.trainer.refine.conftest import Oracle, balls
+from tests.trainer.refine.conftest import Oracle, balls, shown
 from trainer.refine import data
 from trainer.refine.config import RefineConfig, SceneConfig
 from trainer.refine.finds import UNKNOWN, distances, finds
@@ -179,3 +182,45 @@ def test_profiles_of_a_find_do_not_depend_on_the_batch(written):
     assert np.array_equal(its[0], scalars[7])
     # A bright ball: its core above, its surroundings below.
     assert values[:, :8, 0].mean() > 0.3 > -0.3 > values[:, 20:, 0].mean()
+
+
+def long_balls(longer=1.5):
+    """Labels of nine ellipsoids, longer along axis 0."""
+    labels = np.zeros((60, 60, 60), np.int32)
+    grid = np.stack(np.meshgrid(*[np.arange(60)] * 3, indexing="ij"), axis=-1)
+    centres = [(30.0, y, x) for y in (10.0, 30.0, 50.0) for x in (10.0, 30.0, 50.0)]
+    for number, centre in enumerate(centres, 1):
+        away = (grid - centre) / np.array([longer, 1.0, 1.0])
+        labels[np.linalg.norm(away, axis=-1) < 7.0] = number
+    return labels
+
+
+def test_the_elongation_of_a_scene_is_that_of_its_objects():
+    labels = long_balls()
+    scene = Scene(shown(labels), labels, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), 7.0)
+    assert scene.elongation() == pytest.approx(1.5, rel=0.02)
+    few = np.where(labels < 8, labels, 0)
+    assert Scene(scene.image, few, scene.step, scene.offset, 7.0).elongation() == 1.0
+
+
+@pytest.mark.parametrize("step", [1.0, 2.0])
+def test_squeezed_objects_are_round_in_working_voxels(config, step):
+    labels = long_balls()
+    image = shown(labels)[:: int(step)]
+    scene = Scene(image, labels, (step, 1.0, 1.0), (0.0, 0.0, 0.0), 7.0)
+    size = scene.diameter()
+    config = dataclasses.replace(config, working=(size / 2.0, size / 2.0), squeezed=1.0)
+    longer = scene.elongation()
+    across = 2.0 * longer ** (-1.0 / 3.0)
+    at = [np.arange(round(60 / s)) * s + (s - 1.0) / 2.0 for s in (across * longer, across, across)]
+    seen_as = labels[np.ix_(*(np.minimum(np.rint(a).astype(int), 59) for a in at))]
+    found = finds(scene, Oracle(seen_as), config, np.random.default_rng(0))
+    found = found.take((found.truth > 0).all(axis=1))
+    assert len(found) == 9
+    assert found.step[0] * step / found.step[1] == pytest.approx(longer)
+    assert np.prod(found.step) * step == pytest.approx(8.0)
+    spread = spreads(found.truth, golden_spiral(96))
+    lengths = spread[:, 0] / np.sqrt(spread[:, 1] * spread[:, 2])
+    assert np.median(lengths) == pytest.approx(1.0, abs=0.04)
+    volume = volumes(found.truth, golden_spiral(96)) * 8.0
+    assert np.median(volume) == pytest.approx(np.bincount(labels.ravel())[1], rel=0.03)

@@ -118,6 +118,21 @@ def test_what_several_say_is_learnt_from_the_first_one_on(run, config, tmp_path)
     assert np.abs(quality - wanted).mean() < 0.5 * np.abs(answers[0][1] - answers[1][1]).mean()
 
 
+def test_training_begins_with_the_refiner_it_is_given(run, config, tmp_path):
+    folder = tmp_path / "first"
+    folder.mkdir()
+    for path in run.glob("*_0*.npz"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    fit(dataclasses.replace(config, seed=3, steps=2), folder)
+    start = read_arrays(folder / "weights.npz")
+    with pytest.raises(ConfigError, match="got the start"):
+        fit(config, run, start=start)
+    begun = dataclasses.replace(config, start=from_arrays(start).sha256, steps=1, rate=0.0)
+    fit(begun, run, start=start)
+    found = read_arrays(run / "weights.npz")
+    assert all(np.array_equal(found[name], start[name]) for name in NAMES)
+
+
 def test_a_batch_is_a_function_of_seed_and_step(run, config):
     read = data.load(run, "train")
     draw = Draw(read, dataclasses.replace(config, false_share=0.25))
