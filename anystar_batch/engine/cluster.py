@@ -10,8 +10,10 @@ import contextlib
 import logging
 import os
 import signal
+import threading
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from anystar_batch.errors import WorkersError, shorten
@@ -23,6 +25,13 @@ GPU = "GPU"
 
 STARTS = 3
 """Times that starting worker processes is tried."""
+
+RESTART_SECONDS = 24 * 3600
+"""How long a process that died may take to be there again before Dask gives up on it for good. Its
+own 15 seconds are too few where the machine is busy: a run was left without workers for ever."""
+
+LOST_SECONDS = 600.0
+"""How long a run goes on without a single worker on this machine before it ends."""
 
 
 @contextlib.contextmanager
@@ -70,6 +79,7 @@ def local_cluster(
     }
     settings = {f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in names.items()} | {
         "distributed.admin.large-graph-warning-threshold": "100MB",
+        "distributed.deploy.lost-worker-timeout": f"{RESTART_SECONDS}s",
         "distributed.worker.preload": ["anystar_batch.engine.cluster"],
         "distributed.logging": {"distributed": "critical", "distributed.client": "critical"},
     }
@@ -99,6 +109,54 @@ def local_cluster(
         _started(lambda: make(spec, scheduler, silence_logs=logging.CRITICAL)) as cluster,
     ):
         yield cluster
+
+
+@contextlib.contextmanager
+def watched(client: Any, running: Collection[Any]) -> Iterator[Callable[[], None]]:  # noqa: ANN401
+    """Cancel what a cluster of this machine shall do, once it has had no worker for `LOST_SECONDS`.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Of a cluster on this machine; workers of another one come and go, and are waited for.
+    running : collection of distributed.Future
+        What was sent and has not ended, as it is at any time.
+
+    Yields
+    ------
+    callable
+        Raises `WorkersError` if that has happened.
+    """
+    ended, lost = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        since = time.monotonic()
+        while not ended.wait(1.0):
+            if client.cluster.scheduler.workers:
+                since = time.monotonic()
+            elif time.monotonic() - since > LOST_SECONDS:
+                lost.set()
+                client.cancel(list(running))
+
+    def check() -> None:
+        if lost.is_set():
+            message = (
+                f"there has been no worker process for {LOST_SECONDS:.0f} s: all were killed, and "
+                "none could be started again; nothing is published; see that there is memory for "
+                "them, give fewer --workers, and repeat the command, which does what is left"
+            )
+            raise WorkersError(message)
+
+    if client.cluster is None:
+        yield check
+        return
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield check
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _started(start: Callable[[], Any]) -> Any:  # noqa: ANN401

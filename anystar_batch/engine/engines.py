@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 from anystar_batch.engine import external_cluster as scheduling
 from anystar_batch.engine import machine
 from anystar_batch.engine.attempts import Failure, Left, attempt_all, failure_of, unless_due
-from anystar_batch.engine.cluster import GPU, local_cluster, quiet
+from anystar_batch.engine.cluster import GPU, local_cluster, quiet, watched
 from anystar_batch.engine.stop import Stop
 from anystar_batch.errors import ConfigError
 
@@ -202,18 +202,20 @@ class DaskEngine:
         # Workers of a given cluster come and go.
         window = WINDOW * scheduling.slot_count(self._client)
         completed: Any = as_completed(submit(window))  # type: ignore[no-untyped-call]
-        for future in completed:
-            group = running.pop(future)
-            if future.exception() is not None and len(group) > 1:
-                for task in group:  # one of them is to blame: alone, each says for itself
-                    completed.add(send([task]))
-            else:
-                yield from _outcomes(group, future, pace)
-            future.release()
-            if clock.monotonic() > asked + SURVEY_SECONDS:
-                window, asked = WINDOW * scheduling.slot_count(self._client), clock.monotonic()
-            for extra in submit(max(0, window - len(running))):
-                completed.add(extra)
+        with watched(self._client, running) as check:
+            for future in completed:
+                check()
+                group = running.pop(future)
+                if future.exception() is not None and len(group) > 1:
+                    for task in group:  # one of them is to blame: alone, each says for itself
+                        completed.add(send([task]))
+                else:
+                    yield from _outcomes(group, future, pace)
+                future.release()
+                if clock.monotonic() > asked + SURVEY_SECONDS:
+                    window, asked = WINDOW * scheduling.slot_count(self._client), clock.monotonic()
+                for extra in submit(max(0, window - len(running))):
+                    completed.add(extra)
 
 
 @dataclass(slots=True)

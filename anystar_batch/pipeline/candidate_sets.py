@@ -30,6 +30,7 @@ from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import AnyStarBatchError, ConfigError, OutputError
 from anystar_batch.events import Listener, Note
 from anystar_batch.geometry import ZYX
+from anystar_batch.network.scale import size_text
 from anystar_batch.options import SEGMENT, typed_options
 from anystar_batch.pipeline.outputs import Outputs
 from anystar_batch.pipeline.probe import Find
@@ -377,6 +378,7 @@ def described(home: str, stem: str) -> list[dict[str, Any]]:
                     "model": options.get("model"),
                     "channel": options.get("channel"),
                     "diameter_um": plan.get("diameter_um"),
+                    "elongation": plan.get("elongation") or options.get("elongation") or 1.0,
                 }
             )
     return found
@@ -385,7 +387,7 @@ def described(home: str, stem: str) -> list[dict[str, Any]]:
 def described_text(kept: Mapping[str, Any]) -> str:
     """Return what one set is, in a line."""
     size = kept["diameter_um"]
-    objects = "" if size is None else f", objects of {size:.3g} um"
+    objects = "" if size is None else f", objects of {size_text(size, kept['elongation'])}"
     return (
         f"candidates kept above {kept['above']:g}: {kept['bytes'] / 1e6:.3g} MB in {kept['path']} "
         f"({kept['model']}, channel {kept['channel']}{objects}); for tune and other thresholds"

@@ -24,6 +24,7 @@ from anystar_batch.archive.ngff import JSON, ImageSource, metadata_fingerprint
 from anystar_batch.archive.nodes import read_node, read_object
 from anystar_batch.errors import DataError, ImageError, ModelError, UnsuitedError
 from anystar_batch.network.model import bundled_models, load_model
+from anystar_batch.network.scale import size_text
 from anystar_batch.pipeline.candidate_sets import described, described_text
 from anystar_batch.pipeline.inputs import NamedImage, name_images
 from anystar_batch.stages.levels import Verdict, check_levels
@@ -290,9 +291,7 @@ class Origin:
         if self.model is not None:
             parts.append(f"{self.model} {self.model_version or ''}".strip())
         if self.diameter_um is not None:
-            longer = self.elongation != 1.0
-            shape = f" (along z {self.elongation:.3g} times as long)" if longer else ""
-            parts.append(f"objects of {self.diameter_um:.3g} um{shape}")
+            parts.append(f"objects of {size_text(self.diameter_um, self.elongation)}")
         parts += [f"channel {self.channel}"] if self.channel is not None else []
         if self.finished is not None:
             parts.append(f"made {self.finished} by version {self.program or 'unknown'}")

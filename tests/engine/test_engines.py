@@ -293,6 +293,28 @@ def test_a_task_that_kills_every_worker_is_named_and_the_others_are_done(tmp_pat
     assert capfd.readouterr().err == ""
 
 
+def test_workers_that_take_long_to_start_again_are_waited_for(tmp_path, monkeypatch):
+    import dask
+
+    monkeypatch.setattr(cluster, "LOST_SECONDS", 30.0)
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}),
+        open_engine(2, 4 * 10**9) as engine,
+    ):
+        ((_, result),) = engine.run(die, [str(tmp_path)])
+        assert "killed repeatedly" in result.reason
+        assert [r for _, r in engine.run(double, [1, 2])] in ([2, 4], [4, 2])
+
+
+def test_a_run_without_any_worker_ends_and_says_so(monkeypatch):
+    monkeypatch.setattr(cluster, "LOST_SECONDS", 1.0)
+    with open_engine(2, 4 * 10**9) as engine:
+        assert [r for _, r in engine.run(double, [1])] == [2]
+        engine._client.cluster.scale(0)
+        with pytest.raises(WorkersError, match=r"no worker process for 1 s.*repeat the command"):
+            list(engine.run(double, range(100)))
+
+
 def test_workers_get_their_share_of_the_threads(two_workers):
     assert list(two_workers.run(environment, [1])) == [(1, str(threads_per_worker(2)))]
 

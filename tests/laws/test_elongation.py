@@ -97,7 +97,10 @@ def test_candidates_of_another_elongation_are_not_taken(image, tmp_path):
 
 def test_info_says_it(image, tmp_path):
     mine = copy_of(image, tmp_path)
-    run(mine, elongation=1.5, diameter=Quantity(14.0, "um"))
-    _, documents = describe(str(mine))
+    run(mine, keep=True, elongation=1.5, diameter=Quantity(14.0, "um"))
+    _, images = describe(str(mine))
+    documents = list(images)
+    (kept,) = documents[0]["candidates"]
+    assert kept["elongation"] == 1.5
     text = "".join(map(describe_text, documents))
-    assert "objects of 14 um (along z 1.5 times as long)" in text
+    assert text.count("objects of 14 um, 1.5 times as long along z") == 2
