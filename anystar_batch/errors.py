@@ -120,7 +120,7 @@ class OutOfTimeError(AnyStarBatchError):
 
 
 class WorkersError(AnyStarBatchError):
-    """Worker processes could not be started; the same command may succeed."""
+    """Worker processes could not be started, or all are gone; the same command may succeed."""
 
 
 class BlockError(AnyStarBatchError):

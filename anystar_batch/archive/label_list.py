@@ -19,7 +19,7 @@ from anystar_batch.archive.arrays import store_of
 from anystar_batch.archive.label_place import LabelPlace
 from anystar_batch.archive.ngff import JSON
 from anystar_batch.archive.storage import files
-from anystar_batch.archive.storage.atomic_write import write_json_atomic
+from anystar_batch.archive.storage.atomic_write import partials, write_json_atomic
 from anystar_batch.archive.storage.lock import hold_directory
 
 
@@ -166,7 +166,7 @@ def _sweep_metadata(root: str) -> None:
     """Delete what killed writers of a group's metadata left, zarr's names and ours."""
     names = (".zgroup", ".zattrs", ".zmetadata", "zarr.json")
     begins = [b for n in names for b in (f"{n.removesuffix('.json')}.", f".{n}.")]
-    for torn in files.partials(root, *begins):
+    for torn in partials(root, *begins):
         with contextlib.suppress(OSError):
             torn.unlink()
 

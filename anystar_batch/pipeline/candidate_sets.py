@@ -20,11 +20,12 @@ from typing import Any
 from anystar_batch.address import is_remote
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.archive.storage.atomic_write import (
+    partials,
     replace_directory,
     sync_directory,
     write_bytes_atomic,
 )
-from anystar_batch.archive.storage.files import PARTIAL, output_error, partials, remove_tree
+from anystar_batch.archive.storage.files import PARTIAL, output_error, remove_tree
 from anystar_batch.archive.storage.lock import hold
 from anystar_batch.config import SegmentConfig
 from anystar_batch.errors import AnyStarBatchError, ConfigError, OutputError

@@ -22,8 +22,8 @@ from anystar_batch.archive.label_lookup import chosen_labels, labels_of
 from anystar_batch.archive.label_place import KEY
 from anystar_batch.archive.metadata import is_label
 from anystar_batch.archive.star_group import StarReader
-from anystar_batch.archive.storage.atomic_write import replace_directory, sync_directory
-from anystar_batch.archive.storage.files import output_error, partial_path, partials
+from anystar_batch.archive.storage.atomic_write import partials, replace_directory, sync_directory
+from anystar_batch.archive.storage.files import output_error, partial_path
 from anystar_batch.archive.storage.lock import hold
 from anystar_batch.errors import (
     AnyStarBatchError,

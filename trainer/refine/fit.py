@@ -142,7 +142,13 @@ def check_given(
     teachers: Sequence[Mapping[str, NDArray[np.float32]]],
     start: Mapping[str, NDArray[np.float32]] | None,
 ) -> None:
-    """Raise if the teachers or the start are not those that the config names."""
+    """Check that the teachers and the start are those that the config names.
+
+    Raises
+    ------
+    ConfigError
+        If they are not.
+    """
     found = tuple(from_arrays(arrays).sha256 for arrays in teachers)
     if found != config.teachers:
         message = f"refine: got the teachers {found}; the config names {config.teachers}"

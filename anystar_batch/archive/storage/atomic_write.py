@@ -25,7 +25,6 @@ from anystar_batch.archive.storage.files import (
     copy,
     output_error,
     partial_path,
-    partials,
     remove,
 )
 
@@ -120,6 +119,24 @@ def _move_local(source: Path, target: Path) -> None:
         partial.unlink(missing_ok=True)
         raise output_error(target, error) from error
     source.unlink()
+
+
+def partials(folder: str | Path, *begins: str) -> list[Path]:
+    """Return the paths of what killed writers left in a directory, by how their names begin.
+
+    Parameters
+    ----------
+    folder : path
+        A local directory; nothing is left in one that is not there.
+    begins : str
+        Of their names, one of them; all end on `PARTIAL`.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(PARTIAL)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [Path(folder, name) for name in names if name.startswith(begins)]
 
 
 def remove_partials(path: Path) -> None:

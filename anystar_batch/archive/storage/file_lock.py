@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from anystar_batch.archive.storage import files
+from anystar_batch.archive.storage.atomic_write import partials
 from anystar_batch.archive.storage.fence import Holder, Signature, boot, is_alive, read_signature
 from anystar_batch.errors import OutputError
 
@@ -158,7 +159,7 @@ def _set_aside(path: Path, handle: int) -> None:
 
 def _sweep_asides(path: Path, handle: int) -> None:
     """Delete dead locks that whoever set them aside was killed over; our own is on its way back."""
-    for aside in files.partials(path.parent, f".{path.name}."):
+    for aside in partials(path.parent, f".{path.name}."):
         if not _is_same_file(handle, aside):
             with suppress(OSError):
                 aside.unlink()

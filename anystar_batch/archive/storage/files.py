@@ -31,10 +31,6 @@ UNKNOWN_STEP = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EISDIR, errno.E
 """What is said to a step that the system, the file system or a container does not know."""
 
 
-_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP}
-"""What is said where nothing is."""
-
-
 def read_bytes(path: str | Path, most: int | None = None) -> bytes | None:
     """Return the content of a file, None if there is none.
 
@@ -70,20 +66,7 @@ def exists(path: str | Path) -> bool:
     zipped = zip_index.split(str(path))
     if zipped is not None:
         return zip_file.exists(*zipped)
-    return remote.exists(str(path)) if is_remote(path) else _is_here(path)
-
-
-def _is_here(path: str | Path) -> bool:
-    """Whether there is a file or directory on this machine; as `Path.exists`, faster."""
-    try:
-        os.stat(path)  # noqa: PTH116
-    except OSError as error:
-        if error.errno in _ABSENT:
-            return False
-        raise
-    except ValueError:  # no name can hold a null
-        return False
-    return True
+    return remote.exists(str(path)) if is_remote(path) else Path(path).exists()
 
 
 def is_zipped(path: str) -> bool:
@@ -274,24 +257,6 @@ def check_writable(path: str) -> None:
         stamp(nearest(path))
     except OSError as error:
         raise output_error(path, error) from error
-
-
-def partials(folder: str | Path, *begins: str) -> list[Path]:
-    """Return the paths of what killed writers left in a directory, by how their names begin.
-
-    Parameters
-    ----------
-    folder : path
-        A local directory; nothing is left in one that is not there.
-    begins : str
-        Of their names, one of them; all end on `PARTIAL`.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith(PARTIAL)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [Path(folder, name) for name in names if name.startswith(begins)]
 
 
 def nearest(path: str | Path) -> Path:
