@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+from anystar_batch.engine.stop import Stop
 from anystar_batch.errors import WorkersError, shorten
 
 logger = logging.getLogger(__name__)
@@ -112,30 +113,43 @@ def local_cluster(
 
 
 @contextlib.contextmanager
-def watched(client: Any, running: Collection[Any]) -> Iterator[Callable[[], None]]:  # noqa: ANN401
-    """Cancel what a cluster of this machine shall do, once it has had no worker for `LOST_SECONDS`.
+def watched(
+    client: Any,  # noqa: ANN401
+    running: Collection[Any],
+    stop: Stop,
+) -> Iterator[Callable[[], None]]:
+    """Cancel what was sent to a cluster without workers, once it is time to stop, or they are lost.
+
+    Those of a cluster on this machine are lost after `LOST_SECONDS`; of another one they come and
+    go, and are waited for.
 
     Parameters
     ----------
     client : distributed.Client
-        Of a cluster on this machine; workers of another one come and go, and are waited for.
     running : collection of distributed.Future
         What was sent and has not ended, as it is at any time.
+    stop : Stop
 
     Yields
     ------
     callable
-        Raises `WorkersError` if that has happened.
+        Raises `WorkersError` if they are lost.
     """
     ended, lost = threading.Event(), threading.Event()
 
     def watch() -> None:
         since = time.monotonic()
         while not ended.wait(1.0):
-            if client.cluster.scheduler.workers:
+            try:
+                has_workers = bool(client.nthreads())
+            except Exception:  # noqa: BLE001  (without a scheduler, futures say so themselves)
+                return
+            if has_workers:
                 since = time.monotonic()
-            elif time.monotonic() - since > LOST_SECONDS:
+                continue
+            if client.cluster is not None and time.monotonic() - since > LOST_SECONDS:
                 lost.set()
+            if stop.is_due or lost.is_set():
                 client.cancel(list(running))
 
     def check() -> None:
@@ -147,9 +161,6 @@ def watched(client: Any, running: Collection[Any]) -> Iterator[Callable[[], None
             )
             raise WorkersError(message)
 
-    if client.cluster is None:
-        yield check
-        return
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:

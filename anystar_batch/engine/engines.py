@@ -202,10 +202,12 @@ class DaskEngine:
         # Workers of a given cluster come and go.
         window = WINDOW * scheduling.slot_count(self._client)
         completed: Any = as_completed(submit(window))  # type: ignore[no-untyped-call]
-        with watched(self._client, running) as check:
+        with watched(self._client, running, self.stop) as check:
             for future in completed:
                 check()
                 group = running.pop(future)
+                if future.cancelled():  # nobody has begun it
+                    continue
                 if future.exception() is not None and len(group) > 1:
                     for task in group:  # one of them is to blame: alone, each says for itself
                         completed.add(send([task]))

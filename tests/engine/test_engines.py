@@ -296,7 +296,7 @@ def test_a_task_that_kills_every_worker_is_named_and_the_others_are_done(tmp_pat
 def test_workers_that_take_long_to_start_again_are_waited_for(tmp_path, monkeypatch):
     import dask
 
-    monkeypatch.setattr(cluster, "LOST_SECONDS", 30.0)
+    monkeypatch.setattr(cluster, "LOST_SECONDS", 300.0)  # to fail, not to hang
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}),
         open_engine(2, 4 * 10**9) as engine,
@@ -313,6 +313,14 @@ def test_a_run_without_any_worker_ends_and_says_so(monkeypatch):
         engine._client.cluster.scale(0)
         with pytest.raises(WorkersError, match=r"no worker process for 1 s.*repeat the command"):
             list(engine.run(double, range(100)))
+
+
+def test_a_time_limit_holds_where_there_is_no_worker():
+    with open_engine(2, 4 * 10**9) as engine:
+        engine._client.cluster.scale(0)
+        engine.stop = Stop(2.0)
+        assert list(engine.run(double, range(100))) == []
+        assert engine.stop.is_due
 
 
 def test_workers_get_their_share_of_the_threads(two_workers):
