@@ -51,12 +51,12 @@ def read_bytes(path: str | Path, most: int | None = None) -> bytes | None:
         return zip_file.read(*zipped, most)
     if is_remote(path):
         return remote.read(str(path), most)
+    path = Path(path)
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  (hundreds of times an image)
-            size = os.fstat(file.fileno()).st_size
-            if most is not None and size > most:
-                raise OSError(errno.EFBIG, f"{size} bytes of metadata; expected at most {most}")
-            return file.read()
+        size = path.stat().st_size
+        if most is not None and size > most:
+            raise OSError(errno.EFBIG, f"{size} bytes of metadata; expected at most {most}")
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
 
