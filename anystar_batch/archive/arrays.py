@@ -101,13 +101,13 @@ def open_array(path: str, zarr_format: Literal[2, 3], mode: Literal["r", "r+"]) 
     DataError
         If it cannot be opened: it was there when its image, or its label, was looked at.
     """
+    store = store_of(path, read_only=mode == "r")
     try:
-        if mode == "r" and not is_remote(path) and not zip_index.split(path):
+        if mode == "r" and isinstance(store, str):
             name = "zarr.json" if zarr_format == 3 else ".zarray"
             state = os.stat(f"{path}/{name}")  # noqa: PTH116
             seen = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
-            return _opened(path, zarr_format, seen)
-        store = store_of(path, read_only=mode == "r")
+            return _opened(store, zarr_format, seen)
         return zarr.open_array(store, mode=mode, zarr_format=zarr_format)
     except Exception as error:
         message = (

@@ -141,16 +141,15 @@ def watched(
         since = time.monotonic()
         while not ended.wait(1.0):
             try:
-                has_workers = bool(client.nthreads())
+                if client.nthreads():
+                    since = time.monotonic()
+                    continue
+                if client.cluster is not None and time.monotonic() - since > LOST_SECONDS:
+                    lost.set()
+                if stop.is_due or lost.is_set():
+                    client.cancel(list(running))
             except Exception:  # noqa: BLE001  (without a scheduler, futures say so themselves)
                 return
-            if has_workers:
-                since = time.monotonic()
-                continue
-            if client.cluster is not None and time.monotonic() - since > LOST_SECONDS:
-                lost.set()
-            if stop.is_due or lost.is_set():
-                client.cancel(list(running))
 
     def check() -> None:
         if lost.is_set():

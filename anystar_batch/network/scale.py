@@ -131,8 +131,8 @@ def working_scale(
         raise ConfigError(message)
     if voxel_um is None:
         return WorkingScale(level, (1.0, 1.0, 1.0), finest, shapes[level])
-    in_plane, across = min(finest[1], finest[2]), voxel_um * elongation ** (-1.0 / 3.0)
-    wanted = (voxel_um * elongation ** (2.0 / 3.0), across, across)
+    wanted = long_voxel(voxel_um, elongation)
+    in_plane, across = min(finest[1], finest[2]), wanted[1]
     if across * MAX_UPSAMPLING < in_plane:
         message = (
             f"diameter: objects this small would need voxels of {across:.3g} um, but the image "
@@ -176,6 +176,36 @@ def squeeze(elongation: float, objects: int) -> float:
     """
     least, most = ELONGATED
     return min(elongation, most) if objects >= MEASURED and elongation >= least else 1.0
+
+
+def long_voxel(edge: float, elongation: float) -> ZYXFloat:
+    """Return the voxel, (z, y, x), of a cube's volume in which objects of an elongation are round.
+
+    Parameters
+    ----------
+    edge : float
+        Of the cube; any unit.
+    elongation : float
+        Length along z over that across.
+    """
+    across = edge * elongation ** (-1.0 / 3.0)
+    return edge * elongation ** (2.0 / 3.0), across, across
+
+
+def elongations(spread: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how much longer along z than across each object is.
+
+    Parameters
+    ----------
+    spread : float64 [n, 3]
+        Standard deviation of its volume along z, y, x, in one unit of length.
+
+    Returns
+    -------
+    float64 [n]
+    """
+    z, y, x = spread.T
+    return np.asarray(z / np.sqrt(y * x))
 
 
 def size_text(diameter_um: float, elongation: float) -> str:

@@ -28,7 +28,7 @@ from anystar_batch.events import BlockDone, Listener, StageStarted, ignore, time
 from anystar_batch.geometry import ZYX
 from anystar_batch.network.model import Model
 from anystar_batch.network.predictor import PredictorFactory
-from anystar_batch.network.scale import squeeze
+from anystar_batch.network.scale import elongations, squeeze
 from anystar_batch.network.tiles import View, plan_tiles
 from anystar_batch.pipeline.texture import Texture, searched_voxels, texture_inside, textured_tiles
 from anystar_batch.stages.plan import Plan, level_scales, make_plan
@@ -311,7 +311,7 @@ def _trial(work: Work, voxel_um: float, find: Find, seen: Texture) -> tuple[Tria
     of_known_size = counts & (diameters >= least * typical) & (diameters <= most * typical)
     unit = float(np.cbrt(np.prod(plan.working.voxel_um)))
     spread = spreads(survivors.dist[of_known_size], rays) * plan.working.voxel_um
-    lengths = spread[:, 0] / np.sqrt(spread[:, 1] * spread[:, 2])
+    lengths = elongations(spread)
     surfaces = survivors.priority * np.cbrt(sizes) ** 2 / (max(1, searched) * unit)
     trial = Trial(
         voxel_um=voxel_um,

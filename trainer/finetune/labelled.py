@@ -30,7 +30,7 @@ from anystar_batch.errors import ConfigError, ImageError
 from anystar_batch.geometry import Box, ZYXFloat, as_triple, as_zyx
 from anystar_batch.network.model import Model
 from anystar_batch.network.resample import tile_taps, working_shape
-from anystar_batch.network.scale import LevelMap, WorkingScale, squeeze, working_scale
+from anystar_batch.network.scale import LevelMap, WorkingScale, elongations, squeeze, working_scale
 from anystar_batch.network.window import window_image
 from anystar_batch.stages.sampling import intensity_limits, level_position
 from trainer.finetune.config import FinetuneConfig, Labelled
@@ -74,8 +74,8 @@ class Objects:
 
     def elongation(self, voxel: ZYXFloat) -> float:
         """Return by how much the network sees them squeezed: as the probe would have it."""
-        z, y, x = (self.spread * voxel).T
-        return squeeze(float(np.median(z / np.sqrt(y * x))), len(z))
+        longer = elongations(self.spread * voxel)
+        return squeeze(float(np.median(longer)), len(longer))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

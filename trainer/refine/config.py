@@ -145,8 +145,10 @@ class RefineConfig:
         for name in ("scenes", "held_out", "shard", "batch", "steps", "checkpoint_steps"):
             value = getattr(self, name)
             check(value >= 1, f"refine: got {name} {value}; expected 1 or more")
-        value = self.squeezed
-        check(0.0 <= value <= 1.0, f"refine: got squeezed {value}; expected 0 to 1")
+        check(
+            0.0 <= self.squeezed <= 1.0,
+            f"refine: got squeezed {self.squeezed}; expected 0 to 1",
+        )
         for name in ("false_share", "fed_back"):
             value = getattr(self, name)
             check(0.0 <= value < 1.0, f"refine: got {name} {value}; expected 0 to less than 1")

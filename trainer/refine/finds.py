@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from anystar_batch.errors import ImageError
 from anystar_batch.geometry import ZYXFloat, as_triple
 from anystar_batch.network.intensity import limits, normalise
+from anystar_batch.network.scale import long_voxel
 from anystar_batch.stars.rays import Rays, golden_spiral
 from trainer.refine.config import RefineConfig
 from trainer.refine.scene import Scene
@@ -123,15 +124,10 @@ def finds(
 
 
 def working_voxel(scene: Scene, config: RefineConfig, rng: np.random.Generator) -> ZYXFloat:
-    """Return the working voxel of a scene, (z, y, x), fine voxels: its volume, and its shape.
-
-    Longer along axis 0 where objects are, as `network.scale.WorkingScale` has it.
-    """
+    """Return the working voxel of a scene, (z, y, x), fine voxels: as `network.scale` has it."""
     size = scene.diameter() / float(rng.uniform(*config.working))
     is_squeezed = config.squeezed > 0 and rng.random() < config.squeezed
-    longer = scene.elongation() if is_squeezed else 1.0
-    across = size * longer ** (-1.0 / 3.0)
-    return across * longer, across, across
+    return long_voxel(size, scene.elongation() if is_squeezed else 1.0)
 
 
 def gains(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from anystar_batch.geometry import ZYXFloat
-from anystar_batch.network.scale import squeeze
+from anystar_batch.network.scale import elongations, squeeze
 from trainer.refine.config import SceneConfig
 from trainer.refine.negatives import mixed
 from trainer.synthesis.appearance import paint
@@ -64,6 +64,8 @@ class Scene:
     def elongation(self) -> float:
         """Return by how much objects are to be squeezed along axis 0, as the probe would say it."""
         names = np.flatnonzero(np.bincount(self.labels.ravel())[1:]) + 1
+        if not len(names):
+            return 1.0
         spread = []
         for axis in range(3):
             line = np.arange(self.labels.shape[axis], dtype=np.float64)
@@ -72,10 +74,7 @@ class Scene:
             )
             # A voxel is no point: its own volume spreads by a twelfth.
             spread.append(np.sqrt(ndimage.variance(place, self.labels, names) + 1.0 / 12.0))
-        if not len(names):
-            return 1.0
-        z, y, x = spread
-        return squeeze(float(np.median(z / np.sqrt(y * x))), len(names))
+        return squeeze(float(np.median(elongations(np.stack(spread, axis=1)))), len(names))
 
 
 def sample_config(config: SceneConfig) -> SampleConfig:
