@@ -14,7 +14,7 @@ import ctypes
 import importlib.util
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -110,20 +110,22 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the network: one array in, one out.
+    """A piece of the network: arrays in, one out.
 
     Parameters
     ----------
     graph : bytes
         A serialised `GraphDef` in which weights are placeholders like the input.
-    input, output : str
-        Names of the operations that take the array and say the answer.
+    inputs : tuple of str
+        Names of the operations that take the arrays, in their order.
+    output : str
+        Name of the operation that says the answer.
     weights : mapping
         Placeholder to the name of a weight.
     """
 
     graph: bytes
-    input: str
+    inputs: tuple[str, ...]
     output: str
     weights: Mapping[str, str]
 
@@ -211,12 +213,11 @@ class GraphSession:
         held = {name: Tensor.of(library, array, kind) for name, (kind, array) in weights.items()}
         self._calls = {}
         for name, part in parts.items():
-            feeds = [self._output(f"{name}/{part.input}")]
-            feeds += [self._output(f"{name}/{place}") for place in part.weights]
-            kind = library.TF_OperationOutputType(feeds[0])
+            feeds = [self._output(f"{name}/{place}") for place in (*part.inputs, *part.weights)]
+            kinds = [library.TF_OperationOutputType(feed) for feed in feeds[: len(part.inputs)]]
             tensors = [held[weight] for weight in part.weights.values()]
             answer = self._output(f"{name}/{part.output}")
-            self._calls[name] = (kind, (_Output * len(feeds))(*feeds), tensors, answer)
+            self._calls[name] = (kinds, (_Output * len(feeds))(*feeds), tensors, answer)
 
     def __del__(self) -> None:
         if session := getattr(self, "_session", 0):
@@ -225,14 +226,14 @@ class GraphSession:
         if graph := getattr(self, "_graph", 0):
             self._library.TF_DeleteGraph(graph)
 
-    def run(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
-        """Return what a part says of an array.
+    def run(self, name: str, *arrays: NDArray[Any]) -> NDArray[Any]:
+        """Return what a part says of some arrays.
 
         Parameters
         ----------
         name : str
-        array : float32, or uint16 for bfloat16
-            As the part's input takes it.
+        *arrays : float32, or uint16 for bfloat16
+            As the part's inputs take them.
 
         Raises
         ------
@@ -242,11 +243,13 @@ class GraphSession:
             Whatever else TensorFlow says.
         """
         library = self._library
-        kind, feeds, weights, output = self._calls[name]
-        if array.dtype != TYPES.get(kind):
-            message = f"{name}: got {array.dtype}, expected type {kind}"
+        kinds, feeds, weights, output = self._calls[name]
+        types = [array.dtype for array in arrays]
+        if types != [TYPES.get(kind) for kind in kinds]:
+            message = f"{name}: got {', '.join(map(str, types))}, expected types {kinds}"
             raise GraphError(message)
-        tensors = [Tensor.of(library, array, kind), *weights]
+        given = [Tensor.of(library, array, kind) for array, kind in zip(arrays, kinds, strict=True)]
+        tensors = [*given, *weights]
         values = (_POINTER * len(tensors))(*(tensor.handle for tensor in tensors))
         answer = (_POINTER * 1)()
         outputs = (_Output * 1)(output)
@@ -258,13 +261,10 @@ class GraphSession:
         )
         return np.asarray(Tensor(library, answer[0] or 0))
 
-    def joined(self, pieces: Sequence[NDArray[Any]], kind: int) -> NDArray[Any]:
-        """Return slabs as one along z, the second axis, in memory that no run need copy."""
-        _, _, *rest = pieces[0].shape
-        shape = (1, sum(piece.shape[1] for piece in pieces), *rest)
-        whole = np.asarray(Tensor.empty(self._library, shape, kind))
-        np.concatenate(pieces, axis=1, out=whole)
-        return whole
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return memory for an array that no run need copy."""
+        kind = next(kind for kind, known in TYPES.items() if known == dtype)
+        return np.asarray(Tensor.empty(self._library, shape, kind))
 
     def _import(self, name: str, graph: bytes) -> None:
         """Take a part's operations in, their names below its own."""

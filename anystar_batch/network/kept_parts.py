@@ -1,6 +1,6 @@
 """A network's parts without Keras: its graphs, kept by an earlier process beside the kernels.
 
-Keras builds and traces a network for seconds; what it arrives at are four small graphs, and the
+Keras builds and traces a network for seconds; what it arrives at are a few small graphs, and the
 weights. Who had to build keeps them (`keep`), who comes later takes them (`kept_parts`) and runs
 them by TensorFlow's own library (`graph_session`). Weights stay inputs of the graphs, as variables
 are: were they constants, TensorFlow would fold and merge them, and bits would change.
@@ -22,7 +22,7 @@ import os
 import platform
 import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ from anystar_batch.network.slabs import SlabNetwork
 logger = logging.getLogger(__name__)
 
 MAGIC = b"anystar-batch graph 1\n"
-NAMES = ("stem", "body", "features", "prob", "dist")
+NAMES = ("stem", "down", "body", "up", "features", "prob", "dist")
 
 SWITCH = "ANYSTAR_BATCH_KEPT_GRAPHS"
 """Variable of the environment: 0 always builds the network anew, under Keras."""
@@ -74,8 +74,8 @@ class KeptParts:
     ----------
     session : GraphSession
         With all parts that the network has, named as in `NAMES`.
-    kinds : mapping
-        Type of what each of them answers, as TensorFlow numbers it.
+    names : iterable of str
+        Of these parts.
     bias : float32 (n_rays,)
         Of the distances.
     """
@@ -83,21 +83,31 @@ class KeptParts:
     def __init__(
         self,
         session: GraphSession,
-        kinds: Mapping[str, int],
+        names: Iterable[str],
         bias: NDArray[np.float32],
     ) -> None:
-        self._session, self._kinds, self._bias = session, kinds, bias
-        given: dict[str, Function] = {name: self._function(name) for name in kinds}
+        self._session, self._bias = session, bias
+        given: dict[str, Function] = {name: self._function(name) for name in names}
         self.stem, self.body = given.get("stem"), given.get("body")
+        self.down, self.up = given.get("down"), given.get("up")
         self.features, self.prob = given.get("features"), given["prob"]
 
     def tensor(self, array: NDArray[np.float32]) -> Tensor:
         """Return an array as the first part takes it."""
         return array
 
-    def joined(self, pieces: Sequence[Tensor]) -> Tensor:
-        """Return slabs of the stem's answer as one, along z."""
-        return self._session.joined(pieces, self._kinds["stem"])
+    def joined(self, pieces: Iterable[Tensor], planes: int) -> Tensor:
+        """Return slabs as one, along z; together they have so many planes."""
+        whole, start = None, 0
+        for piece in pieces:
+            if piece.shape[1] == planes:
+                return piece
+            if whole is None:
+                whole = self._session.empty((1, planes, *piece.shape[2:]), piece.dtype)
+            whole[:, start : start + piece.shape[1]] = piece
+            start += piece.shape[1]
+            del piece  # or it stays while the next one is made
+        return whole
 
     def dist(self, features: Tensor, chosen: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the distances (n, n_rays) of some outputs, which are numbered with z slowest."""
@@ -108,7 +118,7 @@ class KeptParts:
         return dist
 
     def _function(self, name: str) -> Function:
-        return lambda array: self._session.run(name, array)
+        return lambda *arrays: self._session.run(name, *arrays)
 
 
 def kept_network(model: Model, precision: str, threads: int) -> SlabNetwork | None:
@@ -227,7 +237,8 @@ def _taken(parts: KerasParts) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         if function is None:
             continue
         traced = function.get_concrete_function()
-        (given,), (answer,) = traced.inputs[:1], traced.outputs
+        given = traced.inputs[: len(traced.inputs) - len(traced.captured_inputs)]
+        (answer,) = traced.outputs
         captures = {
             inner.op.name: outer
             for inner, outer in zip(
@@ -237,9 +248,8 @@ def _taken(parts: KerasParts) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         graph, weights = _with_inputs(traced.graph.as_graph_def(), captures, arrays)
         arrays[f"graph {name}"] = np.frombuffer(graph, np.uint8)
         described[name] = {
-            "input": given.op.name,
+            "inputs": [one.op.name for one in given],
             "output": answer.op.name,
-            "kind": answer.dtype.as_datatype_enum,
             "weights": weights,
         }
     return described, arrays
@@ -286,13 +296,14 @@ def _opened(
         raise ValueError(message)
     described = facts["parts"]
     parts = {
-        name: Part(arrays[f"graph {name}"].tobytes(), one["input"], one["output"], one["weights"])
+        name: Part(
+            arrays[f"graph {name}"].tobytes(), tuple(one["inputs"]), one["output"], one["weights"]
+        )
         for name, one in described.items()
     }
     weights = {name: (FLOAT, array) for name, array in arrays.items() if name.startswith("weight")}
-    kinds = {name: one["kind"] for name, one in described.items()}
     session = GraphSession(parts, weights, threads)
-    return SlabNetwork(KeptParts(session, kinds, arrays["bias"]), model.unet), facts
+    return SlabNetwork(KeptParts(session, parts, arrays["bias"]), model.unet), facts
 
 
 def _packed(

@@ -2,15 +2,18 @@
 
 ::
 
-    image -> stem -> body -> features -> prob
-                                     `-> dist, of chosen outputs
+    image -> stem -> down -> body -> up -> features -> prob
+                      `------------^          `-> dist, of chosen outputs
+
+`down` and `up` are the U-Net's first level on both sides, where its layers are largest, and `body`
+is all between them; a U-Net of no depth is all body.
 
 Plain Keras 3: under TensorFlow and JAX. `kept_parts` does the same without Keras.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,14 +27,16 @@ if TYPE_CHECKING:
 Tensor = Any
 """An array on the device, of whatever backend: (1, z, y, x, channels)."""
 
-Function = Callable[[Tensor], Tensor]
+Function = Callable[..., Tensor]
 
 
 class Parts(Protocol):
     """A network with its weights, in parts; those that it does not have are None."""
 
     stem: Function | None
+    down: Function | None
     body: Function | None
+    up: Function | None
     features: Function | None
     prob: Function
 
@@ -39,8 +44,8 @@ class Parts(Protocol):
         """Return an array as the first part takes it."""
         ...
 
-    def joined(self, pieces: Sequence[Tensor]) -> Tensor:
-        """Return slabs as one, along z."""
+    def joined(self, pieces: Iterable[Tensor], planes: int) -> Tensor:
+        """Return slabs as one, along z; together they have so many planes."""
         ...
 
     def dist(self, features: Tensor, chosen: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -68,10 +73,19 @@ class KerasParts:
         image, at_grid = model.inputs[0], model.inputs[0]
         if config.grid != (1, 1, 1):
             at_grid = model.get_layer("stem").output
-        self.stem = None if at_grid is image else _compiled(keras.Model(image, at_grid))
-        self.body = None if trunk is at_grid else _compiled(keras.Model(at_grid, trunk))
-        self.features = _compiled(keras.Model(trunk, prob.input)) if has_features else None
-        self.prob = _compiled(keras.Model(prob.input, prob.output))
+        self.stem = None if at_grid is image else _compiled([image], at_grid)
+        self.down: Function | None = None
+        self.up: Function | None = None
+        self.body: Function | None = None
+        if config.unet_n_depth > 0:
+            skip, inner = model.get_layer("down").input, model.get_layer("up").input
+            self.down = _compiled([at_grid], skip)
+            self.body = _compiled([skip], inner)
+            self.up = _compiled([inner, skip], trunk)
+        elif trunk is not at_grid:
+            self.body = _compiled([at_grid], trunk)
+        self.features = _compiled([trunk], prob.input) if has_features else None
+        self.prob = _compiled([prob.input], prob.output)
         kernel, bias = dist.get_weights()
         self.kernel = keras.ops.convert_to_tensor(kernel.reshape(kernel.shape[-2:]), "float32")
         self.bias = keras.ops.convert_to_tensor(bias, "float32")
@@ -82,11 +96,12 @@ class KerasParts:
 
         return keras.ops.convert_to_tensor(array)
 
-    def joined(self, pieces: Sequence[Tensor]) -> Tensor:
-        """Return slabs as one, along z."""
+    def joined(self, pieces: Iterable[Tensor], planes: int) -> Tensor:  # noqa: ARG002
+        """Return slabs as one, along z; together they have so many planes."""
         import keras  # noqa: PLC0415
 
-        return keras.ops.concatenate(pieces, axis=1)
+        slabs = list(pieces)
+        return slabs[0] if len(slabs) == 1 else keras.ops.concatenate(slabs, axis=1)
 
     def dist(self, features: Tensor, chosen: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the distances (n, n_rays) of some outputs, which are numbered with z slowest."""
@@ -98,24 +113,28 @@ class KerasParts:
         return np.asarray(ops.matmul(taken, self.kernel) + self.bias).astype(np.float32)
 
 
-def _compiled(model: keras.Model) -> Function:
-    """A function of tensors on the device: one trace (TensorFlow), one program a shape (JAX)."""
+def _compiled(inputs: list[keras.KerasTensor], output: keras.KerasTensor) -> Function:
+    """A function of the inputs on the device: one trace (TensorFlow), one program a shape (JAX)."""
     import keras  # noqa: PLC0415
 
+    model = keras.Model(inputs, output)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf  # noqa: PLC0415
 
         # One trace for windows of all shapes. XLA compiles convolutions badly for CPUs.
-        (given,) = model.inputs
         function: Function = tf.function(
-            lambda tensor: model(tensor, training=False),
-            input_signature=[tf.TensorSpec(given.shape, given.dtype)],
+            lambda *tensors: model(list(tensors), training=False),
+            input_signature=[tf.TensorSpec(given.shape, given.dtype) for given in model.inputs],
             jit_compile=False,
         )
         return function
     import jax  # noqa: PLC0415
 
-    call = jax.jit(lambda a, b, tensor: model.stateless_call(a, b, tensor, training=False)[0])
-    trainable = [v.value for v in model.trainable_variables]
-    fixed = [v.value for v in model.non_trainable_variables]
-    return lambda tensor: call(trainable, fixed, tensor)
+    call = jax.jit(
+        lambda trained, fixed, tensors: model.stateless_call(
+            trained, fixed, list(tensors), training=False
+        )[0]
+    )
+    variables = [v.value for v in model.trainable_variables]
+    others = [v.value for v in model.non_trainable_variables]
+    return lambda *tensors: call(variables, others, tensors)

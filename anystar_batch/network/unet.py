@@ -277,12 +277,14 @@ def build(  # noqa: C901  (reads top to bottom, as the network runs)
         for _ in range(repeats):
             tensor = block(tensor, base * growth**level, inner)
         skips.append(tensor)
-        tensor = layers.MaxPooling3D(config.unet_pool, dtype=dtype)(tensor)
+        name = "down" if level == 0 else None
+        tensor = layers.MaxPooling3D(config.unet_pool, dtype=dtype, name=name)(tensor)
     for _ in range(repeats - 1):
         tensor = block(tensor, base * growth**depth, inner)
     tensor = block(tensor, base * growth ** max(0, depth - 1), inner)
     for level in reversed(range(depth)):
-        upsampled = layers.UpSampling3D(config.unet_pool, dtype=dtype)(tensor)
+        name = "up" if level == 0 else None
+        upsampled = layers.UpSampling3D(config.unet_pool, dtype=dtype, name=name)(tensor)
         tensor = layers.Concatenate(axis=-1, dtype=dtype)([upsampled, skips[level]])
         for _ in range(repeats - 1):
             tensor = block(tensor, base * growth**level, inner)

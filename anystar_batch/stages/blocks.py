@@ -263,17 +263,21 @@ def block_bytes(plan: Plan, shape: ZYX) -> int:
 def network_bytes(plan: Plan) -> int:
     """Return what the network takes for one tile, bytes: the tile, and the largest of its parts.
 
-    Activations dominate, in float32: of the stem two layers of a slab, of the U-Net's first level
-    the concatenated layer and its neighbours, of the heads the features of a slab. Measured with
-    windows of 160 and 304 voxels an edge (`docs/performance.md`).
+    Activations dominate, in float32: of the window what goes into and comes out of the U-Net's
+    first level, of a slab the layers on the way, and all layers of the levels below. Measured with
+    windows of 160 to 304 voxels an edge (`docs/performance.md`).
     """
     unet = plan.model.unet
     voxels = max(math.prod(view.tiles.window) for view in plan.views)
     cells = voxels // math.prod(unet.grid)
     base = 4 * unet.unet_n_filter_base
-    has_stem = max(unet.grid) > 1
-    stem = 2 * min(SLAB_BYTES, voxels * base) + 2 * cells * base if has_stem else 0
-    body = 6 * cells * base
-    heads = cells * base + 2 * min(SLAB_BYTES, 4 * cells * (unet.net_conv_after_unet or 1))
+    level = base * cells
+    stem = 3 * min(SLAB_BYTES, base * voxels) + level if max(unet.grid) > 1 else 0
+    if unet.unet_n_depth:
+        below = 6 * int(level * unet.unet_expansion / math.prod(unet.unet_pool))
+        trunk = level + max(level + 2 * min(SLAB_BYTES, level), below)
+    else:
+        trunk = 6 * level
+    heads = level + 3 * min(SLAB_BYTES, (base + 4 * unet.net_conv_after_unet) * cells)
     # The tile as it is read, and as the device holds it.
-    return 8 * voxels + max(stem, body, heads)
+    return 8 * voxels + max(stem, trunk, heads)

@@ -247,7 +247,7 @@ def no_graph(_, arrays):
 
 
 def other_input(facts, _):
-    facts["parts"]["stem"]["input"] = "nothing"
+    facts["parts"]["up"]["inputs"][1] = "nothing"
 
 
 def no_answer(facts, _):
@@ -397,7 +397,7 @@ def test_what_tensorflow_says_is_an_error(kept):
     with pytest.raises(GraphError, match=r"channels|depth|dim"):
         session.run("stem", np.zeros((1, 8, 8, 8, 2), np.float32))
     with pytest.raises(GraphError, match="no operation"):
-        GraphSession({"a": Part(b"", "x", "y", {})}, {}, 1)
+        GraphSession({"a": Part(b"", ("x",), "y", {})}, {}, 1)
 
 
 def test_a_head_is_plain_json_and_the_file_holds_no_code(kept):

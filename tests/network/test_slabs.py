@@ -57,7 +57,7 @@ def test_windows_of_all_shapes_need_one_trace(networks, name):
         out = tuple(n // g for n, g in zip(image.shape, config.grid, strict=True))
         network.find(image, Box.of_shape(out), 0.5)
     parts = network._parts
-    parts = (parts.stem, parts.body, parts.features, parts.prob)
+    parts = (parts.stem, parts.down, parts.body, parts.up, parts.features, parts.prob)
     traces = [part.experimental_get_tracing_count() for part in parts if part is not None]
     assert traces == [1] * len(traces)
 
@@ -128,13 +128,16 @@ class Short:
             message = "OOM when allocating tensor with shape[1,160,160,160,16]"
             raise RuntimeError(message)
         self.done.append((start, stop))
+        return start, stop
 
 
+@pytest.mark.parametrize("halo", [0, 2, 6])
 @pytest.mark.parametrize(("most", "step"), [(24, 2), (7, 2), (2, 2), (3, 1), (1, 1)])
-def test_where_memory_runs_out_slabs_are_halved(most, step):
+def test_where_memory_runs_out_slabs_are_halved(most, step, halo):
     device = Short(most)
-    in_slabs(48, 48, step, device)
+    made = list(in_slabs(48, 48, step, halo, device))
     assert device.failed >= 1
+    assert made == device.done
     assert [a for a, _ in device.done] == [0, *(b for _, b in device.done[:-1])]
     assert device.done[-1][1] == 48
     assert all(a % step == 0 for a, _ in device.done)
@@ -142,11 +145,28 @@ def test_where_memory_runs_out_slabs_are_halved(most, step):
 
 def test_slabs_are_even_and_no_larger_than_allowed():
     device = Short(99)
-    in_slabs(50, 20, 2, device)
+    list(in_slabs(50, 20, 2, 0, device))
     assert device.done == [(0, 18), (18, 36), (36, 50)]
     device = Short(99)
-    in_slabs(6, 0, 2, device)
+    list(in_slabs(6, 0, 2, 0, device))
     assert device.done == [(0, 2), (2, 4), (4, 6)]
+
+
+@pytest.mark.parametrize("halo", [0, 1, 2, 4, 9])
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("most", [0, 5, 17, 24, 50, 63, 64, 99])
+@pytest.mark.parametrize("length", [2, 8, 18, 64])
+def test_slabs_with_their_halos_are_even(length, most, step, halo):
+    """What one frees the next can take: only the last may be thinner."""
+    device = Short(99)
+    list(in_slabs(length, most, step, halo * step, device))
+    assert [a for a, _ in device.done] == [0, *(b for _, b in device.done[:-1])]
+    assert device.done[-1][1] == length
+    assert all(a % step == 0 for a, _ in device.done)
+    spans = [min(length, b + halo * step) - max(0, a - halo * step) for a, b in device.done]
+    assert all(span == spans[0] for span in spans[:-1]) or most <= 2 * halo * step
+    assert spans[-1] <= max(spans[0], (2 * halo + 1) * step)
+    assert max(spans) <= max(most, (2 * halo + 1) * step)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
@@ -155,7 +175,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         raise ValueError(message)
 
     with pytest.raises(ValueError, match="shapes differ"):
-        in_slabs(8, 8, 1, broken)
+        list(in_slabs(8, 8, 1, 0, broken))
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"))
 
