@@ -7,6 +7,7 @@ the network sees); `model` (a model's folder, without TensorFlow), `imports` (of
 `weights`, `unet`, `devices`; `parts` (of the network, under Keras), `slabs` (one part after the
 other), `graph_session` (TensorFlow's library without its Python), `kept_parts` (the same parts
 there, from a file), `predictor` (a window to candidates).
-The second look: `profiles` (intensities along the rays), `refiner` and `refiner_kernel` (the
-network that reads them), `outline` (where along their mean a surface is asked for).
+The second look: `profiles` (intensities along the rays), `refiner`, `refiner_kernel` and
+`row_products` (the network that reads them), `outline` (where along their mean a surface is
+asked for).
 """

@@ -1,6 +1,6 @@
 """The second look: distances refined from the image around a survivor, and how good they will be.
 
-A small network, as plain arrays, run by numba: two objects at a time, every sum in one fixed order
+A small network, as plain arrays, run by numba: one object at a time, every sum in one fixed order
 of float32 additions, no TensorFlow. So an object's answer depends on the object, the voxels around
 it and the arrays, and never on who else is asked about.
 

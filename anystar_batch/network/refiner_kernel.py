@@ -1,6 +1,6 @@
-"""The second look's network as loops: two objects at a time, every sum in one fixed order.
+"""The second look's network as loops, one object at a time, every sum in one fixed order.
 
-The rays of the objects lie side by side on the fast axis: what the compiler does eight at a time
+The rays of an object lie side by side on the fast axis: what the processor does eight at a time
 are eight rays, never eight terms of one sum. No `fastmath`, no fused multiply-adds.
 
 ::
@@ -8,7 +8,7 @@ are eight rays, never eight terms of one sum. No `fastmath`, no fused multiply-a
     seen  [(33 + 4) x 4]  -conv1->  one [(17 + 2) x 12]  -conv2->  two [(9 + 2) x (16 + 16)]
           -conv3->  three [9 x 16 + scalars]  -own, whole->  first [48]  -second->  second [32]
 
-Every row holds all rays of both. Places beyond a ray's ends hold 0, so a convolution is one matrix
+Every row holds all rays. Places beyond a ray's ends hold 0, so a convolution is one matrix
 on a run of rows.
 """
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.kernel_cache import compiled
 from anystar_batch.network.profiles import CHANNELS, NEAREST, SAMPLES, SCALARS
+from anystar_batch.network.row_products import OUTPUTS, STRIP, layer_strip
 
 MOST_LOG = 1.2
 """Largest logarithm of the factor on a distance: 0.3 to 3.3 times."""
@@ -40,11 +41,8 @@ NAMES = (
 FIRST, SECOND = (SAMPLES + 1) // 2, (SAMPLES + 3) // 4
 """Places along a ray after the first and the second convolution."""
 
-BESIDE = 2
-"""Objects whose rays lie side by side: speed, never a sum, depends on it."""
-
-TOGETHER_ROWS = 4
-"""Outputs, and terms of a sum, that loops take at a time: every layer has a multiple of them."""
+TOGETHER_ROWS = OUTPUTS
+"""Outputs, and terms of a mean, that loops take at a time: every layer has a multiple of them."""
 
 Arrays = tuple[NDArray[np.float32], ...]
 
@@ -54,51 +52,14 @@ def _layer(
     rows: NDArray[np.float32],
     first: int,
     kernel: NDArray[np.float32],
+    bias: NDArray[np.float32],
     out: NDArray[np.float32],
     begin: int,
 ) -> None:
-    """out[begin + o] += sum of kernel[o, m] * rows[first + m], for every ray; terms in order.
-
-    Four outputs and four terms at a time: less traffic, and the same sums.
-    """
-    n_out, n_in = kernel.shape
-    for o in range(0, n_out, 4):
-        at = begin + o
-        for m in range(0, n_in, 4):
-            k = first + m
-            a0, a1, a2, a3 = kernel[o, m], kernel[o, m + 1], kernel[o, m + 2], kernel[o, m + 3]
-            b0, b1, b2, b3 = (
-                kernel[o + 1, m], kernel[o + 1, m + 1], kernel[o + 1, m + 2], kernel[o + 1, m + 3]
-            )  # fmt: skip
-            c0, c1, c2, c3 = (
-                kernel[o + 2, m], kernel[o + 2, m + 1], kernel[o + 2, m + 2], kernel[o + 2, m + 3]
-            )  # fmt: skip
-            d0, d1, d2, d3 = (
-                kernel[o + 3, m], kernel[o + 3, m + 1], kernel[o + 3, m + 2], kernel[o + 3, m + 3]
-            )  # fmt: skip
-            for ray in range(rows.shape[1]):
-                x0, x1, x2, x3 = rows[k, ray], rows[k + 1, ray], rows[k + 2, ray], rows[k + 3, ray]
-                p, q, r, s = out[at, ray], out[at + 1, ray], out[at + 2, ray], out[at + 3, ray]
-                out[at, ray] = (((p + a0 * x0) + a1 * x1) + a2 * x2) + a3 * x3
-                out[at + 1, ray] = (((q + b0 * x0) + b1 * x1) + b2 * x2) + b3 * x3
-                out[at + 2, ray] = (((r + c0 * x0) + c1 * x1) + c2 * x2) + c3 * x3
-                out[at + 3, ray] = (((s + d0 * x0) + d1 * x1) + d2 * x2) + d3 * x3
-
-
-@compiled(error_model="numpy", _nrt=False)
-def _fill(out: NDArray[np.float32], begin: int, bias: NDArray[np.float32]) -> None:
-    """Begin the sums of a layer with its bias."""
-    for o in range(len(bias)):
-        for ray in range(out.shape[1]):
-            out[begin + o, ray] = bias[o]
-
-
-@compiled(error_model="numpy")
-def _rectify(out: NDArray[np.float32]) -> None:
-    """Negative values become 0."""
-    for o in range(out.shape[0]):
-        for ray in range(out.shape[1]):
-            out[o, ray] = max(out[o, ray], np.float32(0.0))
+    """out[begin + o] = bias[o] + sum of kernel[o, m] * rows[first + m], or 0; terms in order."""
+    for column in range(0, rows.shape[1], STRIP):
+        for o in range(0, len(kernel), OUTPUTS):
+            layer_strip(rows, first, kernel, bias, o, out, begin + o, column)
 
 
 @compiled(error_model="numpy")
@@ -119,49 +80,69 @@ def _means(rows: NDArray[np.float32], out: NDArray[np.float32]) -> None:
 def _vector(
     x: NDArray[np.float32], kernel: NDArray[np.float32], bias: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """A layer of one vector."""
+    """A layer of one vector; four sums at a time, which do not wait for each other."""
     out = bias.copy()
-    for o in range(kernel.shape[0]):
-        for m in range(kernel.shape[1]):
+    n_out, n_in = kernel.shape
+    for o in range(0, n_out - n_out % 4, 4):
+        a, b, c, d = out[o], out[o + 1], out[o + 2], out[o + 3]
+        for m in range(n_in):
+            a += kernel[o, m] * x[m]
+            b += kernel[o + 1, m] * x[m]
+            c += kernel[o + 2, m] * x[m]
+            d += kernel[o + 3, m] * x[m]
+        out[o], out[o + 1], out[o + 2], out[o + 3] = a, b, c, d
+    for o in range(n_out - n_out % 4, n_out):
+        for m in range(n_in):
             out[o] += kernel[o, m] * x[m]
     return out
 
 
 @compiled(error_model="numpy")
-def _convolve(
+def _convolve(  # noqa: PLR0913
     near: NDArray[np.int64],
     arrays: Any,  # noqa: ANN401  (a tuple of arrays of one and of two axes)
     seen: NDArray[np.float32],
     one: NDArray[np.float32],
     two: NDArray[np.float32],
+    by_ray: NDArray[np.float32],
     three: NDArray[np.float32],
 ) -> None:
     """Fill `three` from `seen`: along each ray, its neighbours asked after the second layer."""
     k1, c1, k2, c2, k3, c3 = arrays[0], arrays[1], arrays[2], arrays[3], arrays[4], arrays[5]
     w1, w2, w3 = len(c1), len(c2), len(c3)
-    n_rays, n_columns = len(near), seen.shape[1]
-    sixth = np.float32(1.0 / NEAREST)
     for window in range(FIRST):
-        _fill(one, (window + 1) * w1, c1)
-        _layer(seen, 2 * window * CHANNELS, k1, one, (window + 1) * w1)
-    _rectify(one)
+        _layer(seen, 2 * window * CHANNELS, k1, c1, one, (window + 1) * w1)
     for window in range(SECOND):
-        begin = (window + 1) * 2 * w2
-        own, around = two[begin : begin + w2], two[begin + w2 : begin + 2 * w2]
-        _fill(own, 0, c2)
-        _layer(one, 2 * window * w1, k2, own, 0)
-        _rectify(own)
-        for c in range(w2):
-            for first in range(0, n_columns, n_rays):
-                row, sums = own[c, first : first + n_rays], around[c, first : first + n_rays]
-                for ray in range(n_rays):
-                    total = row[near[ray, 0]] + row[near[ray, 1]] + row[near[ray, 2]]
-                    total += row[near[ray, 3]] + row[near[ray, 4]] + row[near[ray, 5]]
-                    sums[ray] = total * sixth
+        _layer(one, 2 * window * w1, k2, c2, two, (window + 1) * 2 * w2)
+    _ask_neighbours(near, w2, two, by_ray)
     for window in range(SECOND):
-        _fill(three, window * w3, c3)
-        _layer(two, window * 2 * w2, k3, three, window * w3)
-    _rectify(three[: SECOND * w3])
+        _layer(two, window * 2 * w2, k3, c3, three, window * w3)
+
+
+@compiled(error_model="numpy", _nrt=False)
+def _ask_neighbours(
+    near: NDArray[np.int64], width: int, two: NDArray[np.float32], by_ray: NDArray[np.float32]
+) -> None:
+    """Beside the second layer's answers put their means over each ray's neighbours.
+
+    Ray by ray in `by_ray` first: there all answers of a neighbour lie side by side.
+    """
+    sixth = np.float32(1.0 / NEAREST)
+    means = by_ray[len(near)]
+    for window in range(SECOND):
+        begin = (window + 1) * 2 * width
+        for k in range(width):
+            for ray in range(len(near)):
+                by_ray[ray, k] = two[begin + k, ray]
+        for ray in range(len(near)):
+            a, b, c = near[ray, 0], near[ray, 1], near[ray, 2]
+            d, e, f = near[ray, 3], near[ray, 4], near[ray, 5]
+            for k in range(width):
+                half = (by_ray[a, k] + by_ray[b, k]) + by_ray[c, k]
+                other = (by_ray[d, k] + by_ray[e, k]) + by_ray[f, k]
+                means[k] = (half + other) * sixth
+            for k in range(width):
+                two[begin + width + k, ray] = means[k]
 
 
 @compiled(error_model="numpy")
@@ -226,42 +207,31 @@ def answer(  # noqa: PLR0913
     k_own, c_own, k_whole = arrays[6], arrays[7], arrays[8]
     k_second, c_second, k_factor, c_factor = arrays[9], arrays[10], arrays[11], arrays[12]
     n_rays = dist.shape[1]
-    n_columns = BESIDE * n_rays
+    n_columns = -(-n_rays // STRIP) * STRIP
     # Places beyond a ray's ends hold 0, and stay so.
     seen = np.zeros(((SAMPLES + 4) * CHANNELS, n_columns), np.float32)
     one = np.zeros(((FIRST + 2) * w1, n_columns), np.float32)
     two = np.zeros(((SECOND + 2) * 2 * w2, n_columns), np.float32)
+    by_ray = np.zeros((n_rays + 1, w2), np.float32)
     three = np.zeros((SECOND * w3 + SCALARS, n_columns), np.float32)
     first = np.zeros((len(c_own), n_columns), np.float32)
     second = np.zeros((len(c_second), n_columns), np.float32)
     mean = np.zeros(SECOND * w3, np.float32)
     logs = np.zeros(n_columns, np.float32)
-    for begin in range(0, len(dist), BESIDE):
-        some = min(BESIDE, len(dist) - begin)
-        for i in range(some):
-            mine = slice(i * n_rays, (i + 1) * n_rays)
-            for k in range(SAMPLES):
-                seen[(k + 2) * CHANNELS : (k + 3) * CHANNELS, mine] = values[begin + i, k]
-            three[SECOND * w3 :, mine] = scalars[begin + i]
-        _convolve(near, arrays, seen, one, two, three)
-        for i in range(some):
-            mine = slice(i * n_rays, (i + 1) * n_rays)
-            _means(three[: SECOND * w3, mine], mean)
-            _fill(first[:, mine], 0, _vector(mean, k_whole, c_own))
-        _layer(three, 0, k_own, first, 0)
-        _rectify(first)
-        _fill(second, 0, c_second)
-        _layer(first, 0, k_second, second, 0)
-        _rectify(second)
+    for i in range(len(dist)):
+        if not values[i, :, 0].any():
+            refined[i], quality[i] = dist[i], np.float32(0.0)
+            continue
+        for k in range(SAMPLES):
+            seen[(k + 2) * CHANNELS : (k + 3) * CHANNELS, :n_rays] = values[i, k]
+        three[SECOND * w3 :, :n_rays] = scalars[i]
+        _convolve(near, arrays, seen, one, two, by_ray, three)
+        _means(three[: SECOND * w3, :n_rays], mean)
+        _layer(three, 0, k_own, _vector(mean, k_whole, c_own), first, 0)
+        _layer(first, 0, k_second, c_second, second, 0)
         _combine(second, k_factor[0], c_factor[0], logs)
-        for i in range(some):
-            at, mine = begin + i, slice(i * n_rays, (i + 1) * n_rays)
-            if not values[at, :, 0].any():
-                refined[at], quality[at] = dist[at], np.float32(0.0)
-                continue
-            for ray in range(n_rays):
-                log = logs[i * n_rays + ray]
-                log = min(max(log, np.float32(-MOST_LOG)), np.float32(MOST_LOG))
-                # In float64 and then rounded: exponentials of float32 differ between machines.
-                refined[at, ray] = dist[at, ray] * np.float32(math.exp(np.float64(log)))
-            quality[at] = _judge(first[:, mine], second[:, mine], arrays)
+        for ray in range(n_rays):
+            log = min(max(logs[ray], np.float32(-MOST_LOG)), np.float32(MOST_LOG))
+            # In float64 and then rounded: exponentials of float32 differ between machines.
+            refined[i, ray] = dist[i, ray] * np.float32(math.exp(np.float64(log)))
+        quality[i] = _judge(first[:, :n_rays], second[:, :n_rays], arrays)
