@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.errors import ModelError
-from anystar_batch.geometry import Box, as_zyx
+from anystar_batch.geometry import Box, grid_shape
 from anystar_batch.network.imports import quiet_imports
 from anystar_batch.network.kept_parts import keep, kept_network
 from anystar_batch.network.model import WEIGHTS, Model
@@ -96,10 +96,7 @@ class KerasPredictor:
         """Return the candidates whose point lies in the core; see `Predictor.find`."""
         inside = core.relative_to(window.start)
         # Output i speaks of input voxel i * grid.
-        mine = Box(
-            as_zyx(-(-a // g) for a, g in zip(inside.start, self._grid, strict=True)),
-            as_zyx(-(-b // g) for b, g in zip(inside.stop, self._grid, strict=True)),
-        )
+        mine = Box(grid_shape(inside.start, self._grid), grid_shape(inside.stop, self._grid))
         index, prob, dist = self._network.find(image, mine, prob_thresh)
         points = index * np.asarray(self._grid) + np.asarray(window.start)
         return points.astype(np.int32), prob, np.maximum(dist, np.float32(MIN_DIST))

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.errors import ModelError
-from anystar_batch.geometry import ZYX, Box, as_zyx
+from anystar_batch.geometry import ZYX, Box, as_zyx, grid_shape
 from anystar_batch.network.parts import Function, Parts, Tensor
 from anystar_batch.network.unet import UNetConfig
 
@@ -42,6 +42,7 @@ LEAST_ROWS = 64
 Made = TypeVar("Made")
 
 Trunk = Callable[[Box], Tensor]
+"""Tells what the U-Net says of the outputs of a box: (1, z, y, x, channels)."""
 
 Chosen = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 """index [n, 3] of outputs, z slowest; prob [n]; dist [n, n_rays]."""
@@ -87,7 +88,7 @@ class SlabNetwork:
             If the device's memory cannot hold the body of the network for such an image.
         """
         try:
-            extent = as_zyx(n // g for n, g in zip(image.shape, self._config.grid, strict=True))
+            extent = grid_shape(as_zyx(image.shape), self._config.grid)
             return self._choose(self._trunk(image), extent, core, prob_thresh)
         except Exception as error:
             if not is_out_of_memory(error):
@@ -98,15 +99,14 @@ class SlabNetwork:
             raise ModelError(message) from error
 
     def _trunk(self, image: NDArray[np.float32]) -> Trunk:
-        """What tells what the U-Net says of the outputs of a box: (1, z, y, x, channels)."""
+        """What the heads ask: all but the first level's way back is computed here."""
         parts = self._parts
-        if parts.down is None or parts.up is None:
+        if parts.down is None or parts.body is None or parts.up is None:
             at_grid = self._at_grid(image)
             whole = at_grid if parts.body is None else parts.body(at_grid)
             return lambda box: whole[:, *box.slices]
         skip = self._down(parts.down, self._at_grid(image))
-        inner = skip if parts.body is None else parts.body(skip)
-        return partial(self._up, parts.up, inner, skip)
+        return partial(self._up, parts.up, parts.body(skip), skip)
 
     def _at_grid(self, image: NDArray[np.float32]) -> Tensor:
         """What the stem says of the image, or the image."""
@@ -145,7 +145,7 @@ class SlabNetwork:
         seen = box.grow(level_reach(self._config)).intersect(Box.of_shape(as_zyx(skip.shape[1:4])))
         below = Box(
             as_zyx(a // p for a, p in zip(seen.start, pool, strict=True)),
-            as_zyx(-(-b // p) for b, p in zip(seen.stop, pool, strict=True)),
+            grid_shape(seen.stop, pool),
         )
         around = Box(
             as_zyx(a * p for a, p in zip(below.start, pool, strict=True)),
