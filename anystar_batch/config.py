@@ -174,8 +174,8 @@ class ResultConfig:
     multiscale : str or None
         Name or index of one of several multiscales of the image's group; None is the first.
     refine : {"auto", "on", "off"}
-        The second look: `auto` where the model has a refiner and the image shows more than the
-        network saw; `on` with the bundled refiner where the model has none.
+        The second look: `auto` where the model has a refiner; `on` with the bundled refiner where
+        the model has none.
     outline : float or None
         Share of the fall of an object's mean profile at which its surface is put, 0 to 1; None is
         the visible surface.

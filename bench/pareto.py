@@ -29,7 +29,7 @@ from anystar_batch.network.predictor import KerasPredictor
 from trainer import testset
 from trainer.config import TrainConfig
 from trainer.matches import Tally
-from trainer.score import tally
+from trainer.score import scorer_of, tally
 from trainer.synthesis.phantom import Phantom
 from trainer.volumes import Truth, bbbc050, gonuclear, tgmm
 
@@ -109,7 +109,7 @@ def times(models: dict[str, Model], size: int, repeats: int) -> dict[str, dict[s
 
 def scores(model: Model, volumes: int | None, *, is_final: bool) -> dict[str, list[float]]:
     """Return accuracies by set."""
-    scorer = testset.scorer_of(model)
+    scorer = scorer_of(model)
     frozen = testset.score(model, scorer, testset.frozen()[:volumes])
     found = {
         "frozen, native": frozen["native"]["overall"],

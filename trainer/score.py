@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,8 @@ from trainer.volumes import Truth
 
 if TYPE_CHECKING:
     import keras
+
+    from anystar_batch.network.model import Model
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Probabilities tried when a threshold is tuned."""
@@ -304,3 +307,17 @@ def tune_stretch(predictions: Sequence[Prediction], thresholds: tuple[float, flo
         return sum(tally(stretched, thresholds).accuracy()[1:])
 
     return max(sorted(STRETCHES, key=lambda factor: abs(factor - 1.0)), key=quality)
+
+
+def scorer_of(model: Model) -> Scorer:
+    """Return what scores a model: its network, and how it sees intensities."""
+    from anystar_batch.network.model import WEIGHTS  # noqa: PLC0415
+    from anystar_batch.network.unet import build  # noqa: PLC0415
+    from anystar_batch.network.weights import load_weights  # noqa: PLC0415
+
+    network = build(model.unet)
+    load_weights(network, Path(model.folder) / WEIGHTS)
+    sample = SampleConfig(
+        low_percentile=model.low_percentile, high_percentile=model.high_percentile
+    )
+    return Scorer(network, model.unet, sample)

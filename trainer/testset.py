@@ -25,15 +25,18 @@ from numpy.typing import NDArray
 
 from anystar_batch.errors import AnyStarBatchError, ConfigError
 from anystar_batch.network.intensity import limits, normalise
+from anystar_batch.network.refiner import load_refiner
 from trainer.frozen.geometry import Recipe
 from trainer.frozen.intensities import BACKGROUNDS, GREY, Volume, volume
 from trainer.matches import IOUS, Tally, match
-from trainer.score import Scorer
-from trainer.synthesis.config import SampleConfig
+from trainer.refine.scores import labels as refined_labels
+from trainer.refine.scores import look
+from trainer.score import Scorer, scorer_of
 from trainer.volumes import Truth
 
 if TYPE_CHECKING:
     from anystar_batch.network.model import Model
+    from anystar_batch.network.refiner import Refiner
 
 MANIFEST = Path(__file__).with_name("testset.json")
 """What is frozen."""
@@ -216,42 +219,37 @@ def score_model(name: str, entries: Sequence[Entry]) -> dict[str, Any]:
     dict
         JSON-able. `native`: radii as they are. `working`: every volume rescaled so that its median
         object has the model's diameter, as the command does it; left out for a model without one.
+        `second`: the same after the model's second look and its cut, as `segment --diameter` has
+        it; left out for a model without a refiner.
     """
     from anystar_batch.network.model import load_model  # noqa: PLC0415  (with the network)
 
     model = load_model(name)
-    return score(model, scorer_of(model), entries)
+    return score(model, scorer_of(model), entries, load_refiner(Path(model.folder)))
 
 
-def scorer_of(model: Model) -> Scorer:
-    """Return what scores a model: its network, and how it sees intensities."""
-    from anystar_batch.network.model import WEIGHTS  # noqa: PLC0415
-    from anystar_batch.network.unet import build  # noqa: PLC0415
-    from anystar_batch.network.weights import load_weights  # noqa: PLC0415
-
-    network = build(model.unet)
-    load_weights(network, Path(model.folder) / WEIGHTS)
-    sample = SampleConfig(
-        low_percentile=model.low_percentile, high_percentile=model.high_percentile
-    )
-    return Scorer(network, model.unet, sample)
-
-
-def score(model: Model, scorer: Scorer, entries: Sequence[Entry]) -> dict[str, Any]:
+def score(
+    model: Model, scorer: Scorer, entries: Sequence[Entry], refiner: Refiner | None = None
+) -> dict[str, Any]:
     """Score a model that is loaded; see `score_model`."""
     thresholds = (model.prob_thresh, model.nms_thresh)
     native: list[Tally] = []
     working: list[Tally] = []
+    second: list[Tally] = []
     identical = 0
     for _, truth, same in volumes(entries):
         identical += same
         shown = Truth(truth.name, normalised(truth.image, model), truth.labels)
-        ways: list[tuple[list[Tally], Truth, float | None]] = [(native, shown, None)]
-        if model.diameter is not None and truth.labels.any():
-            ways.append((working, truth, model.diameter))
-        for tallies, given, diameter in ways:
-            (prediction,) = scorer.predictions([given], diameter)
-            tallies.append(match(truth.labels, prediction.labels(thresholds)))
+        (prediction,) = scorer.predictions([shown], None)
+        native.append(match(truth.labels, prediction.labels(thresholds)))
+        if model.diameter is None or not truth.labels.any():
+            continue
+        (prediction,) = scorer.predictions([truth], model.diameter)
+        working.append(match(truth.labels, prediction.labels(thresholds)))
+        if refiner is not None:
+            looked = look(refiner, prediction, thresholds)
+            labels = refined_labels(looked, cut=refiner.quality_cut, order="product")
+            second.append(match(truth.labels, labels))
     document: dict[str, Any] = {
         "model": model.name,
         "version": model.version,
@@ -266,6 +264,9 @@ def score(model: Model, scorer: Scorer, entries: Sequence[Entry]) -> dict[str, A
     if len(working) == len(entries):
         document["diameter"] = model.diameter
         document["working"] = dataclasses.asdict(summary(entries, working))
+    if refiner is not None and len(second) == len(entries):
+        document["refiner_sha256"] = refiner.sha256
+        document["second"] = dataclasses.asdict(summary(entries, second))
     return document
 
 
@@ -298,11 +299,15 @@ def table(document: dict[str, Any]) -> str:
         f"{document['model']} {document['version']}, thresholds {document['thresholds']}, "
         f"{document['volumes']} volumes ({document['identical']} frozen to the bit)"
     ]
-    for way in ("native", "working"):
+    for way in ("native", "working", "second"):
         if way not in document:
             continue
-        size = f" (median diameter to {document['diameter']:g} voxels)" if way == "working" else ""
-        lines.append(f"{way}{size}".ljust(48) + "".join(f"{t:>8g}" for t in document["iou"]))
+        title = {
+            "native": "native",
+            "working": f"working (median diameter to {document.get('diameter') or 0:g} voxels)",
+            "second": "working, after the second look",
+        }[way]
+        lines.append(title.ljust(48) + "".join(f"{t:>8g}" for t in document["iou"]))
         scores = document[way]
         rows = [("all objects", scores["overall"]), ("mean of volumes", scores["mean"])]
         rows += [(f"radius {k}", v) for k, v in scores["by_radius"].items()]

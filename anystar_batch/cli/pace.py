@@ -23,7 +23,6 @@ WHAT = {
     "suppress": ("suppression", "survivors"),
     "resolve": ("deciding doubtful cases", ""),
     "refine": ("second look", "outlines"),
-    "spot": ("second look at a sample", ""),
     "own": ("numbering", "instances"),
     "paint": ("painting labels", ""),
     "pyramid": ("label pyramid", ""),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from anystar_batch.geometry import ZYX, Box, ZYXFloat
 from anystar_batch.kernel_cache import compiled
+from anystar_batch.network.row_products import EIGHT, mean_of_six, turn_rows
 
 SAMPLES = 33
 """Samples of a ray."""
@@ -49,6 +50,9 @@ _NEAR = 21
 
 _CORE, _AROUND = 11, (17, 25)
 """Samples of the core (up to 0.73), and of what lies around it (1.2 to 1.67)."""
+
+_TOGETHER = 3
+"""Places whose sums over the rays go on side by side, and do not wait for each other."""
 
 _BEND = 3.0
 """Spreads at which a value is halved: a ten times brighter neighbour must not hide the object."""
@@ -159,13 +163,21 @@ def profiles(  # noqa: PLR0913  (a kernel takes arrays, not objects)
     scalars : float32 [n, SCALARS, n_rays]
         Written.
     """
+    n_rays = dist.shape[1]
+    room = (np.empty((3, n_rays)), np.empty(n_rays, np.int64), np.empty((3, n_rays), np.float32))
+    n_places = -(-SAMPLES // EIGHT) * EIGHT
+    by_ray, means = (
+        np.zeros((n_rays, n_places), np.float32),
+        np.empty((n_rays, n_places), np.float32),
+    )
     for i in range(len(dist)):
         if _is_inside(shape, whole[i], dist[i], spokes):
-            _sample_inside(image, origin, whole[i], fraction[i], dist[i], spokes, values[i])
+            _sample_inside(image, origin, whole[i], fraction[i], dist[i], spokes, room, values[i])
         else:
             _sample(image, origin, shape, whole[i], fraction[i], dist[i], spokes, values[i])
         _standardise(values[i])
-        _surround(values[i], near)
+        _mean_of_all(values[i])
+        _surround(values[i], near, by_ray, means)
         _measure(dist[i], spokes, near, values[i], scalars[i])
 
 
@@ -195,28 +207,45 @@ def _sample_inside(  # noqa: PLR0913
     fraction: NDArray[np.float64],
     dist: NDArray[np.float32],
     spokes: NDArray[np.float64],
+    room: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float32]],
     values: NDArray[np.float32],
 ) -> None:
-    """The same as `_sample`, where no sample comes near the volume's border."""
+    """The same as `_sample`, where no sample comes near the volume's border.
+
+    All rays at a place before the next: what is counted needs no memory and goes several rays at a
+    time, what is read then waits for nothing.
+    """
+    n_rays = len(dist)
+    pixels, rows, plane = image.reshape(-1), image.shape[2], image.shape[1] * image.shape[2]
     cz, cy, cx = whole[0] - origin[0], whole[1] - origin[1], whole[2] - origin[2]
-    one = np.uint64(1)
-    for ray in range(len(dist)):
+    centre = cz * plane + cy * rows + cx
+    step, corner, weight = room
+    for ray in range(n_rays):
         part = np.float64(dist[ray]) / PER_DIST
-        dz, dy, dx = spokes[ray, 0] * part, spokes[ray, 1] * part, spokes[ray, 2] * part
-        for k in range(SAMPLES):
-            fz = fraction[0] + dz * (k + 1)
-            fy = fraction[1] + dy * (k + 1)
-            fx = fraction[2] + dx * (k + 1)
+        for axis in range(3):
+            step[axis, ray] = spokes[ray, axis] * part
+    for k in range(SAMPLES):
+        for ray in range(n_rays):
+            fz = fraction[0] + step[0, ray] * (k + 1)
+            fy = fraction[1] + step[1, ray] * (k + 1)
+            fx = fraction[2] + step[2, ray] * (k + 1)
             lz, ly, lx = np.floor(fz), np.floor(fy), np.floor(fx)
-            wz, wy, wx = np.float32(fz - lz), np.float32(fy - ly), np.float32(fx - lx)
-            z, y, x = np.uint64(cz + int(lz)), np.uint64(cy + int(ly)), np.uint64(cx + int(lx))
-            a, b = image[z, y, x], image[z, y + one, x]
-            c, d = image[z + one, y, x], image[z + one, y + one, x]
-            a += wx * (image[z, y, x + one] - a)
-            b += wx * (image[z, y + one, x + one] - b)
-            c += wx * (image[z + one, y, x + one] - c)
-            d += wx * (image[z + one, y + one, x + one] - d)
+            weight[0, ray], weight[1, ray] = np.float32(fz - lz), np.float32(fy - ly)
+            weight[2, ray] = np.float32(fx - lx)
+            corner[ray] = np.int64(lz * plane + ly * rows + lx)
+        for ray in range(n_rays):
+            wz, wy, wx = weight[0, ray], weight[1, ray], weight[2, ray]
+            i = np.uint64(centre + corner[ray])
+            j = i + np.uint64(rows)
+            a, b = pixels[i], pixels[j]
+            a += wx * (pixels[i + np.uint64(1)] - a)
+            b += wx * (pixels[j + np.uint64(1)] - b)
             a += wy * (b - a)
+            i += np.uint64(plane)
+            j += np.uint64(plane)
+            c, d = pixels[i], pixels[j]
+            c += wx * (pixels[i + np.uint64(1)] - c)
+            d += wx * (pixels[j + np.uint64(1)] - d)
             c += wy * (d - c)
             values[k, 0, ray] = a + wz * (c - a)
             values[k, 3, ray] = np.float32(0.0)
@@ -300,22 +329,38 @@ def _standardise(values: NDArray[np.float32]) -> None:
             values[k, 0, ray] = value / (np.float32(1.0) + abs(value) * bend)
 
 
-@compiled(error_model="numpy")
-def _surround(values: NDArray[np.float32], near: NDArray[np.int64]) -> None:
-    """Mean of the neighbours in channel 1, of all rays in channel 2."""
+@compiled(error_model="numpy", _nrt=False)
+def _mean_of_all(values: NDArray[np.float32]) -> None:
+    """Mean of all rays in channel 2: sums in order, those of some places side by side."""
     n_rays = values.shape[2]
-    sixth, share = np.float32(1.0 / NEAREST), np.float32(1.0 / n_rays)
-    for k in range(SAMPLES):
-        own = values[k, 0]
-        total = np.float32(0.0)
+    share = np.float32(1.0 / n_rays)
+    for k in range(0, SAMPLES, _TOGETHER):
+        a, b, c = np.float32(0.0), np.float32(0.0), np.float32(0.0)
         for ray in range(n_rays):
-            total += own[ray]
-        mean = total * share
-        for ray in range(n_rays):
-            around = own[near[ray, 0]] + own[near[ray, 1]] + own[near[ray, 2]]
-            around += own[near[ray, 3]] + own[near[ray, 4]] + own[near[ray, 5]]
-            values[k, 1, ray] = around * sixth
-            values[k, 2, ray] = mean
+            a += values[k, 0, ray]
+            b += values[k + 1, 0, ray]
+            c += values[k + 2, 0, ray]
+        values[k, 2], values[k + 1, 2], values[k + 2, 2] = a * share, b * share, c * share
+
+
+@compiled(error_model="numpy", _nrt=False)
+def _surround(
+    values: NDArray[np.float32],
+    near: NDArray[np.int64],
+    by_ray: NDArray[np.float32],
+    means: NDArray[np.float32],
+) -> None:
+    """Mean of the neighbours in channel 1.
+
+    Ray by ray in `by_ray` first: there all samples of a neighbour lie side by side.
+    """
+    n_rays = len(near)
+    rows = values.reshape(-1, n_rays)
+    turn_rows(rows, 0, CHANNELS, SAMPLES, by_ray, 0, 1, n_rays)
+    for ray in range(n_rays):
+        for k in range(0, by_ray.shape[1], EIGHT):
+            mean_of_six(by_ray, near, ray, k, means)
+    turn_rows(means, 0, 1, n_rays, rows, 1, CHANNELS, SAMPLES)
 
 
 @compiled(error_model="numpy")
@@ -335,13 +380,16 @@ def _measure(
         around = 0.0
         for k in range(NEAREST):
             around += np.float64(dist[near[ray, k]])
-        outside = np.float32(0.0)
-        for k in range(SAMPLES):
-            outside += values[k, 3, ray]
         own = np.float64(dist[ray])
         z, y, x = spokes[ray, 0], spokes[ray, 1], spokes[ray, 2]
         voxels = own * math.sqrt(z * z + y * y + x * x)
         scalars[0, ray] = np.float32(math.log(own * n_rays / total))
         scalars[1, ray] = np.float32(math.log(own * NEAREST / around))
         scalars[2, ray] = np.float32(0.5 * math.log(min(max(voxels, 1.0), 24.0) / 5.0))
-        scalars[3, ray] = outside * np.float32(1.0 / SAMPLES)
+    outside = scalars[3]
+    outside[:] = np.float32(0.0)
+    for k in range(SAMPLES):
+        for ray in range(n_rays):
+            outside[ray] += values[k, 3, ray]
+    for ray in range(n_rays):
+        outside[ray] *= np.float32(1.0 / SAMPLES)

@@ -41,15 +41,13 @@ from anystar_batch.network.refiner_kernel import (
     Arrays,
     answer,
 )
+from anystar_batch.network.row_products import EIGHT
 
 FORMAT = 1
 """Of the arrays and what they mean."""
 
 ACROSS = 20.0
 """Voxels across an object's diameter from which finer ones add nothing."""
-
-FINER = 1.25
-"""Voxels per working voxel from which the second look is worth its time."""
 
 TOGETHER = 16
 """Objects whose profiles are held at once: memory, never the result, depends on it."""
@@ -205,28 +203,6 @@ def level_to_read(diameter_um: float, scales_um: Sequence[ZYXFloat]) -> int:
     return level
 
 
-def shows_more(step: ZYXFloat) -> bool:
-    """Return whether a level shows more of an object than the first look saw.
-
-    Parameters
-    ----------
-    step : (z, y, x)
-        Voxels of the level per working voxel.
-
-    Returns
-    -------
-    bool
-        False where no axis has `FINER` voxels per working voxel: then there is nothing to refine
-        by, and the second look may be left out.
-
-    Examples
-    --------
-    >>> shows_more((1.0, 1.0, 1.0)), shows_more((0.6, 1.9, 1.9))
-    (False, True)
-    """
-    return max(step) >= FINER
-
-
 def from_arrays(arrays: Mapping[str, NDArray[Any]], quality_cut: float = 0.0) -> Refiner:
     """Return a refiner of named arrays.
 
@@ -249,6 +225,9 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], quality_cut: float = 0.0) ->
     biases = tuple(len(arrays[name]) for name in NAMES if name.endswith("_bias"))[:6]
     if any(width % TOGETHER_ROWS for width in biases[:5]):
         message = f"refiner: layers of {biases[:5]} channels; expected multiples of {TOGETHER_ROWS}"
+        raise ModelError(message)
+    if biases[1] % EIGHT:
+        message = f"refiner: {biases[1]} channels of conv2; expected a multiple of {EIGHT}"
         raise ModelError(message)
     expected = shapes_of(biases)
     for name, array in zip(NAMES, ready, strict=True):

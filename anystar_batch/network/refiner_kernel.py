@@ -21,8 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.kernel_cache import compiled
-from anystar_batch.network.profiles import CHANNELS, NEAREST, SAMPLES, SCALARS
-from anystar_batch.network.row_products import OUTPUTS, STRIP, layer_strip
+from anystar_batch.network.profiles import CHANNELS, SAMPLES, SCALARS
+from anystar_batch.network.row_products import (
+    EIGHT,
+    OUTPUTS,
+    STRIP,
+    layer_strip,
+    mean_of_six,
+    turn_rows,
+)
 
 MOST_LOG = 1.2
 """Largest logarithm of the factor on a distance: 0.3 to 3.3 times."""
@@ -105,6 +112,7 @@ def _convolve(  # noqa: PLR0913
     one: NDArray[np.float32],
     two: NDArray[np.float32],
     by_ray: NDArray[np.float32],
+    means: NDArray[np.float32],
     three: NDArray[np.float32],
 ) -> None:
     """Fill `three` from `seen`: along each ray, its neighbours asked after the second layer."""
@@ -114,35 +122,30 @@ def _convolve(  # noqa: PLR0913
         _layer(seen, 2 * window * CHANNELS, k1, c1, one, (window + 1) * w1)
     for window in range(SECOND):
         _layer(one, 2 * window * w1, k2, c2, two, (window + 1) * 2 * w2)
-    _ask_neighbours(near, w2, two, by_ray)
+    _ask_neighbours(near, w2, two, by_ray, means)
     for window in range(SECOND):
         _layer(two, window * 2 * w2, k3, c3, three, window * w3)
 
 
 @compiled(error_model="numpy", _nrt=False)
 def _ask_neighbours(
-    near: NDArray[np.int64], width: int, two: NDArray[np.float32], by_ray: NDArray[np.float32]
+    near: NDArray[np.int64],
+    width: int,
+    two: NDArray[np.float32],
+    by_ray: NDArray[np.float32],
+    means: NDArray[np.float32],
 ) -> None:
     """Beside the second layer's answers put their means over each ray's neighbours.
 
     Ray by ray in `by_ray` first: there all answers of a neighbour lie side by side.
     """
-    sixth = np.float32(1.0 / NEAREST)
-    means = by_ray[len(near)]
     for window in range(SECOND):
         begin = (window + 1) * 2 * width
-        for k in range(width):
-            for ray in range(len(near)):
-                by_ray[ray, k] = two[begin + k, ray]
+        turn_rows(two, begin, 1, width, by_ray, 0, 1, len(near))
         for ray in range(len(near)):
-            a, b, c = near[ray, 0], near[ray, 1], near[ray, 2]
-            d, e, f = near[ray, 3], near[ray, 4], near[ray, 5]
-            for k in range(width):
-                half = (by_ray[a, k] + by_ray[b, k]) + by_ray[c, k]
-                other = (by_ray[d, k] + by_ray[e, k]) + by_ray[f, k]
-                means[k] = (half + other) * sixth
-            for k in range(width):
-                two[begin + width + k, ray] = means[k]
+            for k in range(0, width, EIGHT):
+                mean_of_six(by_ray, near, ray, k, means)
+        turn_rows(means, 0, 1, len(near), two, begin + width, 1, width)
 
 
 @compiled(error_model="numpy")
@@ -212,7 +215,7 @@ def answer(  # noqa: PLR0913
     seen = np.zeros(((SAMPLES + 4) * CHANNELS, n_columns), np.float32)
     one = np.zeros(((FIRST + 2) * w1, n_columns), np.float32)
     two = np.zeros(((SECOND + 2) * 2 * w2, n_columns), np.float32)
-    by_ray = np.zeros((n_rays + 1, w2), np.float32)
+    by_ray, means = np.zeros((n_rays, w2), np.float32), np.zeros((n_rays, w2), np.float32)
     three = np.zeros((SECOND * w3 + SCALARS, n_columns), np.float32)
     first = np.zeros((len(c_own), n_columns), np.float32)
     second = np.zeros((len(c_second), n_columns), np.float32)
@@ -225,7 +228,7 @@ def answer(  # noqa: PLR0913
         for k in range(SAMPLES):
             seen[(k + 2) * CHANNELS : (k + 3) * CHANNELS, :n_rays] = values[i, k]
         three[SECOND * w3 :, :n_rays] = scalars[i]
-        _convolve(near, arrays, seen, one, two, by_ray, three)
+        _convolve(near, arrays, seen, one, two, by_ray, means, three)
         _means(three[: SECOND * w3, :n_rays], mean)
         _layer(three, 0, k_own, _vector(mean, k_whole, c_own), first, 0)
         _layer(first, 0, k_second, c_second, second, 0)

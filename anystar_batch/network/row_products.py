@@ -1,4 +1,4 @@
-"""A layer on long rows, its sums kept in registers: the second look's inner loop.
+"""The second look's inner loops: a layer on long rows, its sums in registers, and means of rows.
 
 A loop in plain numba loads and stores every sum once for each few terms, and checks each time that
 rows do not overlap. Here the instructions of one strip are written out (LLVM, through numba's
@@ -18,11 +18,16 @@ from numba.core import config, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from anystar_batch.kernel_cache import compiled
+
 STRIP = 32
 """Columns of a strip: rows have a multiple of them."""
 
 OUTPUTS = 4
 """Outputs of a strip: a layer has a multiple of them."""
+
+EIGHT = 8
+"""Rows and columns of a square that is turned at once, and terms of a mean that go together."""
 
 
 def layer_strip_as_loop(  # noqa: PLR0913
@@ -119,11 +124,11 @@ class _Strip:
         builder.branch(loop)
         builder.position_at_end(loop)
         m, sums = builder.phi(number), [builder.phi(vector) for _ in outputs]
-        place = self._address(self._rows, builder.add(first, m), column)
+        place = _address(builder, self._rows, builder.add(first, m), column)
         seen = builder.load(builder.bitcast(place, vector.as_pointer()), align=4)
         added = []
         for j, total in zip(outputs, sums, strict=True):
-            factor = builder.load(self._address(self._kernel, builder.add(o, j), m))
+            factor = builder.load(_address(builder, self._kernel, builder.add(o, j), m))
             added.append(builder.fadd(total, builder.fmul(self._all(factor, width), seen)))
         following = builder.add(m, ir.Constant(number, 1))
         m.add_incoming(ir.Constant(number, 0), before)
@@ -135,15 +140,9 @@ class _Strip:
         builder.position_at_end(after)
         zeros = ir.Constant(vector, [0.0] * width)
         for j, one in zip(outputs, added, strict=True):
-            place = self._address(self._out, builder.add(at, j), column)
+            place = _address(builder, self._out, builder.add(at, j), column)
             answer = builder.select(builder.fcmp_ordered("<", one, zeros), zeros, one)
             builder.store(answer, builder.bitcast(place, vector.as_pointer()), align=4)
-
-    def _address(self, array: Any, row: Any, column: Any) -> Any:  # noqa: ANN401
-        """Where an element lies."""
-        builder = self._builder
-        columns = builder.extract_value(array.shape, 1)
-        return builder.gep(array.data, [builder.add(builder.mul(row, columns), column)])
 
     def _all(self, value: Any, width: int) -> Any:  # noqa: ANN401
         """A vector of one value."""
@@ -154,6 +153,197 @@ class _Strip:
         return builder.shuffle_vector(one, nothing, zeros)
 
 
+def turn_as_loop(  # noqa: PLR0913
+    rows: NDArray[np.float32],
+    first: int,
+    step: int,
+    column: int,
+    out: NDArray[np.float32],
+    at: int,
+    out_step: int,
+    out_column: int,
+) -> None:
+    """Write a square of `EIGHT` by `EIGHT` with rows for columns.
+
+    Parameters
+    ----------
+    rows : float32 [., .]
+        Row i of the square lies in row `first + i * step`, from `column` on.
+    first, step, column : int
+    out : float32 [., .]
+        Written: row j of the turned square lies in row `at + j * out_step`, from `out_column` on.
+    at, out_step, out_column : int
+    """
+    for i in range(EIGHT):
+        for j in range(EIGHT):
+            out[at + j * out_step, out_column + i] = rows[first + i * step, column + j]
+
+
+def mean_of_six_as_loop(
+    rows: NDArray[np.float32],
+    six: NDArray[np.int64],
+    which: int,
+    column: int,
+    out: NDArray[np.float32],
+) -> None:
+    """Write `EIGHT` columns of a row of `out`: means of six rows, summed three and three.
+
+    Parameters
+    ----------
+    rows : float32 [., .]
+    six : int64 [., 6]
+        Numbers of rows.
+    which : int
+        Row of `six`, and of `out`.
+    column : int
+    out : float32 [., .]
+        Another array than `rows`.
+    """
+    sixth = np.float32(1.0 / 6.0)
+    for k in range(column, column + EIGHT):
+        half = (rows[six[which, 0], k] + rows[six[which, 1], k]) + rows[six[which, 2], k]
+        other = (rows[six[which, 3], k] + rows[six[which, 4], k]) + rows[six[which, 5], k]
+        out[which, k] = (half + other) * sixth
+
+
+@intrinsic
+def _turn_in_registers(  # noqa: PLR0913
+    _context: Any,  # noqa: ANN401
+    rows: Any,  # noqa: ANN401
+    first: Any,  # noqa: ANN401, ARG001
+    step: Any,  # noqa: ANN401, ARG001
+    column: Any,  # noqa: ANN401, ARG001
+    out: Any,  # noqa: ANN401
+    at: Any,  # noqa: ANN401, ARG001
+    out_step: Any,  # noqa: ANN401, ARG001
+    out_column: Any,  # noqa: ANN401, ARG001
+) -> Any:  # noqa: ANN401
+    """As `turn_as_loop`; arrays of float32 without gaps."""
+    if any(not isinstance(one, types.Array) or one.layout != "C" for one in (rows, out)):
+        return None
+    number = types.intp
+    signature = types.void(rows, number, number, number, out, number, number, number)
+
+    def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        source, target = (
+            context.make_array(signature.args[k])(context, builder, arguments[k]) for k in (0, 4)
+        )
+        _, first, step, column, _, at, out_step, out_column = arguments
+        vector = ir.VectorType(ir.FloatType(), EIGHT)
+        lines = []
+        for i in range(EIGHT):
+            row = builder.add(first, builder.mul(step, ir.Constant(step.type, i)))
+            place = _address(builder, source, row, column)
+            lines.append(builder.load(builder.bitcast(place, vector.as_pointer()), align=4))
+        # Thrice two lines become two: first pairs of numbers, then of pairs, then of fours.
+        for reach in (1, 2, 4):
+            turned = list(lines)
+            for i in range(EIGHT):
+                if i & reach == 0:
+                    low, high = _woven(reach)
+                    a, b = lines[i], lines[i + reach]
+                    turned[i] = builder.shuffle_vector(a, b, low)
+                    turned[i + reach] = builder.shuffle_vector(a, b, high)
+            lines = turned
+        for j, line in enumerate(lines):
+            row = builder.add(at, builder.mul(out_step, ir.Constant(step.type, j)))
+            place = _address(builder, target, row, out_column)
+            builder.store(line, builder.bitcast(place, vector.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return signature, generated
+
+
+def _woven(reach: int) -> tuple[Any, Any]:
+    """Masks that swap the upper half of each group of one line with the lower of the other's."""
+    kind = ir.VectorType(ir.IntType(32), EIGHT)
+    low = [c if c & reach == 0 else EIGHT + c - reach for c in range(EIGHT)]
+    high = [c + reach if c & reach == 0 else EIGHT + c for c in range(EIGHT)]
+    return ir.Constant(kind, low), ir.Constant(kind, high)
+
+
+@intrinsic
+def _mean_of_six_in_registers(
+    _context: Any,  # noqa: ANN401
+    rows: Any,  # noqa: ANN401
+    six: Any,  # noqa: ANN401
+    which: Any,  # noqa: ANN401, ARG001
+    column: Any,  # noqa: ANN401, ARG001
+    out: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """As `mean_of_six_as_loop`; arrays without gaps."""
+    if any(not isinstance(one, types.Array) or one.layout != "C" for one in (rows, six, out)):
+        return None
+    number = types.intp
+    signature = types.void(rows, six, number, number, out)
+
+    def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        source, names, target = (
+            context.make_array(signature.args[k])(context, builder, arguments[k]) for k in (0, 1, 4)
+        )
+        _, _, which, column, _ = arguments
+        vector = ir.VectorType(ir.FloatType(), EIGHT)
+        terms = []
+        for k in range(6):
+            row = builder.load(_address(builder, names, which, ir.Constant(column.type, k)))
+            place = _address(builder, source, row, column)
+            terms.append(builder.load(builder.bitcast(place, vector.as_pointer()), align=4))
+        half = builder.fadd(builder.fadd(terms[0], terms[1]), terms[2])
+        other = builder.fadd(builder.fadd(terms[3], terms[4]), terms[5])
+        sixth = ir.Constant(vector, [float(np.float32(1.0 / 6.0))] * EIGHT)
+        mean = builder.fmul(builder.fadd(half, other), sixth)
+        place = _address(builder, target, which, column)
+        builder.store(mean, builder.bitcast(place, vector.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return signature, generated
+
+
+def _address(builder: Any, array: Any, row: Any, column: Any) -> Any:  # noqa: ANN401
+    """Where an element of a matrix lies."""
+    columns = builder.extract_value(array.shape, 1)
+    return builder.gep(array.data, [builder.add(builder.mul(row, columns), column)])
+
+
 _is_disabled = bool(getattr(config, "DISABLE_JIT", 0))
 layer_strip: Any = layer_strip_as_loop if _is_disabled else _layer_strip_in_registers
 """For kernels: as `layer_strip_as_loop`."""
+
+turn: Any = turn_as_loop if _is_disabled else _turn_in_registers
+"""For kernels: as `turn_as_loop`."""
+
+mean_of_six: Any = mean_of_six_as_loop if _is_disabled else _mean_of_six_in_registers
+"""For kernels: as `mean_of_six_as_loop`."""
+
+
+@compiled(error_model="numpy", _nrt=False)
+def turn_rows(  # noqa: PLR0913
+    rows: NDArray[np.float32],
+    first: int,
+    step: int,
+    n_rows: int,
+    out: NDArray[np.float32],
+    at: int,
+    out_step: int,
+    n_columns: int,
+) -> None:
+    """Write rows as columns: out[at + j * out_step, i] = rows[first + i * step, j].
+
+    Parameters
+    ----------
+    rows : float32 [., .]
+    first, step, n_rows : int
+        Which rows.
+    out : float32 [., .]
+        Written.
+    at, out_step, n_columns : int
+        To which rows of `out`, as many as columns that are read.
+    """
+    # Squares are turned in registers, what is left one by one.
+    whole_rows, whole_columns = n_rows - n_rows % EIGHT, n_columns - n_columns % EIGHT
+    for i in range(0, whole_rows, EIGHT):
+        for j in range(0, whole_columns, EIGHT):
+            turn(rows, first + i * step, step, j, out, at + j * out_step, out_step, i)
+    for i in range(n_rows):
+        for j in range(whole_columns if i < whole_rows else 0, n_columns):
+            out[at + j * out_step, i] = rows[first + i * step, j]

@@ -34,7 +34,6 @@ def paint_label(run: Run) -> None:
     if run.plan.second_look is not None:
         refine.refine_run(run)
         suppress.suppress_run(run, 2)
-    refine.spot_run(run)
     number.number_run(run)
     paint.paint_run(run)
     pyramid.pyramid_run(run)

@@ -278,11 +278,6 @@ def _tell(plan: Plan, probe: dict[str, Any] | None, on_event: Listener) -> None:
         on_event(Note(f"probe: {trial_text(trial)}"))
     if plan.second_look is not None:
         on_event(Note(f"second look: every survivor, at level {plan.second_look.level}"))
-    elif plan.spot_look is not None:
-        text = (
-            "second look: left out, the network sees all that the image shows (--refine on does it)"
-        )
-        on_event(Note(text))
     on_event(Note(f"channel {plan.channel} ({plan.source.channels[plan.channel]})"))
     if plan.source.others:
         names, index = plan.source.multiscale_names, plan.source.multiscale

@@ -160,7 +160,6 @@ def run_record(config: SegmentConfig, run: Run, summary: Summary) -> dict[str, A
         **({"limits_grids": plan_entry["cells"]} if "cells" in plan_entry else {}),
         **({"refined": refined} if (refined := refined_counts(run)) else {}),
         **({"inside": inside} if (inside := _inside(run.plan)) else {}),
-        "spot": run.ledger.entry("spot", ""),
         "candidates_too_large": sum(int(e["too_large"]) for e in predicted),
         "survivors_hidden": sum(int(e["hidden"]) for e in run.ledger.entries("number").values()),
         "summary": summary.to_json(),

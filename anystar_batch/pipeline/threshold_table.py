@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,12 +202,8 @@ def _judged(
         together = Candidates.concatenate([together, around], len(rays))
         mine = inside(together.points, core)
     survivors = together.take(suppress(together, rays, plan.nms_thresh) & mine)
-    if plan.second_look is None and plan.spot_look is None:
-        return _Judged(time, survivors, None)
-    look = replace(plan, second_look=plan.second_look or plan.spot_look)
-    refined = refine_survivors(look, reader, time, survivors)
-    # Where the network saw all that the image shows, for the column alone: no outline changes.
-    return _Judged(time, survivors if plan.second_look is None else refined, refined.quality)
+    refined = refine_survivors(plan, reader, time, survivors)
+    return _Judged(time, refined, refined.quality)
 
 
 def _row(

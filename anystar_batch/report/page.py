@@ -35,7 +35,6 @@ STAGES = {
     "predict": "network",
     "suppress": "suppression",
     "refine": "second look",
-    "spot": "second look at a sample",
     "suppress 2": "suppression after it",
     "own": "numbering",
     "paint": "painting labels",

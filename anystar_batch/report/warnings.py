@@ -77,23 +77,23 @@ def warnings_of(
         _saturated(digest),
         _empty(record, dtype),
         _doubtful(digest, record),
-        _out_of_range(digest, record),
+        _out_of_range(digest),
         *(_seam(one) for one in seams),
     ]
     return [text for text in texts if text]
 
 
-def _out_of_range(digest: Digest, record: Mapping[str, Any]) -> str:
+def _out_of_range(digest: Digest) -> str:
     if digest.instances < MIN_INSTANCES:
         return ""
-    qualities, spot = digest.sample.get("quality"), record.get("spot") or {}
-    middle = spot.get("median_quality") if qualities is None else float(np.median(qualities))
+    qualities = digest.sample.get("quality")
+    middle = None if qualities is None else float(np.median(qualities))
     if middle is None or middle >= LEAST_QUALITY:
         return ""
     return (
         "the image may be out of the model's range: the second look expects outlines of a median "
         f"IoU of {middle:.2f} (nuclei that the model knows have 0.6 to 0.75, textures 0.3 to 0.4). "
-        "Look at the overlays before you count; give a higher --min-quality (with --refine on), "
+        "Look at the overlays before you count; give a higher --min-quality, "
         "another --diameter, or fine-tune on corrected labels (docs/finetune.md)"
     )
 

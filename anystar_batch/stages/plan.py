@@ -78,9 +78,6 @@ class Plan:
         Further columns of the table.
     second_look : SecondLook or None
         Where every survivor is looked at once more; None: not at all.
-    spot_look : SecondLook or None
-        Where the network saw all that the image shows, only a sample is looked at once more, to
-        tell whether the image is of the model's range; nobody's distances change.
     outline : float or None
         Share of the fall of an object's mean profile at which its surface is put; None: visible.
     expand_um : float
@@ -110,7 +107,6 @@ class Plan:
     course: tuple[int, ...] = ()
     measure: tuple[str, ...] = ()
     second_look: SecondLook | None = None
-    spot_look: SecondLook | None = None
     outline: float | None = None
     expand_um: float = 0.0
     grids: tuple[LimitsGrid | None, ...] = ()
@@ -210,11 +206,9 @@ class Plan:
         return {"local_limits": local}
 
     def _look_json(self) -> dict[str, object]:
-        """What the second look was, where there might have been one."""
-        if self.second_look is not None:
-            return {"second_look": {"level": self.second_look.level}}
-        left_out = "left out: the network saw all that the image shows"
-        return {} if self.spot_look is None else {"second_look": left_out}
+        """What the second look was, where there is one."""
+        look = self.second_look
+        return {} if look is None else {"second_look": {"level": look.level}}
 
 
 def fingerprint_parts(
@@ -352,7 +346,7 @@ def make_plan(  # noqa: PLR0913  (image, model, options; what was decided before
     if reference is None:
         reference = next(t for t, pair in zip(times, limits, strict=True) if pair is not None)
     level = level_position(reader, working.level, reference, channel)
-    look, spot = plan_look(reader, model, config, working, level, scales, diameter_um, reference)
+    look = plan_look(reader, model, config, working, level, scales, diameter_um, reference)
     filters = config.filters
     if look is not None and filters.min_quality is None and look.refiner.quality_cut > 0.0:
         filters = replace(filters, min_quality=look.refiner.quality_cut)
@@ -375,7 +369,6 @@ def make_plan(  # noqa: PLR0913  (image, model, options; what was decided before
         course=config.course(source.num_times),
         measure=config.measure,
         second_look=look,
-        spot_look=spot,
         outline=config.outline,
         expand_um=0.0 if config.expand is None else config.expand.in_um(scales[0]),
         region=region,

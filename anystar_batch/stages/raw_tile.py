@@ -46,7 +46,7 @@ The sizes are among them: what they make of the working voxels, the plan says.
 UNDECISIVE = frozenset(
     {
         *("source", "model", "times", "limits", "scale_um", "translation_um", "diameter_um"),
-        *("prob_thresh", "nms_thresh", "filters", "course", "measure", "second_look", "spot_look"),
+        *("prob_thresh", "nms_thresh", "filters", "course", "measure", "second_look"),
         *("outline", "expand_um", "region", "elongation"),
     }
 )

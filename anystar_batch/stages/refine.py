@@ -8,7 +8,6 @@ survivor is looked at once, by the tile that owns its point.
 
 from __future__ import annotations
 
-import hashlib
 import time as clock
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 
 from anystar_batch.archive.images import ImageReader
 from anystar_batch.errors import ModelError
-from anystar_batch.events import StageStarted, timed_stage
 from anystar_batch.geometry import ZYX
 from anystar_batch.network.intensity import raised
 from anystar_batch.network.refiner import Refiner, load_refiner, window_of
@@ -30,7 +28,7 @@ from anystar_batch.stages.plan import Plan
 from anystar_batch.stages.run import Run, run_tasks, suppression, tile_todo
 from anystar_batch.stages.second_look import SecondLook
 from anystar_batch.stages.surface import outlined
-from anystar_batch.stages.task import Done, Work, model_rays, parse_key, piece_key, position_keys
+from anystar_batch.stages.task import Done, Work, model_rays, piece_key
 from anystar_batch.stages.workdir import (
     REFINED,
     Slice,
@@ -41,9 +39,6 @@ from anystar_batch.stages.workdir import (
 )
 from anystar_batch.stars.candidates import Candidates, quantise
 from anystar_batch.stars.suppress import Status
-
-SAMPLE = 256
-"""Survivors after which a sample is large enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,42 +114,6 @@ def refine_block(task: RefineTask) -> Done:
         }
     count = sum(len(refined) for _, refined, _ in parts)
     return Done(entries, clock.perf_counter() - started, count)
-
-
-def spot_run(run: Run) -> None:
-    """Note the median quality of a sample of survivors, where nobody is refined.
-
-    The sample is whole tiles in the order of a hash of their names, up to `SAMPLE` survivors: the
-    same for any blocks.
-    """
-    look, plan = run.plan.spot_look, run.plan
-    if look is None or run.ledger.entry("spot", "") is not None:
-        return
-    entries = run.ledger.entries(suppression(1))
-    names = sorted(entries, key=lambda name: hashlib.sha256(name.encode()).digest())
-    asked, reader = replace(plan, second_look=look), ImageReader(plan.source)
-    qualities: list[NDArray[np.float32]] = []
-    with timed_stage(run.on_event, StageStarted("spot", 1)):
-        for name in names:
-            piece = slice_of(entries[name])
-            missing = SAMPLE - sum(map(len, qualities))
-            if piece.stop > piece.start and missing > 0:
-                time = parse_key(name)[0]
-                survivors = load_survivors(run.work, time, [piece], number=1)
-                survivors = survivors.take(_spread(survivors, plan.working.shape, missing))
-                refined = refine_survivors(asked, reader, time, survivors)
-                qualities += [] if refined.quality is None else [refined.quality]
-    sample = np.concatenate([np.empty(0, np.float32), *qualities])
-    median = round(float(np.median(sample)), 3) if len(sample) else None
-    run.ledger.done("spot", {"": {"survivors": len(sample), "median_quality": median}})
-
-
-def _spread(survivors: Candidates, shape: ZYX, count: int) -> NDArray[np.int64]:
-    """Indices of at most so many survivors, evenly along their order by position."""
-    order = np.argsort(position_keys(survivors.points, shape))
-    steps = np.linspace(0, len(order) - 1, min(count, len(order)))
-    spread: NDArray[np.int64] = order[np.unique(steps.astype(np.int64))]
-    return spread
 
 
 def look_content(

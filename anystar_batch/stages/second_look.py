@@ -17,7 +17,7 @@ from anystar_batch.network.model import (
     bundled_models,
     refiner_info,
 )
-from anystar_batch.network.refiner import level_to_read, shows_more
+from anystar_batch.network.refiner import level_to_read
 from anystar_batch.network.scale import LevelMap, WorkingScale
 from anystar_batch.stages.sampling import level_position
 
@@ -74,7 +74,7 @@ def refiner_json(model: Model, config: ResultConfig) -> dict[str, object]:
     refiner = wanted_refiner(model, config)
     if refiner is None:
         return {}
-    return {"refine": config.refine, "refiner": refiner.sha256, "quality_cut": refiner.quality_cut}
+    return {"refiner": refiner.sha256, "quality_cut": refiner.quality_cut}
 
 
 def plan_look(  # noqa: PLR0913
@@ -86,8 +86,11 @@ def plan_look(  # noqa: PLR0913
     scales: Sequence[ZYXFloat],
     diameter_um: float | None,
     reference: int,
-) -> tuple[SecondLook | None, SecondLook | None]:
-    """Return where to look once more at all survivors, or else where at a sample of them.
+) -> SecondLook | None:
+    """Return where to look once more at all survivors; None without a refiner.
+
+    At any size: objects that the network saw as large as the image shows them gain as others do
+    (docs/second-look.md).
 
     Parameters
     ----------
@@ -107,8 +110,7 @@ def plan_look(  # noqa: PLR0913
 
     Returns
     -------
-    every, sample : SecondLook or None
-        At most one of them: a sample where the image shows no more than the network saw.
+    SecondLook or None
 
     Raises
     ------
@@ -118,7 +120,7 @@ def plan_look(  # noqa: PLR0913
     refiner = wanted_refiner(model, config)
     scale0, offset0 = working.to_level0(level)
     if refiner is None:
-        return None, None
+        return None
     readable = reader.source.readable
     chosen = 0
     if diameter_um is not None:
@@ -129,11 +131,4 @@ def plan_look(  # noqa: PLR0913
     offset = as_triple(
         (o - first) / step for o, first, step in zip(offset0, at.offset, at.step, strict=True)
     )
-    look = SecondLook(refiner, chosen, scale, offset)
-    # Whoever filters by quality, or says where surfaces are, needs everybody looked at.
-    is_asked = (
-        config.refine == "on"
-        or config.filters.min_quality is not None
-        or config.outline is not None
-    )
-    return (look, None) if is_asked or shows_more(scale) else (None, look)
+    return SecondLook(refiner, chosen, scale, offset)

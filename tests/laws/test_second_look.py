@@ -189,23 +189,17 @@ def test_off_and_a_model_without_a_refiner_give_the_bytes_of_one_look(
     assert found[0]["CSV"] != reference["CSV"]
 
 
-def test_auto_leaves_out_what_was_seen_at_the_image_s_own_resolution(image, model, tmp_path):
-    spots = []
-    for k, block_shape in enumerate([SHAPE, (32, 64, 32)]):
-        mine = copy_of(image, tmp_path / str(k))
-        run(mine, model, block_shape, refine="auto")
-        assert "quality" not in rows_of(mine)[0]
-        record = json.loads((mine.parent / "phantom.anystar.run.json").read_text())
-        assert record["plan"]["second_look"].startswith("left out")
-        spots.append(record["spot"])
-    assert spots[0] == spots[1], "the sample does not depend on blocks"
-    assert spots[0]["survivors"] > 100
-    assert 0.0 < spots[0]["median_quality"] < 1.0
+def test_auto_looks_twice_at_the_image_s_own_resolution_too(image, model, reference, tmp_path):
+    mine = copy_of(image, tmp_path)
+    run(mine, model, SHAPE, refine="auto")
+    record = json.loads((mine.parent / "phantom.anystar.run.json").read_text())
+    assert record["plan"]["zoom"] == [1.0, 1.0, 1.0]
+    assert record["plan"]["second_look"] == {"level": 0}
+    assert record["refined"]["outlines"] > 100
+    assert digests(mine) == reference
 
 
-def test_a_filter_by_quality_asks_for_the_second_look_and_may_remove_everybody(
-    image, model, tmp_path
-):
+def test_a_filter_by_quality_may_remove_everybody(image, model, tmp_path):
     mine = copy_of(image, tmp_path)
     filters = replace(refined_config(mine).result.filters, min_quality=0.999)
     with warnings.catch_warnings():

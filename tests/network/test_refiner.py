@@ -206,11 +206,6 @@ def test_levels_that_show_twenty_voxels_are_enough():
     assert level_to_read(2.0, scales) == 0
 
 
-def test_what_the_first_look_saw_at_its_own_voxels_shows_no_more():
-    assert not second.shows_more((1.0, 1.2, 0.5))
-    assert second.shows_more((1.0, 1.25, 0.5))
-
-
 @pytest.fixture
 def folder(tmp_path):
     export(random_arrays(), RefineConfig(), 0.25, {}, tmp_path)

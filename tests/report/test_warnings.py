@@ -173,14 +173,6 @@ def test_textures_have_a_low_quality(tmp_path):
         assert warnings_of(few, RECORD, [], "uint16") == []
 
 
-def test_a_sample_s_low_quality_is_told_too(usual):
-    texture = RECORD | {"spot": {"survivors": 1000, "median_quality": 0.36}}
-    (text,) = warnings_of(usual, texture, [], "uint16")
-    assert "median IoU of 0.36" in text
-    nuclei = RECORD | {"spot": {"survivors": 1000, "median_quality": 0.66}}
-    assert warnings_of(usual, nuclei, [], "uint16") == []
-
-
 def test_the_least_certain_are_those_of_the_lowest_quality(tmp_path):
     rows = random_rows(40)
     plain = digest_of(tmp_path, rows)

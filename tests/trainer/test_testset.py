@@ -122,6 +122,9 @@ def test_a_released_model_is_scored_at_both_sizes(monkeypatch, tmp_path, capsys)
     # Bright objects on a plain background are found, whatever the version of the model.
     assert found["native"]["by_background"]["bright"][0] > 0.3
     assert found["working"]["overall"] != found["native"]["overall"]
+    # Outlines gain by the second look, most of all strictly judged ones.
+    assert found["second"]["overall"][3] > found["working"]["overall"][3]
+    assert "after the second look" in table(found)
     assert "radius 6-9" in table(found)
     monkeypatch.setattr(module, "score_model", lambda *_: found)
     assert main(["test", "--json", str(tmp_path / "out.json")]) == 0

@@ -142,7 +142,7 @@ def _loaded(options: argparse.Namespace) -> tuple[Refiner, Scorer]:
     from trainer.refine.data import load  # noqa: PLC0415
     from trainer.refine.export import read_arrays  # noqa: PLC0415
     from trainer.refine.scores import chosen_cut, stretched  # noqa: PLC0415
-    from trainer.testset import scorer_of  # noqa: PLC0415
+    from trainer.score import scorer_of  # noqa: PLC0415
 
     scorer = scorer_of(load_model(run_config(options).model))
     if options.refiner is not None:

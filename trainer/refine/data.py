@@ -59,7 +59,7 @@ def shard_path(folder: Path, part: str, number: int) -> Path:
 
 def _make_shard(task: tuple[RefineConfig, Path, str, int]) -> tuple[str, int]:
     """Make and write one shard; return its name and how many finds it has."""
-    from trainer.testset import scorer_of  # noqa: PLC0415  (TensorFlow)
+    from trainer.score import scorer_of  # noqa: PLC0415  (TensorFlow)
 
     config, folder, part, number = task
     _single_thread()
