@@ -67,12 +67,36 @@ class SceneConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SmallScenes:
+    """Further scenes, of objects that the image shows as small as the first look sees them.
+
+    Parameters
+    ----------
+    scene : SceneConfig
+    seed, held_out_seed : int
+        As of `RefineConfig`.
+    scenes, held_out : int
+        How many; 0: none.
+    """
+
+    scene: SceneConfig = dataclasses.field(
+        default_factory=lambda: SceneConfig(edge=48, radius=(2.5, 5.5))
+    )
+    seed: int = 61
+    held_out_seed: int = 1_000_061
+    scenes: int = 0
+    held_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RefineConfig:
     """One training of the second look.
 
     Parameters
     ----------
     scene : SceneConfig
+    small : SmallScenes
+        Their shards come after the others.
     model : str
         First look: name of a bundled model, or a model folder.
     seed, held_out_seed : int
@@ -109,11 +133,16 @@ class RefineConfig:
         SHA-256 of the refiners whose mean answer is learnt instead of the truth. Empty: the truth.
     taught_weight : float
         Weight of the mean distance from the teachers' logarithm, all rays and finds.
+    taught_from : float
+        Mean length of a find's rays, voxels of the image, from which the teachers are asked.
+        Smaller ones learn the truth: what is known of large objects is kept, that of small ones is
+        new (learning without forgetting, Li and Hoiem, arXiv 1606.09282).
     checkpoint_steps : int
         Steps between checkpoints.
     """
 
     scene: SceneConfig = dataclasses.field(default_factory=SceneConfig)
+    small: SmallScenes = dataclasses.field(default_factory=SmallScenes)
     model: str = "anystar-mix"
     seed: int = 17
     held_out_seed: int = 1_000_017
@@ -135,6 +164,7 @@ class RefineConfig:
     start: str = ""
     teachers: tuple[str, ...] = ()
     taught_weight: float = 3.0
+    taught_from: float = 0.0
     checkpoint_steps: int = 500
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.network.profiles import CHANNELS, SAMPLES, SCALARS, centres, profiles
-from trainer.refine.config import RefineConfig
+from trainer.refine.config import RefineConfig, SceneConfig
 from trainer.refine.finds import Finds, finds
 from trainer.refine.scene import make_scene
 
@@ -38,12 +38,7 @@ def make(config: RefineConfig, folder: Path, workers: int = 2) -> None:
     workers : int
         Processes; each loads the first look.
     """
-    missing = [
-        (config, folder, part, number)
-        for part, count in zip(PARTS, (config.scenes, config.held_out), strict=True)
-        for number in range(-(-count // config.shard))
-        if not shard_path(folder, part, number).exists()
-    ]
+    missing = [task for task in shards(config, folder) if not task.path.exists()]
     if not missing:
         return
     context = multiprocessing.get_context("spawn")
@@ -52,31 +47,61 @@ def make(config: RefineConfig, folder: Path, workers: int = 2) -> None:
             logger.info("%s: %d finds", path, count)
 
 
-def shard_path(folder: Path, part: str, number: int) -> Path:
-    """Return where a shard is."""
-    return folder / f"{part}_{number:03d}.npz"
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard to make.
+
+    Parameters
+    ----------
+    config : RefineConfig
+    path : Path
+    scene : SceneConfig
+    seed : int
+    scenes : range
+        Which of the seed.
+    """
+
+    config: RefineConfig
+    path: Path
+    scene: SceneConfig
+    seed: int
+    scenes: range
 
 
-def _make_shard(task: tuple[RefineConfig, Path, str, int]) -> tuple[str, int]:
+def shards(config: RefineConfig, folder: Path) -> list[Shard]:
+    """Return all shards of a run: those of its scenes, then those of its small scenes."""
+    found = []
+    for part in PARTS:
+        number = 0
+        for one in (config, config.small):
+            is_train = part == "train"
+            count = one.scenes if is_train else one.held_out
+            seed = one.seed if is_train else one.held_out_seed
+            for first in range(0, count, config.shard):
+                scenes = range(first, min(first + config.shard, count))
+                path = folder / f"{part}_{number:03d}.npz"
+                found.append(Shard(config, path, one.scene, seed, scenes))
+                number += 1
+    return found
+
+
+def _make_shard(shard: Shard) -> tuple[str, int]:
     """Make and write one shard; return its name and how many finds it has."""
     from trainer.score import scorer_of  # noqa: PLC0415  (TensorFlow)
 
-    config, folder, part, number = task
+    config, seed = shard.config, shard.seed
     _single_thread()
     from anystar_batch.network.model import load_model  # noqa: PLC0415
 
     scorer = scorer_of(load_model(config.model))
-    total = config.scenes if part == "train" else config.held_out
-    seed = config.seed if part == "train" else config.held_out_seed
     made = []
-    for index in range(number * config.shard, min((number + 1) * config.shard, total)):
-        scene = make_scene(seed, index, config.scene)
+    for index in shard.scenes:
+        scene = make_scene(seed, index, shard.scene)
         found = finds(scene, scorer, config, np.random.default_rng([seed, index, 2]))
         if found is not None and len(found):
             made.append(found)
-    path = shard_path(folder, part, number)
-    write(made, path)
-    return path.name, sum(len(found) for found in made)
+    write(made, shard.path)
+    return shard.path.name, sum(len(found) for found in made)
 
 
 def _single_thread() -> None:
@@ -202,6 +227,21 @@ class Sampler:
     data: Data
     directions: NDArray[np.float64]
     near: NDArray[np.int64]
+
+    def voxels(self, index: NDArray[np.int64], dist: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the mean length of finds' rays, float64 [n], voxels of the image.
+
+        Parameters
+        ----------
+        index : int64 [n]
+            Finds.
+        dist : float32 [n, n_rays]
+            Working voxels.
+        """
+        steps = np.array([self.data.steps[scene] for scene in self.data.scene[index]])
+        spokes = np.linalg.norm(self.directions * steps[:, None, :], axis=-1)
+        mean: NDArray[np.float64] = (dist * spokes).mean(axis=1)
+        return mean
 
     def inputs(
         self, index: Iterable[int], dist: NDArray[np.float32]

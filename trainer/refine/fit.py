@@ -110,7 +110,11 @@ def fit(
                 for part, new in zip(inputs, again, strict=True):
                     part[:back] = new
             trained.optimizer.learning_rate = rate(config, progress.step)
-            wanted = np.concatenate([data.truth[index], dist, *_answer(taught, inputs)], axis=1)
+            said = _answer(taught, inputs)
+            if said:
+                asked = sampler.voxels(index, dist) >= config.taught_from
+                said.append(asked[:, None].astype(np.float32))
+            wanted = np.concatenate([data.truth[index], dist, *said], axis=1)
             loss = trained.train_on_batch(inputs, wanted)
             trained.reset_metrics()
             window.append((float(np.ravel(loss)[0]), *reached(data.truth[index], dist)))
@@ -237,13 +241,22 @@ def compiled(model: keras.Model, config: RefineConfig) -> keras.Model:
 
     def taught(wanted: Any, answer: Any) -> Any:  # noqa: ANN401
         n_rays = answer.shape[-1] - 1
-        said = wanted[:, 2 * n_rays :]
-        apart = ops.mean(ops.abs(answer[:, :n_rays] - said[:, :n_rays]))
-        return config.taught_weight * apart + crossed(said[:, -1], answer[:, -1])
+        said, asked = wanted[:, 2 * n_rays : -1], wanted[:, -1]
+        apart = ops.mean(ops.abs(answer[:, :n_rays] - said[:, :n_rays]), axis=-1)
+        outline, there, reached_iou = judged(wanted, answer)
+        quality = asked * said[:, -1] + (1.0 - asked) * reached_iou
+        learnt = asked * config.taught_weight * apart + (1.0 - asked) * there * outline
+        return ops.mean(learnt) + crossed(quality, answer[:, -1])
 
     def loss(wanted: Any, answer: Any) -> Any:  # noqa: ANN401
+        outline, there, reached_iou = judged(wanted, answer)
+        objects = ops.maximum(ops.sum(there), 1.0)
+        return ops.sum(there * outline) / objects + crossed(reached_iou, answer[:, -1])
+
+    def judged(wanted: Any, answer: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401
+        """Loss of each outline, whether there is an object, and the IoU reached: each [b]."""
         n_rays = answer.shape[-1] - 1
-        truth, dist = wanted[:, :n_rays], wanted[:, n_rays:]
+        truth, dist = wanted[:, :n_rays], wanted[:, n_rays : 2 * n_rays]
         known = ops.cast(truth > 0.0, "float32")
         there = ops.cast(ops.any(truth > 0.0, axis=-1), "float32")
         safe = ops.where(truth > 0.0, truth, ops.ones_like(truth))
@@ -253,10 +266,8 @@ def compiled(model: keras.Model, config: RefineConfig) -> keras.Model:
         log_iou = ops.log(small + 1e-3) - ops.log(large + 1e-3)
         error = ops.sum(known * ops.abs(ops.log(found / safe)), axis=-1)
         error = error / ops.maximum(ops.sum(known, axis=-1), 1.0)
-        objects = ops.maximum(ops.sum(there), 1.0)
-        outline = ops.sum(there * (config.error_weight * error - log_iou)) / objects
         reached_iou = ops.stop_gradient(ops.exp(log_iou) * there)
-        return outline + crossed(reached_iou, answer[:, -1])
+        return config.error_weight * error - log_iou, there, reached_iou
 
     trained.compile(
         optimizer=keras.optimizers.AdamW(config.rate, weight_decay=1e-4, clipnorm=1.0),

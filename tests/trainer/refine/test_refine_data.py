@@ -153,7 +153,7 @@ def test_an_image_without_contrast_has_no_finds(scene, config):
 def written(scene, config, tmp_path):
     found = finds(scene, Oracle(scene.labels), config, np.random.default_rng(0))
     for number in range(2):
-        data.write([found, found], data.shard_path(tmp_path, "train", number))
+        data.write([found, found], tmp_path / f"train_{number:03d}.npz")
     return found, tmp_path
 
 

@@ -30,7 +30,7 @@ def run(scene, config, tmp_path):
     found = finds(scene, Oracle(scene.labels), config, np.random.default_rng(0))
     false = dataclasses.replace(found, truth=np.zeros_like(found.truth))
     for part in data.PARTS:
-        data.write([found, false], data.shard_path(folder, part, 0))
+        data.write([found, false], folder / f"{part}_000.npz")
     return folder
 
 
