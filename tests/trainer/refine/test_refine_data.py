@@ -11,7 +11,7 @@ from anystar_batch.stars.polyhedra import spreads, volumes
 from anystar_batch.stars.rays import golden_spiral
 from tests.trainer.refine.conftest import Oracle, balls, shown
 from trainer.refine import data
-from trainer.refine.config import RefineConfig, SceneConfig
+from trainer.refine.config import RefineConfig, SceneConfig, SmallScenes
 from trainer.refine.finds import UNKNOWN, distances, finds
 from trainer.refine.negatives import KINDS, field, mixed
 from trainer.refine.scene import Scene, make_scene, planes, seen, unequal
@@ -155,6 +155,34 @@ def written(scene, config, tmp_path):
     for number in range(2):
         data.write([found, found], tmp_path / f"train_{number:03d}.npz")
     return found, tmp_path
+
+
+def test_shards_of_small_scenes_come_after_the_others(tmp_path):
+    config = RefineConfig(
+        scenes=50, held_out=20, small=SmallScenes(seed=7, held_out_seed=8, scenes=30, held_out=5)
+    )
+    listed = data.shards(config, tmp_path)
+    assert [(s.path.name, s.seed, s.scenes, s.scene.edge) for s in listed] == [
+        ("train_000.npz", 17, range(20), 64),
+        ("train_001.npz", 17, range(20, 40), 64),
+        ("train_002.npz", 17, range(40, 50), 64),
+        ("train_003.npz", 7, range(20), 48),
+        ("train_004.npz", 7, range(20, 30), 48),
+        ("held_out_000.npz", 1_000_017, range(20), 64),
+        ("held_out_001.npz", 8, range(5), 48),
+    ]
+
+
+def test_rays_are_as_long_as_the_image_shows_them(written):
+    found, folder = written
+    sampler = data.Sampler(data.load(folder, "train"), DIRECTIONS, neighbours(DIRECTIONS))
+    sampler.data.steps[0] = (1.0, 2.0, 2.0)
+    sampler.data.steps[1] = (3.0, 3.0, 3.0)
+    dist = np.full((4, 96), 4.0, np.float32)
+    sizes = sampler.voxels(np.array([0, 3, 4, 6]), dist)
+    assert np.allclose(sizes[1:], [12.0, 12.0, 4.0 * found.step[0]])
+    # Over the sphere the mean of sqrt(z^2 + 4 y^2 + 4 x^2) is 1.716...
+    assert 4 * 1.70 < sizes[0] < 4 * 1.73
 
 
 def test_shards_come_back(written):

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 
 from anystar_batch.errors import ConfigError
+from anystar_batch.network.profiles import neighbours
 from anystar_batch.network.refiner import from_arrays, load_refiner
 from anystar_batch.network.refiner_kernel import NAMES
+from anystar_batch.stars.rays import golden_spiral
 from tests.trainer.refine.conftest import Oracle
 from trainer.__main__ import main
 from trainer.matches import Tally
 from trainer.refine import data, scores, texture
 from trainer.refine.export import export, npz_bytes, read_arrays
 from trainer.refine.finds import finds
-from trainer.refine.fit import Draw, fit, rate, star_iou
+from trainer.refine.fit import Draw, compiled, fit, rate, star_iou
+from trainer.refine.network import build
 from trainer.score import Prediction
 from trainer.volumes import Truth
 
@@ -82,6 +85,28 @@ def test_a_folder_of_another_run_is_refused(run, config):
     fit(config, run)
     with pytest.raises(ConfigError, match="run with another config"):
         fit(dataclasses.replace(config, rate=1e-4), run)
+
+
+def test_teachers_are_asked_about_large_objects_alone(run, config):
+    read = data.load(run, "train")
+    near = neighbours(golden_spiral(96).vertices)
+    trained = compiled(build(near), dataclasses.replace(config, teachers=("a",)))
+    sampler = data.Sampler(read, golden_spiral(96).vertices, near)
+    index = np.arange(len(read))
+    inputs = list(sampler.inputs(index, read.dist))
+    factor, quality = np.full_like(read.dist, 0.3), np.full((len(read), 1), 0.9, np.float32)
+
+    def loss(asked, truth=1.0, said=1.0):
+        column = np.full((len(read), 1), asked, np.float32)
+        parts = [truth * read.truth, read.dist, said * factor, said * quality, column]
+        value = trained.test_on_batch(inputs, np.concatenate(parts, axis=1))
+        trained.reset_metrics()
+        return float(np.ravel(value)[0])
+
+    assert loss(1.0) != loss(1.0, said=0.5)
+    assert loss(1.0) == loss(1.0, truth=0.8)
+    assert loss(0.0) != loss(0.0, truth=0.8)
+    assert loss(0.0) == loss(0.0, said=0.5)
 
 
 def test_what_several_say_is_learnt_from_the_first_one_on(run, config, tmp_path):
