@@ -40,6 +40,7 @@ from anystar_batch.network.refiner_kernel import (
     WIDTHS,
     Arrays,
     answer,
+    ray_voxels,
 )
 from anystar_batch.network.row_products import EIGHT
 
@@ -48,6 +49,12 @@ FORMAT = 1
 
 ACROSS = 20.0
 """Voxels across an object's diameter from which finer ones add nothing."""
+
+SMALL = "small_"
+"""What the names of the arrays of the network for small objects begin with."""
+
+SMALL_VOXELS = 5.0
+"""Mean length of an object's rays, voxels of the image, from which it is not small."""
 
 TOGETHER = 16
 """Objects whose profiles are held at once: memory, never the result, depends on it."""
@@ -61,6 +68,9 @@ class Refiner:
     ----------
     arrays : tuple of float32
         In the order of `NAMES`, matrices as [outputs, inputs].
+    small : tuple of float32 or None
+        The same of a narrower network for objects whose rays the image shows with less than
+        `SMALL_VOXELS` voxels: many, with little to see. None: one network for all.
     sha256 : str
         Digest of the arrays: the refiner's identity.
     quality_cut : float
@@ -68,8 +78,16 @@ class Refiner:
     """
 
     arrays: Arrays
+    small: Arrays | None
     sha256: str
     quality_cut: float
+
+    def named(self) -> dict[str, NDArray[np.float32]]:
+        """Return all arrays by name, as `from_arrays` takes them."""
+        found = dict(zip(NAMES, self.arrays, strict=True))
+        for name, array in zip(NAMES, self.small or (), strict=self.small is not None):
+            found[SMALL + name] = array
+        return found
 
     def refine(  # noqa: PLR0913
         self,
@@ -149,20 +167,31 @@ class Refiner:
         values = np.empty((TOGETHER, SAMPLES, CHANNELS, n_rays), np.float32)
         scalars = np.empty((TOGETHER, SCALARS, n_rays), np.float32)
         origin, extent = np.array(box.start, np.int64), np.array(shape, np.int64)
-        for first in range(0, len(given), TOGETHER):
-            some = slice(first, first + TOGETHER)
-            n = len(given[some])
-            profiles(
-                pixels, origin, extent, whole[some], fraction[some], given[some], spokes, near,
-                values[:n], scalars[:n],
-            )  # fmt: skip
-            answer(
-                values[:n], scalars[:n], near, self.arrays, given[some], refined[some],
-                quality[some],
-            )  # fmt: skip
-            if share is not None:
-                fall_factors(values[:n], given[some], refined[some], share, fall[some])
+        for arrays, index in self._networks(given, spokes):
+            for first in range(0, len(index), TOGETHER):
+                some = index[first : first + TOGETHER]
+                n, mine = len(some), given[some]
+                found, judged = np.empty_like(mine), np.empty(n, np.float32)
+                profiles(
+                    pixels, origin, extent, whole[some], fraction[some], mine, spokes, near,
+                    values[:n], scalars[:n],
+                )  # fmt: skip
+                answer(values[:n], scalars[:n], near, arrays, mine, found, judged)
+                refined[some], quality[some] = found, judged
+                if share is not None:
+                    factors = np.ones(n, np.float32)
+                    fall_factors(values[:n], mine, found, share, factors)
+                    fall[some] = factors
         return refined, quality, fall
+
+    def _networks(
+        self, dist: NDArray[np.float32], spokes: NDArray[np.float64]
+    ) -> list[tuple[Arrays, NDArray[np.intp]]]:
+        """Return the networks, and the numbers of those that each looks at."""
+        if self.small is None:
+            return [(self.arrays, np.arange(len(dist)))]
+        is_small = ray_voxels(dist, spokes) < SMALL_VOXELS
+        return [(self.small, np.flatnonzero(is_small)), (self.arrays, np.flatnonzero(~is_small))]
 
 
 def window_of(
@@ -217,12 +246,31 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], quality_cut: float = 0.0) ->
     ModelError
         If one is missing or has another shape than the others ask for.
     """
-    missing = [name for name in NAMES if name not in arrays]
+    has_small = any(name.startswith(SMALL) for name in arrays)
+    ready = _network(arrays, "")
+    small = _network(arrays, SMALL) if has_small else None
+    digest = hashlib.sha256()
+    for prefix, network in (("", ready), (SMALL, small or ())):
+        for name, array in zip(NAMES, network):  # noqa: B905  (none, or all)
+            digest.update(f"{prefix}{name} {array.shape}\n".encode())
+            digest.update(array.astype("<f4").tobytes())
+    return Refiner(ready, small, digest.hexdigest(), quality_cut)
+
+
+def _network(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Arrays:
+    """Return the arrays of one network, checked.
+
+    Raises
+    ------
+    ModelError
+        As `from_arrays`.
+    """
+    missing = [prefix + name for name in NAMES if prefix + name not in arrays]
     if missing:
         message = f"refiner: no array {missing[0]!r}; expected {', '.join(NAMES)}"
         raise ModelError(message)
-    ready = tuple(np.require(arrays[name], np.float32, ["C", "W"]) for name in NAMES)
-    biases = tuple(len(arrays[name]) for name in NAMES if name.endswith("_bias"))[:6]
+    ready = tuple(np.require(arrays[prefix + name], np.float32, ["C", "W"]) for name in NAMES)
+    biases = tuple(len(arrays[prefix + name]) for name in NAMES if name.endswith("_bias"))[:6]
     if any(width % TOGETHER_ROWS for width in biases[:5]):
         message = f"refiner: layers of {biases[:5]} channels; expected multiples of {TOGETHER_ROWS}"
         raise ModelError(message)
@@ -233,15 +281,11 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], quality_cut: float = 0.0) ->
     for name, array in zip(NAMES, ready, strict=True):
         if array.shape != expected[name]:
             message = (
-                f"refiner: {name} has the shape {array.shape}; expected {expected[name]}: the file "
-                "is damaged or of another version"
+                f"refiner: {prefix}{name} has the shape {array.shape}; expected {expected[name]}: "
+                "the file is damaged or of another version"
             )
             raise ModelError(message)
-    digest = hashlib.sha256()
-    for name, array in zip(NAMES, ready, strict=True):
-        digest.update(f"{name} {array.shape}\n".encode())
-        digest.update(array.astype("<f4").tobytes())
-    return Refiner(ready, digest.hexdigest(), quality_cut)
+    return ready
 
 
 def shapes_of(biases: Sequence[int]) -> dict[str, tuple[int, ...]]:

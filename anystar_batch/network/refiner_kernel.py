@@ -54,6 +54,30 @@ TOGETHER_ROWS = OUTPUTS
 Arrays = tuple[NDArray[np.float32], ...]
 
 
+@compiled(error_model="numpy")
+def ray_voxels(dist: NDArray[np.float32], spokes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean length of each object's rays, float64 [n], voxels of the image.
+
+    Parameters
+    ----------
+    dist : float32 [n, n_rays]
+        Working voxels.
+    spokes : float64 [n_rays, 3]
+        Directions times the voxels per working voxel.
+    """
+    n_rays = dist.shape[1]
+    lengths, means = np.empty(n_rays), np.empty(len(dist))
+    for ray in range(n_rays):
+        z, y, x = spokes[ray, 0], spokes[ray, 1], spokes[ray, 2]
+        lengths[ray] = math.sqrt(z * z + y * y + x * x)
+    for i in range(len(dist)):
+        total = 0.0
+        for ray in range(n_rays):  # one order on every processor: it decides which network looks
+            total += np.float64(dist[i, ray]) * lengths[ray]
+        means[i] = total / n_rays
+    return means
+
+
 @compiled(error_model="numpy", _nrt=False)
 def _layer(
     rows: NDArray[np.float32],

@@ -15,6 +15,8 @@ from anystar_batch.archive.images import ImageReader, read_image
 from anystar_batch.engine.engines import InlineEngine, open_engine
 from anystar_batch.errors import AnyStarBatchError, ConfigError, ModelError
 from anystar_batch.geometry import Box
+from anystar_batch.network.refiner import SMALL_VOXELS
+from anystar_batch.network.refiner_kernel import ray_voxels
 from anystar_batch.parsing import Quantity
 from anystar_batch.pipeline.segment import segment
 from anystar_batch.stages import look_cells
@@ -116,10 +118,13 @@ def test_refined_survivors_are_those_of_the_whole_volume_at_once(image, model, r
     plan = make_plan(reader, model, config, 6.0, all_limits(reader, model, 0, (0,)))
     refined = refine_survivors(plan, reader, 0, kept)
     assert not np.array_equal(refined.dist, kept.dist)
+    spokes = np.asarray(rays.vertices, np.float64) * plan.second_look.scale
+    small = np.count_nonzero(ray_voxels(kept.dist, spokes) < SMALL_VOXELS)
+    assert 20 < small < len(kept) - 20, "both networks look"
     last = refined.take(suppress(refined, rays, model.nms_thresh))
     assert len(last) < len(kept), "some became duplicates"
-    pairs = {(round(float(p), 4), round(float(q), 4)) for p, q in zip(last.prob, last.quality)}  # noqa: B905
-    found = {(round(float(r["prob"]), 4), round(float(r["quality"]), 4)) for r in rows_of(image)}
+    pairs = {(f"{p:.7g}", f"{q:.7g}") for p, q in zip(last.prob, last.quality, strict=True)}
+    found = {(r["prob"], r["quality"]) for r in rows_of(image)}
     assert found <= pairs
     assert len(pairs) - len(found) in range(8)  # survivors without a voxel have no label
 

@@ -10,7 +10,7 @@ from anystar_batch.network import refiner as second
 from anystar_batch.network.refiner import from_arrays, level_to_read, load_refiner, window_of
 from anystar_batch.stars.rays import golden_spiral
 from trainer.refine.config import RefineConfig
-from trainer.refine.export import export
+from trainer.refine.export import export, joined
 
 DIRECTIONS = golden_spiral(96).vertices
 EVEN = (1.0, 1.0, 1.0)
@@ -206,6 +206,46 @@ def test_levels_that_show_twenty_voxels_are_enough():
     assert level_to_read(2.0, scales) == 0
 
 
+def two_networks(large_seed=0, small_seed=5):
+    shapes = second.shapes_of((8, 8, 8, 24, 16, 1))
+    rng = np.random.default_rng(small_seed)
+    small = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+    large = from_arrays(random_arrays(large_seed))
+    return large, from_arrays(small), joined(large, small)
+
+
+def test_small_objects_are_looked_at_by_a_network_of_their_own():
+    large, small, arrays = two_networks()
+    both = from_arrays(arrays, 0.2)
+    image, points, dist = random_objects(60)
+    dist[::2] *= 0.6
+    step = (0.5, 1.2, 1.2)
+    lengths = np.linalg.norm(DIRECTIONS * step, axis=1)
+    is_small = (dist * lengths).mean(axis=1) < second.SMALL_VOXELS
+    assert 10 < is_small.sum() < 50
+    found, quality = look(both, image, points, dist, step)
+    for network, mine in ((small, is_small), (large, ~is_small)):
+        expected, judged = look(network, image, points[mine], dist[mine], step)
+        np.testing.assert_array_equal(found[mine], expected)
+        np.testing.assert_array_equal(quality[mine], judged)
+    assert not np.array_equal(found, look(large, image, points, dist, step)[0])
+
+
+def test_both_networks_are_written_read_and_hashed(tmp_path):
+    large, _, arrays = two_networks()
+    written = export(arrays, RefineConfig(), 0.25, {}, tmp_path)
+    read = load_refiner(tmp_path)
+    assert read.sha256 == written.sha256 != large.sha256
+    assert read.named().keys() == arrays.keys()
+    assert all(np.array_equal(read.named()[name], arrays[name]) for name in arrays)
+    assert two_networks(small_seed=6)[2].keys() == arrays.keys()
+    assert from_arrays(two_networks(small_seed=6)[2]).sha256 != read.sha256
+    with pytest.raises(ModelError, match="no array 'small_own_kernel'"):
+        from_arrays({k: v for k, v in arrays.items() if k != "small_own_kernel"})
+    with pytest.raises(ModelError, match=r"small_conv2_kernel has the shape \(8, 23\)"):
+        from_arrays(arrays | {"small_conv2_kernel": arrays["small_conv2_kernel"][:, 1:]})
+
+
 @pytest.fixture
 def folder(tmp_path):
     export(random_arrays(), RefineConfig(), 0.25, {}, tmp_path)
@@ -247,5 +287,7 @@ def test_arrays_that_do_not_fit_are_refused():
         from_arrays({k: v for k, v in arrays.items() if k != "conv3_bias"})
     with pytest.raises(ModelError, match=r"conv2_kernel has the shape \(16, 35\)"):
         from_arrays(arrays | {"conv2_kernel": arrays["conv2_kernel"][:, 1:]})
+    with pytest.raises(ModelError, match="20 channels of conv2; expected a multiple of 8"):
+        from_arrays(arrays | {"conv2_bias": np.zeros(20, np.float32)})
     with pytest.raises(ModelError, match="multiples of 4"):
         from_arrays(arrays | {"conv1_bias": arrays["conv1_bias"][:-2]})

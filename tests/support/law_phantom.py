@@ -11,7 +11,7 @@ import numpy as np
 
 from anystar_batch.config import ResultConfig, RunConfig, SegmentConfig
 from anystar_batch.network.model import refiner_info
-from anystar_batch.network.refiner import FORMAT, from_arrays, shapes_of
+from anystar_batch.network.refiner import FORMAT, SMALL, from_arrays, shapes_of
 from anystar_batch.parsing import Quantity
 from tests.support.fakes import (
     TruthPredictor,
@@ -45,6 +45,8 @@ def law_refiner(folder, seed=5, quality_cut=0.0):
     shapes = shapes_of((12, 16, 16, 48, 32, 1))
     arrays = {n: rng.normal(0, 0.1, shape).astype(np.float32) for n, shape in shapes.items()}
     arrays["factor_bias"] += np.float32(0.4)  # larger stars: some become duplicates
+    for name, shape in shapes_of((8, 8, 8, 24, 16, 1)).items():  # small ones have their own
+        arrays[SMALL + name] = rng.normal(0, 0.1, shape).astype(np.float32)
     refiner = from_arrays(arrays, quality_cut)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ def add_refine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ("train", train, "train, or go on training"),
         ("score", score, "score a run"),
         ("texture", texture, "count false finds on the frozen texture test"),
+        ("join", join, "put a network for small objects beside another"),
         ("export", export, "score, and write refiner.npz and refiner.json"),
     ):
         step = steps.add_parser(name, help=text)
@@ -44,6 +45,12 @@ def add_refine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
                 help="refiners (.npz) whose mean answer is learnt, from the first one on",
             )  # fmt: skip
             step.add_argument("--start", type=Path, help="refiner (.npz) where training begins")
+        if name == "join":
+            step.add_argument("--large", type=Path, required=True, help="refiner (.npz)")
+            step.add_argument("--small", type=Path, required=True, help="refiner (.npz)")
+            step.add_argument(
+                "--stretch", type=float, default=1.0, help="factor on the small one's distances"
+            )
         if name in ("score", "texture", "export"):
             step.add_argument(
                 "--stretch", type=float, default=1.0, help="factor on the run's refined distances"
@@ -88,6 +95,19 @@ def train(options: argparse.Namespace) -> None:
     print(options.run / "weights.npz")  # noqa: T201
 
 
+def join(options: argparse.Namespace) -> None:
+    """Write one refiner of two: who looks at large objects, and who at small ones."""
+    from anystar_batch.network.refiner import from_arrays  # noqa: PLC0415
+    from trainer.refine.export import joined, read_arrays  # noqa: PLC0415
+    from trainer.refine.fit import save_arrays  # noqa: PLC0415
+    from trainer.refine.scores import stretched  # noqa: PLC0415
+
+    large, small = (from_arrays(read_arrays(path)) for path in (options.large, options.small))
+    options.run.mkdir(parents=True, exist_ok=True)
+    save_arrays(options.run / "weights.npz", joined(large, stretched(small, options.stretch)))
+    print(options.run / "weights.npz")  # noqa: T201
+
+
 def score(options: argparse.Namespace) -> None:
     """Score a run on held-out scenes and on the real volumes."""
     refiner, scorer = _loaded(options)
@@ -104,7 +124,6 @@ def texture(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Score a run and write it into a model's folder."""
-    from anystar_batch.network.refiner_kernel import NAMES  # noqa: PLC0415
     from trainer.refine.export import export as write  # noqa: PLC0415
     from trainer.refine.measure import texture_scores  # noqa: PLC0415
 
@@ -113,8 +132,7 @@ def export(options: argparse.Namespace) -> None:
     scores = _scores(options, refiner, scorer)
     scores["texture"] = texture_scores(scorer, refiner)
     scores["made_with"] = options.made_with
-    arrays = dict(zip(NAMES, refiner.arrays, strict=True))
-    write(arrays, run_config(options), refiner.quality_cut, scores, options.model)
+    write(refiner.named(), run_config(options), refiner.quality_cut, scores, options.model)
     print(options.model / "refiner.npz")  # noqa: T201
 
 
@@ -153,7 +171,7 @@ def _loaded(options: argparse.Namespace) -> tuple[Refiner, Scorer]:
         return released, scorer
     refiner = from_arrays(read_arrays(options.run / "weights.npz"))
     refiner = from_arrays(stretched(refiner, options.stretch))
-    cut = chosen_cut(refiner, load(options.run, "held_out"))
+    cut = chosen_cut(refiner, load(options.run, "held_out", run_config(options).sizes))
     return dataclasses.replace(refiner, quality_cut=cut), scorer
 
 
@@ -164,7 +182,7 @@ def _scores(options: argparse.Namespace, refiner: Refiner, scorer: Scorer) -> di
     from trainer.refine.scores import held_out, tuned_stretch  # noqa: PLC0415
 
     scores: dict[str, object] = {"cut": refiner.quality_cut, "stretch": options.stretch}
-    data = load(options.run, "held_out")
+    data = load(options.run, "held_out", run_config(options).sizes)
     scores["held_out"] = held_out(refiner, data)
     scores["held_out_stretch"] = tuned_stretch(refiner, data)
     return scores | real_sets(scorer, refiner, options.final)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from anystar_batch.network.refiner_kernel import WIDTHS
 from trainer.config_json import parse
 from trainer.synthesis.config import Range, check
 
@@ -112,6 +113,11 @@ class RefineConfig:
         Of the first look: low, so that there is something to tell apart.
     shard : int
         Scenes in a file.
+    widths : six int
+        Channels of the network's layers, see `network.build`.
+    sizes : Range
+        Mean length of a find's rays, voxels of the image, between which finds are trained on and
+        scored.
     batch, steps : int
         Finds a step, steps in all.
     rate : float
@@ -153,6 +159,8 @@ class RefineConfig:
     prob_thresh: float = 0.3
     nms_thresh: float = 0.3
     shard: int = 20
+    widths: tuple[int, int, int, int, int, int] = WIDTHS
+    sizes: Range = (0.0, 1e6)
     batch: int = 128
     steps: int = 5000
     rate: float = 2e-3

@@ -8,6 +8,7 @@ at all, so making them can be stopped and goes on where it was.
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.network.profiles import CHANNELS, SAMPLES, SCALARS, centres, profiles
+from anystar_batch.stars.rays import golden_spiral
 from trainer.refine.config import RefineConfig, SceneConfig
 from trainer.refine.finds import Finds, finds
 from trainer.refine.scene import make_scene
+from trainer.synthesis.config import Range
 
 logger = logging.getLogger(__name__)
 
@@ -178,13 +181,15 @@ class Data:
         return np.asarray((self.truth > 0).any(axis=1))
 
 
-def load(folder: Path, part: str) -> Data:
+def load(folder: Path, part: str, sizes: Range = (0.0, math.inf)) -> Data:
     """Read all shards of a part.
 
     Parameters
     ----------
     folder : Path
     part : {"train", "held_out"}
+    sizes : Range
+        Mean length of a find's rays, voxels of the image: others are left out.
 
     Raises
     ------
@@ -210,7 +215,24 @@ def load(folder: Path, part: str) -> Data:
         message = f"refine: {folder} holds no finds ({part}_*.npz); run `refine data` first"
         raise ConfigError(message)
     joined = {name: np.concatenate([p for p in parts if len(p)]) for name, parts in columns.items()}
-    return Data(images=images, steps=steps, **joined)
+    length = ray_voxels(joined["dist"], np.array(steps)[joined["scene"]])
+    kept = (length >= sizes[0]) & (length <= sizes[1])
+    return Data(images=images, steps=steps, **{name: part[kept] for name, part in joined.items()})
+
+
+def ray_voxels(dist: NDArray[np.float32], steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean length of finds' rays, float64 [n], voxels of the image.
+
+    Parameters
+    ----------
+    dist : float32 [n, n_rays]
+        Working voxels.
+    steps : float64 [n, 3]
+        Voxels of the image per working voxel.
+    """
+    squares = golden_spiral(dist.shape[1]).vertices ** 2
+    mean: NDArray[np.float64] = (dist * np.sqrt(steps**2 @ squares.T)).mean(axis=1)
+    return mean
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,21 +249,6 @@ class Sampler:
     data: Data
     directions: NDArray[np.float64]
     near: NDArray[np.int64]
-
-    def voxels(self, index: NDArray[np.int64], dist: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the mean length of finds' rays, float64 [n], voxels of the image.
-
-        Parameters
-        ----------
-        index : int64 [n]
-            Finds.
-        dist : float32 [n, n_rays]
-            Working voxels.
-        """
-        steps = np.array([self.data.steps[scene] for scene in self.data.scene[index]])
-        spokes = np.linalg.norm(self.directions * steps[:, None, :], axis=-1)
-        mean: NDArray[np.float64] = (dist * spokes).mean(axis=1)
-        return mean
 
     def inputs(
         self, index: Iterable[int], dist: NDArray[np.float32]

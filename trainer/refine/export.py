@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anystar_batch.network.refiner import FORMAT, Refiner, from_arrays
+from anystar_batch.network.refiner import FORMAT, SMALL, Refiner, from_arrays
 from anystar_batch.network.refiner_kernel import NAMES
 from trainer.refine.config import RefineConfig
 
@@ -35,7 +35,9 @@ def npz_bytes(arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
     """
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-        for name in NAMES:
+        for name in (*NAMES, *(SMALL + name for name in NAMES)):
+            if name not in arrays:  # of the network for small objects, which there may be
+                continue
             content = io.BytesIO()
             np.lib.format.write_array(
                 content, np.ascontiguousarray(arrays[name], "<f4"), (1, 0), allow_pickle=False
@@ -51,6 +53,22 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
     """Read the arrays of an .npz."""
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+def joined(
+    large: Refiner, small: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays of a refiner whose small objects another network looks at.
+
+    Parameters
+    ----------
+    large : Refiner
+        Its own network for small objects, if it has one, is left out.
+    small : mapping
+        With `NAMES`.
+    """
+    kept = dict(zip(NAMES, large.arrays, strict=True))
+    return kept | {SMALL + name: small[name] for name in NAMES}
 
 
 def export(
@@ -83,7 +101,7 @@ def export(
         "format": FORMAT,
         "arrays_sha256": refiner.sha256,
         "quality_cut": cut,
-        "parameters": int(sum(a.size for a in refiner.arrays)),
+        "parameters": int(sum(a.size for a in refiner.named().values())),
         "config": dataclasses.asdict(config),
         "scores": dict(scores),
     }

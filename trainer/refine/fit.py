@@ -30,7 +30,7 @@ from anystar_batch.network.refiner import from_arrays
 from anystar_batch.stars.rays import golden_spiral
 from trainer.fit import Progress, load_checkpoint, save_checkpoint, use_two_pools
 from trainer.refine.config import RefineConfig
-from trainer.refine.data import Data, Sampler, load
+from trainer.refine.data import Data, Sampler, load, ray_voxels
 from trainer.refine.network import build, restored, weights
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def fit(
     import keras  # noqa: PLC0415  (10 s)
 
     keras.utils.set_random_seed(config.seed)
-    data = load(folder, "train")
+    data = load(folder, "train", config.sizes)
     directions = golden_spiral(data.dist.shape[1]).vertices
     sampler = Sampler(data, directions, neighbours(directions))
     taught = [restored(sampler.near, arrays) for arrays in teachers]
     first = [start] if start is not None else [*teachers]
-    model = restored(sampler.near, first[0]) if first else build(sampler.near)
+    model = restored(sampler.near, first[0]) if first else build(sampler.near, config.widths)
     trained = compiled(model, config)
     progress = Progress()
     if (folder / "checkpoint.npz").exists():
@@ -110,10 +110,8 @@ def fit(
                 for part, new in zip(inputs, again, strict=True):
                     part[:back] = new
             trained.optimizer.learning_rate = rate(config, progress.step)
-            said = _answer(taught, inputs)
-            if said:
-                asked = sampler.voxels(index, dist) >= config.taught_from
-                said.append(asked[:, None].astype(np.float32))
+            steps = np.array([data.steps[scene] for scene in data.scene[index]])
+            said = _answer(taught, inputs, ray_voxels(dist, steps) >= config.taught_from)
             wanted = np.concatenate([data.truth[index], dist, *said], axis=1)
             loss = trained.train_on_batch(inputs, wanted)
             trained.reset_metrics()
@@ -131,14 +129,19 @@ def fit(
 
 
 def _answer(
-    teachers: Sequence[keras.Model], inputs: list[NDArray[np.float32]]
+    teachers: Sequence[keras.Model],
+    inputs: list[NDArray[np.float32]],
+    asked: NDArray[np.bool_],
 ) -> list[NDArray[np.float32]]:
-    """Return the teachers' mean answer, [b, n_rays] and [b, 1]; nothing without teachers."""
+    """Return the teachers' mean answer, [b, n_rays] and [b, 1], and who is asked, [b, 1].
+
+    Nothing without teachers.
+    """
     if not teachers:
         return []
     answers = [teacher.predict_on_batch(inputs) for teacher in teachers]
     factor, quality = (np.mean([a[k] for a in answers], axis=0) for k in (0, 1))
-    return [factor, quality[:, None]]
+    return [factor, quality[:, None], asked[:, None].astype(np.float32)]
 
 
 def check_given(

@@ -13,7 +13,7 @@ as `anystar_batch.network.refiner` reads them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     import keras
 
 
-def build(near: NDArray[np.int64], widths: tuple[int, int, int, int, int, int] = WIDTHS) -> Any:  # noqa: ANN401  (Keras has no types)
+LAYERS = ("conv1", "conv2", "conv3", "own", "second", "judged")
+"""Layers that have a width of their own, in the order of `build`'s widths."""
+
+
+def build(near: NDArray[np.int64], widths: Sequence[int] = WIDTHS) -> Any:  # noqa: ANN401  (Keras has no types)
     """Return a fresh network.
 
     Parameters
@@ -117,7 +121,7 @@ def restored(near: NDArray[np.int64], arrays: Mapping[str, NDArray[np.float32]])
     keras.Model
         As from `build`.
     """
-    model = build(near)
+    model = build(near, [len(arrays[f"{layer}_bias"]) for layer in LAYERS])
     given: dict[str, list[NDArray[np.float32]]] = {}
     for name in NAMES:  # of each layer the kernel comes first
         layer, _, kind = name.partition("_")

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from anystar_batch.geometry import Box, as_zyx
 from anystar_batch.network.refiner import Refiner
-from anystar_batch.network.refiner_kernel import NAMES
 from anystar_batch.stars.candidates import MAX_RADIUS, Candidates, quantise
 from anystar_batch.stars.polyhedra import LatticeMap
 from anystar_batch.stars.raster import paint
@@ -313,7 +312,7 @@ def tuned_stretch(refiner: Refiner, data: Data) -> float:
 
 def stretched(refiner: Refiner, factor: float) -> dict[str, NDArray[np.float32]]:
     """Return the arrays of a refiner whose distances are `factor` times as long."""
-    arrays = dict(zip(NAMES, refiner.arrays, strict=True))
+    arrays = refiner.named()
     arrays["factor_bias"] = arrays["factor_bias"] + np.float32(np.log(factor))
     return arrays
 

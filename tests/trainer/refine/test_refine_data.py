@@ -175,14 +175,14 @@ def test_shards_of_small_scenes_come_after_the_others(tmp_path):
 
 def test_rays_are_as_long_as_the_image_shows_them(written):
     found, folder = written
-    sampler = data.Sampler(data.load(folder, "train"), DIRECTIONS, neighbours(DIRECTIONS))
-    sampler.data.steps[0] = (1.0, 2.0, 2.0)
-    sampler.data.steps[1] = (3.0, 3.0, 3.0)
-    dist = np.full((4, 96), 4.0, np.float32)
-    sizes = sampler.voxels(np.array([0, 3, 4, 6]), dist)
-    assert np.allclose(sizes[1:], [12.0, 12.0, 4.0 * found.step[0]])
+    dist = np.full((2, 96), 4.0, np.float32)
+    sizes = data.ray_voxels(dist, np.array([(1.0, 2.0, 2.0), (3.0, 3.0, 3.0)]))
     # Over the sphere the mean of sqrt(z^2 + 4 y^2 + 4 x^2) is 1.716...
     assert 4 * 1.70 < sizes[0] < 4 * 1.73
+    assert np.isclose(sizes[1], 12.0)
+    mine = data.ray_voxels(found.dist, np.array([found.step] * 3))
+    read = data.load(folder, "train", (0.0, np.sort(mine)[1] + 1e-6))
+    assert len(read) == 8, "two of three, in four scenes"
 
 
 def test_shards_come_back(written):
