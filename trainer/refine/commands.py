@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,13 +99,16 @@ def train(options: argparse.Namespace) -> None:
 def join(options: argparse.Namespace) -> None:
     """Write one refiner of two: who looks at large objects, and who at small ones."""
     from anystar_batch.network.refiner import from_arrays  # noqa: PLC0415
-    from trainer.refine.export import joined, read_arrays  # noqa: PLC0415
+    from trainer.refine.export import DESCRIPTION, LARGE, joined, read_arrays  # noqa: PLC0415
     from trainer.refine.fit import save_arrays  # noqa: PLC0415
     from trainer.refine.scores import stretched  # noqa: PLC0415
 
     large, small = (from_arrays(read_arrays(path)) for path in (options.large, options.small))
     options.run.mkdir(parents=True, exist_ok=True)
     save_arrays(options.run / "weights.npz", joined(large, stretched(small, options.stretch)))
+    described = options.large.parent / DESCRIPTION
+    if described.exists():
+        (options.run / LARGE).write_bytes(described.read_bytes())
     print(options.run / "weights.npz")  # noqa: T201
 
 
@@ -124,6 +128,7 @@ def texture(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Score a run and write it into a model's folder."""
+    from trainer.refine.export import LARGE  # noqa: PLC0415
     from trainer.refine.export import export as write  # noqa: PLC0415
     from trainer.refine.measure import texture_scores  # noqa: PLC0415
 
@@ -132,7 +137,10 @@ def export(options: argparse.Namespace) -> None:
     scores = _scores(options, refiner, scorer)
     scores["texture"] = texture_scores(scorer, refiner)
     scores["made_with"] = options.made_with
-    write(refiner.named(), run_config(options), refiner.quality_cut, scores, options.model)
+    path = options.run / LARGE
+    large = json.loads(path.read_text()) if path.exists() else None
+    config = run_config(options)
+    write(refiner.named(), config, refiner.quality_cut, scores, options.model, large)
     print(options.model / "refiner.npz")  # noqa: T201
 
 
@@ -171,8 +179,13 @@ def _loaded(options: argparse.Namespace) -> tuple[Refiner, Scorer]:
         return released, scorer
     refiner = from_arrays(read_arrays(options.run / "weights.npz"))
     refiner = from_arrays(stretched(refiner, options.stretch))
-    cut = chosen_cut(refiner, load(options.run, "held_out", run_config(options).sizes))
+    cut = chosen_cut(refiner, load(options.run, "held_out", _sizes(options, refiner)))
     return dataclasses.replace(refiner, quality_cut=cut), scorer
+
+
+def _sizes(options: argparse.Namespace, refiner: Refiner) -> tuple[float, float]:
+    """Return which finds to score: all, if networks were joined; else those trained on."""
+    return run_config(options).sizes if refiner.small is None else (0.0, math.inf)
 
 
 def _scores(options: argparse.Namespace, refiner: Refiner, scorer: Scorer) -> dict[str, object]:
@@ -182,7 +195,7 @@ def _scores(options: argparse.Namespace, refiner: Refiner, scorer: Scorer) -> di
     from trainer.refine.scores import held_out, tuned_stretch  # noqa: PLC0415
 
     scores: dict[str, object] = {"cut": refiner.quality_cut, "stretch": options.stretch}
-    data = load(options.run, "held_out", run_config(options).sizes)
+    data = load(options.run, "held_out", _sizes(options, refiner))
     scores["held_out"] = held_out(refiner, data)
     scores["held_out_stretch"] = tuned_stretch(refiner, data)
     return scores | real_sets(scorer, refiner, options.final)

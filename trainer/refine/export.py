@@ -22,7 +22,7 @@ from anystar_batch.network.refiner import FORMAT, SMALL, Refiner, from_arrays
 from anystar_batch.network.refiner_kernel import NAMES
 from trainer.refine.config import RefineConfig
 
-ARRAYS, DESCRIPTION = "refiner.npz", "refiner.json"
+ARRAYS, DESCRIPTION, LARGE = "refiner.npz", "refiner.json", "large.json"
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
@@ -77,6 +77,7 @@ def export(
     cut: float,
     scores: Mapping[str, object],
     folder: Path,
+    large: object = None,
 ) -> Refiner:
     """Write a refiner into a model's folder.
 
@@ -90,6 +91,8 @@ def export(
     scores : mapping
         JSON-able, for whoever reads the file.
     folder : Path
+    large : JSON-able, optional
+        What was written of the network for large objects, if the config is that of the small ones'.
 
     Returns
     -------
@@ -97,7 +100,7 @@ def export(
         What was written.
     """
     refiner = from_arrays(arrays, cut)
-    document = {
+    document: dict[str, object] = {
         "format": FORMAT,
         "arrays_sha256": refiner.sha256,
         "quality_cut": cut,
@@ -105,6 +108,8 @@ def export(
         "config": dataclasses.asdict(config),
         "scores": dict(scores),
     }
+    if large is not None:
+        document["large"] = large
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document, indent=2) + "\n"
     for name, content in ((ARRAYS, npz_bytes(arrays)), (DESCRIPTION, text.encode())):

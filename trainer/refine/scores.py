@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anystar_batch.geometry import Box, as_zyx
-from anystar_batch.network.refiner import Refiner
+from anystar_batch.network.refiner import SMALL_VOXELS, Refiner
 from anystar_batch.stars.candidates import MAX_RADIUS, Candidates, quantise
 from anystar_batch.stars.polyhedra import LatticeMap
 from anystar_batch.stars.raster import paint
 from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import suppress
 from trainer.matches import IOUS, Tally, match
-from trainer.refine.data import Data
+from trainer.refine.data import Data, ray_voxels
 from trainer.refine.fit import star_iou
 from trainer.score import STRETCHES, Prediction, survivors
 from trainer.volumes import Truth
@@ -320,6 +320,8 @@ def stretched(refiner: Refiner, factor: float) -> dict[str, NDArray[np.float32]]
 def chosen_cut(refiner: Refiner, data: Data, kept: float = 0.98) -> float:
     """Return the largest quality, in hundredths, at which a share of the good finds stays.
 
+    Where small objects have a network of their own, the share stays of either's finds.
+
     Parameters
     ----------
     refiner : Refiner
@@ -330,7 +332,11 @@ def chosen_cut(refiner: Refiner, data: Data, kept: float = 0.98) -> float:
     """
     dist, quality = data_refined(refiner, data, data.dist)
     good = star_iou(data.truth, dist) >= GOOD
-    return round(float(np.floor(100.0 * np.quantile(quality[good], 1.0 - kept))) / 100.0, 2)
+    length = ray_voxels(data.dist, np.array(data.steps)[data.scene])
+    is_small = (length < SMALL_VOXELS) & (refiner.small is not None)
+    parts = [quality[good & mine] for mine in (is_small, ~is_small)]
+    cuts = [float(np.quantile(part, 1.0 - kept)) for part in parts if len(part)]
+    return round(float(np.floor(100.0 * min(cuts))) / 100.0, 2)
 
 
 def quantiles(values: NDArray[np.float32]) -> list[float]:
