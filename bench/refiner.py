@@ -1,8 +1,8 @@
 """Microseconds an object of the second look: `python -m bench.refiner [--model FOLDER]`.
 
 CPU time of one thread, objects of about 20 voxels across in a volume of 128^3; the best of some
-rounds, profiles and network apart. Without a refiner in the folder its arrays are random: the time
-does not depend on what they hold.
+rounds, profiles and network apart, and the network for small objects. Without a refiner in the
+folder its arrays are random: the time does not depend on what they hold.
 """
 
 from __future__ import annotations
@@ -64,6 +64,9 @@ def main() -> None:
         ),
         "network": lambda: answer(values, scalars, near, refiner.arrays, dist, found, quality),
     }
+    if refiner.small is not None:
+        small = refiner.small
+        calls["small"] = lambda: answer(values, scalars, near, small, dist, found, quality)
     for name, call in calls.items():
         print(f"{name:9s} {best(call, n, options.rounds):7.1f} us an object")
 

@@ -8,6 +8,6 @@ the network sees); `model` (a model's folder, without TensorFlow), `imports` (of
 other), `graph_session` (TensorFlow's library without its Python), `kept_parts` (the same parts
 there, from a file), `predictor` (a window to candidates).
 The second look: `profiles` (intensities along the rays), `refiner`, `refiner_kernel` and
-`row_products` (the network that reads them), `outline` (where along their mean a surface is
+`row_products` (the networks that read them), `outline` (where along their mean a surface is
 asked for).
 """
