@@ -300,7 +300,9 @@ def _trial(work: Work, voxel_um: float, find: Find, seen: Texture) -> tuple[Tria
     candidates = Candidates.concatenate(per_tile, len(rays))
     survivors = candidates.take(suppress(candidates, rays, plan.nms_thresh))
     survivors = survivors.take(inside_region(plan, time, survivors.points))
-    survivors = refine_survivors(plan, reader, time, survivors)
+    # One network for all sizes: with two, trials near their border could not be compared.
+    look = plan.second_look and replace(plan.second_look, one_network=True)
+    survivors = refine_survivors(replace(plan, second_look=look), reader, time, survivors)
     sizes = volumes(survivors.dist, rays)
     diameters = np.cbrt(6.0 * sizes / np.pi)
     typical = plan.model.diameter or 1.0

@@ -177,6 +177,8 @@ def refine_survivors(
     if look is None:
         return survivors
     refiner = _refiner(look.refiner.folder, look.refiner.sha256)
+    if look.one_network:
+        refiner = replace(refiner, small=None)
     field = plan.look_field_of(time)
     low = (plan.limits_of(time) or (0.0, 1.0))[0] if field is None else field.floor
     shape = plan.source.shape_zyx(look.level)

@@ -33,12 +33,15 @@ class SecondLook:
         Level that is read.
     scale, offset : (z, y, x)
         Level coordinate = working coordinate * `scale` + `offset`, voxels.
+    one_network : bool
+        Whether the network for large objects looks at small ones too.
     """
 
     refiner: RefinerInfo
     level: int
     scale: ZYXFloat
     offset: ZYXFloat
+    one_network: bool = False
 
 
 def wanted_refiner(model: Model, config: ResultConfig) -> RefinerInfo | None:
