@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,6 +23,7 @@ from anystar_batch.stages.sampling import all_limits
 from tests.stages.test_plan import sparse_image
 from tests.support.blobs import Blobs, soft_image
 from tests.support.fakes import Ellipsoids, make_model, random_ellipsoids, write_image
+from tests.support.law_phantom import law_refiner
 
 MODEL = make_model(diameter=12.0, tile=32, context=16)
 
@@ -229,6 +230,15 @@ def test_the_probe_says_the_same_every_time(tmp_path):
     path = write_balls(tmp_path / "a.ome.zarr", 6.0)
     assert probe(path) == probe(path)
     assert probe(path).to_json() == probe(path).to_json()
+
+
+def test_trials_are_refined_by_one_network_whatever_their_size(tmp_path):
+    path = write_balls(tmp_path / "a.ome.zarr", 4.0, shape=(64, 96, 96), count=8)
+    one, two = (
+        probe(path, model=replace(MODEL, refiner=law_refiner(tmp_path / name, has_small=has_small)))
+        for name, has_small in (("one", False), ("two", True))
+    )
+    assert one == two != probe(path)
 
 
 def test_texture_is_looked_for_once_for_all_scales(tmp_path, monkeypatch):

@@ -39,13 +39,13 @@ def law_model():
     return make_model(tile=32, context=8, diameter=12.0, max_radius=24.0)
 
 
-def law_refiner(folder, seed=5, quality_cut=0.0):
+def law_refiner(folder, seed=5, quality_cut=0.0, has_small=True):
     """Write a refiner of random weights into a folder, and return what a model says of it."""
     rng = np.random.default_rng(seed)
     shapes = shapes_of((12, 16, 16, 48, 32, 1))
     arrays = {n: rng.normal(0, 0.1, shape).astype(np.float32) for n, shape in shapes.items()}
     arrays["factor_bias"] += np.float32(0.4)  # larger stars: some become duplicates
-    for name, shape in shapes_of((8, 8, 8, 24, 16, 1)).items():  # small ones have their own
+    for name, shape in shapes_of((8, 8, 8, 24, 16, 1)).items() if has_small else ():
         arrays[SMALL + name] = rng.normal(0, 0.1, shape).astype(np.float32)
     refiner = from_arrays(arrays, quality_cut)
     folder = Path(folder)
