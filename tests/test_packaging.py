@@ -3,6 +3,7 @@
 import itertools
 import re
 import tomllib
+from importlib.metadata import distributions
 from xml.etree import ElementTree
 
 import pytest
@@ -156,3 +157,16 @@ def test_what_the_wrapper_lets_through_the_command_takes(name, right, wrong):
 def test_the_wrapper_is_of_this_version():
     tokens = {one.get("name"): one.text for one in expanded().iterfind("macros/token")}
     assert tokens["@TOOL_VERSION@"] == anystar_batch.__version__
+
+
+def test_what_is_pinned_can_be_installed_on_the_oldest_python_that_is_promised():
+    """Debian 12 has 3.11.2, and a pin that wants more fails there as a riddle of dependencies."""
+    oldest = next(s.version for s in SpecifierSet(PROJECT["requires-python"]) if s.operator == ">=")
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = [Requirement(line) for line in lines if "==" in line and not line.startswith("#")]
+    installed = {d.name.lower().replace("_", "-"): d for d in distributions()}
+    known = [installed[one.name.lower()] for one in pinned if one.name.lower() in installed]
+    assert len(known) > 100
+    wanted = {d.name: d.metadata["Requires-Python"] or "" for d in known}
+    refused = {name: asked for name, asked in wanted.items() if oldest not in SpecifierSet(asked)}
+    assert not refused
