@@ -168,7 +168,7 @@ def measured(bench: Bench, scene: Scene, utilisation: Utilisation) -> dict[str, 
         Open.
     """
     image, diameter, making = scenes.make(scene, bench.folder)
-    config = bench.config(image, diameter)
+    config = bench.config(image, diameter, refine=scene.refine)
     plan, reader = plan_of(config)
     tiles = list(iter_grid(plan.tiles.counts))
     useful = int(np.prod(plan.working.shape))

@@ -17,7 +17,7 @@ class Scene:
         Voxels along each axis.
     radius : float
         Of a phantom's objects, voxels. The network works at 3.5; of larger ones the image shows
-        more than it sees, and they are looked at twice.
+        more than it sees, and they are looked at twice; its own are not, to show what that costs.
     """
 
     kind: str
@@ -29,6 +29,12 @@ class Scene:
         """What tables call it."""
         of = f" r{self.radius:g}" if self.kind in ("dense", "sparse") else " mosaic"
         return f"{self.kind} {self.size}^3{of}"
+
+    @property
+    def refine(self) -> str:
+        """With a second look, or without: phantoms of the network's own size are without."""
+        is_own_size = self.kind in ("dense", "sparse") and self.radius <= 3.5
+        return "off" if is_own_size else "auto"
 
 
 @dataclass(frozen=True, slots=True)
