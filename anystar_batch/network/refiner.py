@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,7 @@ class Refiner:
         values = np.empty((TOGETHER, SAMPLES, CHANNELS, n_rays), np.float32)
         scalars = np.empty((TOGETHER, SCALARS, n_rays), np.float32)
         origin, extent = np.array(box.start, np.int64), np.array(shape, np.int64)
-        for arrays, index in self._networks(given, spokes):
+        for arrays, index in self._networks(given, step, directions):
             for first in range(0, len(index), TOGETHER):
                 some = index[first : first + TOGETHER]
                 n, mine = len(some), given[some]
@@ -185,12 +185,13 @@ class Refiner:
         return refined, quality, fall
 
     def _networks(
-        self, dist: NDArray[np.float32], spokes: NDArray[np.float64]
+        self, dist: NDArray[np.float32], step: ZYXFloat, directions: NDArray[np.float64]
     ) -> list[tuple[Arrays, NDArray[np.intp]]]:
         """Return the networks, and the numbers of those that each looks at."""
         if self.small is None:
             return [(self.arrays, np.arange(len(dist)))]
-        is_small = ray_voxels(dist, spokes) < SMALL_VOXELS
+        steps = np.tile(np.asarray(step, np.float64), (len(dist), 1))
+        is_small = ray_voxels(dist, steps, directions) < SMALL_VOXELS
         return [(self.small, np.flatnonzero(is_small)), (self.arrays, np.flatnonzero(~is_small))]
 
 
@@ -249,12 +250,11 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], quality_cut: float = 0.0) ->
     has_small = any(name.startswith(SMALL) for name in arrays)
     ready = _network(arrays, "")
     small = _network(arrays, SMALL) if has_small else None
-    digest = hashlib.sha256()
-    for prefix, network in (("", ready), (SMALL, small or ())):
-        for name, array in zip(NAMES, network):  # noqa: B905  (none, or all)
-            digest.update(f"{prefix}{name} {array.shape}\n".encode())
-            digest.update(array.astype("<f4").tobytes())
-    return Refiner(ready, small, digest.hexdigest(), quality_cut)
+    found, digest = Refiner(ready, small, "", quality_cut), hashlib.sha256()
+    for name, array in found.named().items():
+        digest.update(f"{name} {array.shape}\n".encode())
+        digest.update(array.astype("<f4").tobytes())
+    return replace(found, sha256=digest.hexdigest())
 
 
 def _network(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Arrays:

@@ -55,25 +55,27 @@ Arrays = tuple[NDArray[np.float32], ...]
 
 
 @compiled(error_model="numpy")
-def ray_voxels(dist: NDArray[np.float32], spokes: NDArray[np.float64]) -> NDArray[np.float64]:
+def ray_voxels(
+    dist: NDArray[np.float32], steps: NDArray[np.float64], directions: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return the mean length of each object's rays, float64 [n], voxels of the image.
 
     Parameters
     ----------
     dist : float32 [n, n_rays]
         Working voxels.
-    spokes : float64 [n_rays, 3]
-        Directions times the voxels per working voxel.
+    steps : float64 [n, 3]
+        Voxels of the image per working voxel, of each object.
+    directions : float64 [n_rays, 3]
+        Unit vectors.
     """
-    n_rays = dist.shape[1]
-    lengths, means = np.empty(n_rays), np.empty(len(dist))
-    for ray in range(n_rays):
-        z, y, x = spokes[ray, 0], spokes[ray, 1], spokes[ray, 2]
-        lengths[ray] = math.sqrt(z * z + y * y + x * x)
+    n_rays, means = dist.shape[1], np.empty(len(dist))
     for i in range(len(dist)):
         total = 0.0
         for ray in range(n_rays):  # one order on every processor: it decides which network looks
-            total += np.float64(dist[i, ray]) * lengths[ray]
+            z, y = directions[ray, 0] * steps[i, 0], directions[ray, 1] * steps[i, 1]
+            x = directions[ray, 2] * steps[i, 2]
+            total += np.float64(dist[i, ray]) * math.sqrt(z * z + y * y + x * x)
         means[i] = total / n_rays
     return means
 

@@ -84,11 +84,10 @@ def warnings_of(
 
 
 def _out_of_range(digest: Digest) -> str:
-    if digest.instances < MIN_INSTANCES:
+    if digest.instances < MIN_INSTANCES or "quality" not in digest.sample:
         return ""
-    qualities = digest.sample.get("quality")
-    middle = None if qualities is None else float(np.median(qualities))
-    if middle is None or middle >= LEAST_QUALITY:
+    middle = float(np.median(digest.sample["quality"]))
+    if middle >= LEAST_QUALITY:
         return ""
     return (
         "the image may be out of the model's range: the second look expects outlines of a median "

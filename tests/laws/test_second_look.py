@@ -118,8 +118,9 @@ def test_refined_survivors_are_those_of_the_whole_volume_at_once(image, model, r
     plan = make_plan(reader, model, config, 6.0, all_limits(reader, model, 0, (0,)))
     refined = refine_survivors(plan, reader, 0, kept)
     assert not np.array_equal(refined.dist, kept.dist)
-    spokes = np.asarray(rays.vertices, np.float64) * plan.second_look.scale
-    small = np.count_nonzero(ray_voxels(kept.dist, spokes) < SMALL_VOXELS)
+    steps = np.tile(plan.second_look.scale, (len(kept), 1))
+    directions = np.asarray(rays.vertices, np.float64)
+    small = np.count_nonzero(ray_voxels(kept.dist, steps, directions) < SMALL_VOXELS)
     assert 20 < small < len(kept) - 20, "both networks look"
     last = refined.take(suppress(refined, rays, model.nms_thresh))
     assert len(last) < len(kept), "some became duplicates"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from anystar_batch.errors import ConfigError
 from anystar_batch.geometry import ZYXFloat
 from anystar_batch.network.profiles import CHANNELS, SAMPLES, SCALARS, centres, profiles
+from anystar_batch.network.refiner_kernel import ray_voxels
 from anystar_batch.stars.rays import golden_spiral
 from trainer.refine.config import RefineConfig, SceneConfig
 from trainer.refine.finds import Finds, finds
@@ -180,6 +181,22 @@ class Data:
         """Which finds have an object."""
         return np.asarray((self.truth > 0).any(axis=1))
 
+    def ray_voxels(
+        self, index: NDArray[np.int64] | slice, dist: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """Return the mean length of finds' rays, float64 [n], voxels of the image.
+
+        Parameters
+        ----------
+        index : int64 [n] or slice
+            Finds.
+        dist : float32 [n, n_rays]
+            Working voxels.
+        """
+        steps, directions = np.array(self.steps), golden_spiral(dist.shape[1]).vertices
+        lengths: NDArray[np.float64] = ray_voxels(dist, steps[self.scene[index]], directions)
+        return lengths
+
 
 def load(folder: Path, part: str, sizes: Range = (0.0, math.inf)) -> Data:
     """Read all shards of a part.
@@ -215,24 +232,10 @@ def load(folder: Path, part: str, sizes: Range = (0.0, math.inf)) -> Data:
         message = f"refine: {folder} holds no finds ({part}_*.npz); run `refine data` first"
         raise ConfigError(message)
     joined = {name: np.concatenate([p for p in parts if len(p)]) for name, parts in columns.items()}
-    length = ray_voxels(joined["dist"], np.array(steps)[joined["scene"]])
+    whole = Data(images=images, steps=steps, **joined)
+    length = whole.ray_voxels(slice(None), whole.dist)
     kept = (length >= sizes[0]) & (length <= sizes[1])
     return Data(images=images, steps=steps, **{name: part[kept] for name, part in joined.items()})
-
-
-def ray_voxels(dist: NDArray[np.float32], steps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean length of finds' rays, float64 [n], voxels of the image.
-
-    Parameters
-    ----------
-    dist : float32 [n, n_rays]
-        Working voxels.
-    steps : float64 [n, 3]
-        Voxels of the image per working voxel.
-    """
-    squares = golden_spiral(dist.shape[1]).vertices ** 2
-    mean: NDArray[np.float64] = (dist * np.sqrt(steps**2 @ squares.T)).mean(axis=1)
-    return mean
 
 
 @dataclass(frozen=True, slots=True, eq=False)

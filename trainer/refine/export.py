@@ -67,7 +67,7 @@ def joined(
     small : mapping
         With `NAMES`.
     """
-    kept = dict(zip(NAMES, large.arrays, strict=True))
+    kept = dataclasses.replace(large, small=None).named()
     return kept | {SMALL + name: small[name] for name in NAMES}
 
 

@@ -30,7 +30,7 @@ from anystar_batch.network.refiner import from_arrays
 from anystar_batch.stars.rays import golden_spiral
 from trainer.fit import Progress, load_checkpoint, save_checkpoint, use_two_pools
 from trainer.refine.config import RefineConfig
-from trainer.refine.data import Data, Sampler, load, ray_voxels
+from trainer.refine.data import Data, Sampler, load
 from trainer.refine.network import build, restored, weights
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def fit(
                 for part, new in zip(inputs, again, strict=True):
                     part[:back] = new
             trained.optimizer.learning_rate = rate(config, progress.step)
-            steps = np.array([data.steps[scene] for scene in data.scene[index]])
-            said = _answer(taught, inputs, ray_voxels(dist, steps) >= config.taught_from)
+            said = _answer(taught, inputs, data.ray_voxels(index, dist) >= config.taught_from)
             wanted = np.concatenate([data.truth[index], dist, *said], axis=1)
             loss = trained.train_on_batch(inputs, wanted)
             trained.reset_metrics()

@@ -20,7 +20,7 @@ from anystar_batch.stars.raster import paint
 from anystar_batch.stars.rays import golden_spiral
 from anystar_batch.stars.suppress import suppress
 from trainer.matches import IOUS, Tally, match
-from trainer.refine.data import Data, ray_voxels
+from trainer.refine.data import Data
 from trainer.refine.fit import star_iou
 from trainer.score import STRETCHES, Prediction, survivors
 from trainer.volumes import Truth
@@ -332,8 +332,9 @@ def chosen_cut(refiner: Refiner, data: Data, kept: float = 0.98) -> float:
     """
     dist, quality = data_refined(refiner, data, data.dist)
     good = star_iou(data.truth, dist) >= GOOD
-    length = ray_voxels(data.dist, np.array(data.steps)[data.scene])
-    is_small = (length < SMALL_VOXELS) & (refiner.small is not None)
+    is_small = (data.ray_voxels(slice(None), data.dist) < SMALL_VOXELS) & (
+        refiner.small is not None
+    )
     parts = [quality[good & mine] for mine in (is_small, ~is_small)]
     cuts = [float(np.quantile(part, 1.0 - kept)) for part in parts if len(part)]
     return round(float(np.floor(100.0 * min(cuts))) / 100.0, 2)

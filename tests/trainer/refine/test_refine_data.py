@@ -7,6 +7,7 @@ import pytest
 
 from anystar_batch.errors import ConfigError
 from anystar_batch.network.profiles import neighbours
+from anystar_batch.network.refiner_kernel import ray_voxels
 from anystar_batch.stars.polyhedra import spreads, volumes
 from anystar_batch.stars.rays import golden_spiral
 from tests.trainer.refine.conftest import Oracle, balls, shown
@@ -175,14 +176,14 @@ def test_shards_of_small_scenes_come_after_the_others(tmp_path):
 
 def test_rays_are_as_long_as_the_image_shows_them(scene, config, tmp_path):
     dist = np.full((2, 96), 4.0, np.float32)
-    sizes = data.ray_voxels(dist, np.array([(1.0, 2.0, 2.0), (3.0, 3.0, 3.0)]))
+    sizes = ray_voxels(dist, np.array([(1.0, 2.0, 2.0), (3.0, 3.0, 3.0)]), DIRECTIONS)
     # Over the sphere the mean of sqrt(z^2 + 4 y^2 + 4 x^2) is 1.716...
     assert 4 * 1.70 < sizes[0] < 4 * 1.73
     assert np.isclose(sizes[1], 12.0)
     found = finds(scene, Oracle(scene.labels), config, np.random.default_rng(0))
     found.dist[1] *= 2.0
     data.write([found, found], tmp_path / "train_000.npz")
-    mine = data.ray_voxels(found.dist, np.array([found.step] * 3))
+    mine = ray_voxels(found.dist, np.array([found.step] * 3), DIRECTIONS)
     read = data.load(tmp_path, "train", (0.0, 0.8 * float(mine[1])))
     assert len(read) == 4, "two of three, in two scenes"
     assert np.array_equal(read.dist, found.dist[[0, 2, 0, 2]])
